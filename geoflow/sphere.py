@@ -1,0 +1,344 @@
+"""Geometry of the unit sphere S²: coordinates, exponential and logarithm, geodesics, distances, uniform points, grids.
+
+Points are unit vectors ``x`` of shape (..., 3); tangent vectors at x are 3-vectors orthogonal to x. Every function
+broadcasts over leading dimensions and is accurate in float32 from one metre to the antipode.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+EARTH_RADIUS_KM = 6371.0
+EARTH_AREA_KM2 = 4 * math.pi * EARTH_RADIUS_KM**2
+LOG_UNIFORM = -math.log(4 * math.pi)
+
+
+# Coordinates
+
+
+def from_latlon(latlon: Tensor) -> Tensor:
+    """Unit vectors of places given as latitude and longitude in degrees.
+
+    x = (cos φ cos λ, cos φ sin λ, sin φ). Longitudes from −360 to 360 are accepted and wrapped.
+
+    >>> from_latlon(torch.tensor([[0.0, 90.0], [-90.0, 0.0]]))
+    tensor([[ 0.,  1.,  0.],
+            [ 0.,  0., -1.]])
+
+    Args:
+        latlon: (..., 2) degrees.
+
+    Returns:
+        (..., 3) unit vectors.
+
+    Raises:
+        ValueError: wrong last dimension, NaN, a latitude beyond ±90 or a longitude beyond ±360.
+    """
+    latlon = torch.as_tensor(latlon)
+    latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
+    if latlon.ndim == 0 or latlon.shape[-1] != 2:
+        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): latitude, longitude in degrees")
+    for column, name, limit in ((0, "latitude", 90.0), (1, "longitude", 360.0)):
+        value = latlon[..., column]
+        bad = ~(value.abs() <= limit)  # also catches NaN
+        if bad.any():
+            raise ValueError(f"{name} {value[bad][0].item()} is not in [{-limit:g}, {limit:g}] degrees")
+    lat, lon = latlon.unbind(-1)
+    lon = torch.where(lon.abs() > 180, lon - 360 * lon.sign(), lon)
+    return torch.stack([_cos_deg(lat) * _cos_deg(lon), _cos_deg(lat) * _sin_deg(lon), _sin_deg(lat)], dim=-1)
+
+
+def to_latlon(x: Tensor) -> Tensor:
+    """Latitude in [−90, 90] and longitude in [−180, 180), degrees: the inverse of `from_latlon`.
+
+    φ = atan2(z, √(x² + y²)), λ = atan2(y, x): accurate at the poles, where arcsin(z) is not, and for vectors of any
+    length. The longitude of a pole is 0.
+
+    Args:
+        x: (..., 3).
+
+    Returns:
+        (..., 2) degrees.
+
+    Raises:
+        ValueError: wrong last dimension, NaN or a zero vector.
+    """
+    _check_points(x)
+    lat = torch.rad2deg(torch.atan2(x[..., 2], torch.linalg.vector_norm(x[..., :2], dim=-1)))
+    lon = torch.rad2deg(torch.atan2(x[..., 1] + 0.0, x[..., 0] + 0.0))  # + 0.0 turns −0 into 0: a pole has longitude 0
+    return torch.stack([lat, torch.where(lon >= 180, lon - 360, lon)], dim=-1)
+
+
+def _sin_deg(degrees: Tensor) -> Tensor:
+    """Sine of an angle in [−180, 180] degrees, exactly 0 at ±180: reducing before the conversion loses no digits."""
+    return torch.sin(torch.deg2rad(torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees)))
+
+
+def _cos_deg(degrees: Tensor) -> Tensor:
+    """Cosine of an angle in [−180, 180] degrees, exactly 0 at ±90."""
+    return torch.sin(torch.deg2rad(90 - degrees.abs()))
+
+
+# Points and tangent vectors
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / |x|, unchecked: for inner loops, where x is known to be away from 0."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
+
+def project(x: Tensor) -> Tensor:
+    """Nearest point on the sphere, x / |x|.
+
+    Raises:
+        ValueError: wrong last dimension, NaN, or a zero vector, whose projection is undefined.
+    """
+    _check_points(x)
+    return unit(x)
+
+
+def _check_points(x: Tensor) -> None:
+    if x.ndim == 0 or x.shape[-1] != 3:
+        raise ValueError(f"points have shape {tuple(x.shape)}; expected (..., 3)")
+    norm = torch.linalg.vector_norm(x.detach(), dim=-1)
+    if not bool(((norm > 0) & norm.isfinite()).all()):
+        bad = x[~((norm > 0) & norm.isfinite())][0].tolist()
+        raise ValueError(f"point {bad} has no direction on the sphere; expected a finite, non-zero vector")
+
+
+def to_tangent(x: Tensor, v: Tensor) -> Tensor:
+    """Orthogonal projection of v onto the tangent plane at x: v − ⟨x, v⟩ x."""
+    return v - (x * v).sum(-1, keepdim=True) * x
+
+
+def tangent_basis(x: Tensor) -> Tensor:
+    """Two orthonormal tangent vectors at each x, smooth but for z = 0 (Duff et al., 2017, *Building an orthonormal basis, revisited*).
+
+    Args:
+        x: (..., 3) unit vectors.
+
+    Returns:
+        (2, ..., 3).
+    """
+    a, b, c = x.unbind(-1)
+    sign = torch.where(c >= 0, 1.0, -1.0).to(x)
+    p = -1 / (sign + c)
+    q = a * b * p
+    first = torch.stack([1 + sign * a * a * p, sign * q, -sign * a], dim=-1)
+    second = torch.stack([q, sign + b * b * p, -b], dim=-1)
+    return torch.stack([first, second])
+
+
+def exp(x: Tensor, v: Tensor) -> Tensor:
+    """Exponential map: where the geodesic leaving x with velocity v arrives after unit time.
+
+    exp_x(v) = cos|v| x + sin|v|/|v| v, renormalised (PLONK, section 3.2).
+
+    Args:
+        x: (..., 3) unit vectors.
+        v: (..., 3) tangent vectors at x, radians.
+
+    Returns:
+        (..., 3) unit vectors.
+    """
+    n = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return unit(x * torch.cos(n) + v * torch.sinc(n / math.pi))
+
+
+def log(x: Tensor, y: Tensor) -> Tensor:
+    """Logarithm: the shortest tangent vector at x with exp_x(v) = y; the inverse of `exp` for |v| < π.
+
+    v = u atan2(|u|, ⟨x, y⟩)/|u| with u = y − ⟨x, y⟩ x (PLONK, section 3.2, without its loss of digits near 0 and π).
+
+    Args:
+        x, y: (..., 3) unit vectors.
+
+    Returns:
+        (..., 3) tangent vectors at x, radians.
+
+    Raises:
+        ValueError: y is the antipode of x (to half a unit in the last place), where the direction is undefined.
+    """
+    c = (x * y).sum(-1, keepdim=True)
+    w = y - torch.where(c < 0, -1.0, 1.0).to(y) * x  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
+    u = to_tangent(x, w)
+    s = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+    antipodal = (s <= torch.finfo(s.dtype).eps / 2) & (c < 0)
+    if bool(antipodal.any()):
+        at = torch.broadcast_to(x, u.shape)[antipodal[..., 0]][0].tolist()
+        raise ValueError(f"log is undefined between {at} and its antipode: every direction is a shortest one")
+    same = s == 0
+    return u * torch.where(same, 1.0, torch.atan2(s, c) / torch.where(same, 1.0, s))
+
+
+def exp_differential_inverse(x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Velocity in the exponential chart at x of a point that moves with velocity v at exp_x(u): (d exp_x)_u⁻¹ v.
+
+    exp_x keeps lengths along u and shrinks them by sin|u|/|u| across, so the inverse keeps the component along the
+    geodesic and stretches the other by |u|/sin|u|. The chart ends at |u| = π; beyond 3 rad the stretch is held.
+
+    Args:
+        x: (..., 3) unit vectors.
+        u: (..., 3) tangent at x.
+        v: (..., 3) tangent at exp_x(u).
+
+    Returns:
+        (..., 3) tangent at x.
+    """
+    n = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+    e = u / torch.where(n == 0, 1.0, n)
+    radial = (x * v).sum(-1, keepdim=True)
+    along = (e * v).sum(-1, keepdim=True)
+    stretch = 1 / torch.sinc(n.clamp(max=3.0) / math.pi)
+    speed = along * torch.cos(n) - radial * torch.sin(n)
+    return stretch * (v - radial * x - along * e) + speed * e
+
+
+# Geodesics and distances
+
+
+def _expand_time(t, x: Tensor) -> Tensor:
+    """Times aligned with the leading dimensions of x, with a last dimension of one."""
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    return t.reshape(t.shape + (1,) * max(x.ndim - t.ndim, 1))
+
+
+def geodesic(x0: Tensor, x1: Tensor, t) -> Tensor:
+    """Point at time t on the shortest path from x0 (t = 0) to x1 (t = 1): exp_{x0}(t log_{x0} x1).
+
+    Args:
+        x0, x1: (..., 3) unit vectors.
+        t: a number, or times that align with the leading dimensions of x0.
+
+    Raises:
+        ValueError: x1 is the antipode of x0.
+    """
+    return exp(x0, _expand_time(t, x0) * log(x0, x1))
+
+
+def geodesic_velocity(x0: Tensor, x1: Tensor, t) -> Tensor:
+    """d/dt of `geodesic`: −θ sin(tθ) x0 + cos(tθ) log_{x0} x1, with θ the distance. Its length is θ at every t.
+
+    This is the target of Riemannian flow matching (PLONK, section 3.3; Chen & Lipman, 2024, equation 14).
+
+    Raises:
+        ValueError: x1 is the antipode of x0.
+    """
+    v = log(x0, x1)
+    theta = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    phase = _expand_time(t, x0) * theta
+    return torch.cos(phase) * v - theta * torch.sin(phase) * x0
+
+
+def distance(x: Tensor, y: Tensor) -> Tensor:
+    """Great-circle distance in radians, 2 atan2(|x − y|, |x + y|): exact at 0 and π, with finite gradients, unlike arccos."""
+    return 2 * torch.atan2(torch.linalg.vector_norm(x - y, dim=-1), torch.linalg.vector_norm(x + y, dim=-1))
+
+
+def distance_km(x: Tensor, y: Tensor) -> Tensor:
+    """Great-circle distance on a sphere of radius 6371 km."""
+    return EARTH_RADIUS_KM * distance(x, y)
+
+
+# Random points and grids
+
+
+def uniform(n, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform random points.
+
+    They are drawn on the generator's device (the CPU without one): the same seed gives the same points.
+
+    Args:
+        n: a number, or a shape.
+        generator: source of randomness; None is torch's global one.
+
+    Returns:
+        (n, 3) or (*n, 3) float32 unit vectors.
+    """
+    shape = (n,) if isinstance(n, int) else tuple(n)
+    device = "cpu" if generator is None else generator.device
+    return unit(torch.randn(*shape, 3, generator=generator, device=device, dtype=torch.float32))
+
+
+def fibonacci_grid(n: int) -> Tensor:
+    """n nearly equidistant points of nearly equal area: zᵢ = 1 − (2i + 1)/n, longitudes by the golden angle. (n, 3), float32."""
+    if n < 1:
+        raise ValueError(f"a grid of {n} points; expected at least 1")
+    i = torch.arange(n, dtype=torch.float64)
+    z = 1 - (2 * i + 1) / n
+    lon = math.pi * (3 - math.sqrt(5)) * i
+    r = torch.sqrt(1 - z * z)
+    return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1).float()
+
+
+# HEALPix (Górski et al., 2005): 12·4^level cells of exactly equal area, each split into four of the next level.
+# Numbers are "nested": cell i has the children 4i … 4i+3.
+
+
+def healpix_centers(cells: Tensor, level: int) -> Tensor:
+    """Centres of the HEALPix cells with the given nested numbers.
+
+    Args:
+        cells: (...) int64, in [0, 12·4^level).
+        level: subdivisions; the cell area is 4π / (12·4^level).
+
+    Returns:
+        (..., 3) float64 unit vectors.
+    """
+    side = 2**level
+    face, within = cells // side**2, cells % side**2
+    ix, iy = _every_other_bit(within, level), _every_other_bit(within >> 1, level)
+    row = face // 4  # northern, equatorial, southern faces
+    ring = (row + 2) * side - ix - iy - 1
+    north, south = ring < side, ring > 3 * side
+    in_ring = torch.where(north, ring, torch.where(south, 4 * side - ring, side))  # a quarter of the ring's cells
+    cap = in_ring.double() ** 2 / (3 * side**2)
+    z = torch.where(north, 1 - cap, torch.where(south, cap - 1, (2 * side - ring).double() * 2 / (3 * side)))
+    r = torch.sqrt(torch.where(north | south, cap * (2 - cap), 1 - z * z))
+    shift = torch.where(north | south, 0, (ring - side) % 2)
+    first = 2 * (face % 4) + torch.where(row == 1, 0, 1)  # longitude of the face's centre, in eighths of a turn
+    position = first * in_ring + ix - iy + 1 + shift  # twice the number in the ring, from 1
+    lon = (position.double() - (shift + 1)) * (math.pi / 4) / in_ring.double()
+    return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1)
+
+
+def healpix_cells(x: Tensor, level: int) -> Tensor:
+    """Nested number of the HEALPix cell that holds each point: the inverse of `healpix_centers`.
+
+    Args:
+        x: (..., 3) unit vectors.
+        level: subdivisions.
+
+    Returns:
+        (...) int64.
+    """
+    side = 2**level
+    a, b, z = x.double().unbind(-1)
+    quarter = torch.remainder(torch.atan2(b, a) / (math.pi / 2), 4.0)
+    quarter = torch.where(quarter >= 4, 0.0, quarter)
+    # equatorial belt
+    up, down = side * (0.5 + quarter), side * z * 0.75
+    jp, jm = (up - down).floor().long(), (up + down).floor().long()
+    fp, fm = jp // side, jm // side
+    face_belt = torch.where(fp == fm, fp % 4 + 4, torch.where(fp < fm, fp % 4, fm % 4 + 8))
+    ix_belt, iy_belt = jm % side, side - jp % side - 1
+    # polar caps
+    sector = quarter.floor().long().clamp(max=3)
+    part = quarter - sector
+    ring = side * torch.sqrt(3 * (a * a + b * b) / (1 + z.abs()))  # 1 − |z|, without its cancellation
+    jp = (part * ring).floor().long().clamp(max=side - 1)
+    jm = ((1 - part) * ring).floor().long().clamp(max=side - 1)
+    north = z >= 0
+    face_cap = torch.where(north, sector, sector + 8)
+    ix_cap, iy_cap = torch.where(north, side - jm - 1, jp), torch.where(north, side - jp - 1, jm)
+
+    cap = z.abs() > 2 / 3
+    face, ix, iy = torch.where(cap, face_cap, face_belt), torch.where(cap, ix_cap, ix_belt), torch.where(cap, iy_cap, iy_belt)
+    bits = (((ix >> k & 1) << 2 * k) | ((iy >> k & 1) << 2 * k + 1) for k in range(level))
+    within = sum(bits, torch.zeros_like(face))
+    return face * side**2 + within
+
+
+def _every_other_bit(n: Tensor, count: int) -> Tensor:
+    return sum((((n >> (2 * k)) & 1) << k for k in range(count)), torch.zeros_like(n))
