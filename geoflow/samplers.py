@@ -1,0 +1,177 @@
+"""Solvers for dx/dt = v(x, t): one Runge–Kutta loop in the exponential chart, guidance, trajectories, samples.
+
+A step from x displaces by u in the tangent plane and lands at exp_x(u); stage velocities are pulled back to that plane with the
+exact inverse differential of exp. A classical method therefore keeps its order on the sphere, states never leave it, and a
+geodesic is followed exactly by one Euler step. In R³ the same loop has x + u for a chart.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geoflow.checks import choose
+
+Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(x, t) → (velocity (..., 3), rate (...) of a quantity to be integrated along the way, or None)."""
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """An explicit Runge–Kutta method: times c, stage weights a, final weights b (Butcher's notation)."""
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+
+SOLVERS = {
+    "euler": Tableau(1, (0.0,), ((),), (1.0,)),
+    "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
+    "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
+    "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+}
+ADAPTIVE = ("dopri5", "bosh3")
+TOLERANCE = 1e-6
+
+
+def evaluations(solver: str, steps: int) -> int | None:
+    """Calls of the velocity field that a fixed-step solver makes; None for an adaptive one, which decides as it goes."""
+    choose("solver", solver, (*SOLVERS, *ADAPTIVE))
+    return len(SOLVERS[solver].b) * steps if solver in SOLVERS else None
+
+
+def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """States at each of `times`, the first being x itself; times may run backwards.
+
+    Args:
+        field: (x, t) → (velocity, rate or None).
+        path: project, move and pull_back, see `geoflow.paths`.
+        x: (..., 3) state at times[0].
+        times: (steps + 1,) monotone.
+        solver: `euler`, `midpoint`, `heun`, `rk4`: one step per interval; `dopri5`, `bosh3`: adaptive, by torchdiffeq, with
+            one step size for the whole batch.
+
+    Yields:
+        (x (..., 3), integral of the rate since the start (...) or None).
+
+    Raises:
+        ValueError: unknown solver.
+        FloatingPointError: the velocity is not finite.
+    """
+    choose("solver", solver, (*SOLVERS, *ADAPTIVE))
+    stepper = _runge_kutta if solver in SOLVERS else _adaptive
+    return stepper(field, path, x, times, solver)
+
+
+def _runge_kutta(field, path, x, times, solver):
+    tableau = SOLVERS[solver]
+    total = None
+    yield x, total
+    for t, t_next in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        h = t_next - t
+        slopes, rates = [], []
+        for c, row in zip(tableau.c, tableau.a, strict=True):
+            u = h * _weighted(row, slopes)
+            at = path.move(x, u) if slopes else x
+            v, rate = field(at, t + c * h)
+            slopes.append(path.pull_back(x, u, v) if len(slopes) else v)
+            rates.append(rate)
+        x = path.move(x, h * _weighted(tableau.b, slopes))
+        _check_finite(x, t_next)
+        if rates[0] is not None:
+            gain = h * _weighted(tableau.b, rates)
+            total = gain if total is None else total + gain
+        yield x, total
+
+
+def _weighted(weights, terms):
+    return sum((w * term for w, term in zip(weights, terms, strict=True) if w), 0.0)
+
+
+def _adaptive(field, path, x, times, solver):
+    from torchdiffeq import odeint
+
+    has_rate = field(x, float(times[0]))[1] is not None
+
+    def ambient(t, state):
+        v, rate = field(path.project(state[0]), t)
+        return (v, rate) if has_rate else (v,)
+
+    state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
+    times = times.to(x)
+    yield x, None
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        ends = odeint(ambient, state, torch.stack([t, t_next]), method=solver, rtol=TOLERANCE, atol=TOLERANCE)
+        state = tuple(end[-1] for end in ends)
+        _check_finite(state[0], float(t_next))
+        state = (path.project(state[0]), *state[1:])
+        yield state[0], state[1] if has_rate else None
+
+
+def _check_finite(x: Tensor, t: float) -> None:
+    if not bool(x.isfinite().all()):
+        raise FloatingPointError(f"the velocity is not finite near t = {t:.4g}: {int((~x.isfinite()).any(-1).sum())} states are NaN or infinite")
+
+
+def guided(velocity, guidance: float):
+    """Classifier-free guidance: v(c) + ω (v(c) − v(∅)), in one call of twice the batch (PLONK, section 3.3; ω = 0 is no guidance)."""
+    if guidance == 0:
+        return velocity
+
+    def field(x: Tensor, t, cond: Tensor | None) -> Tensor:
+        if cond is None:
+            return velocity(x, t, None)
+        cond = cond.expand(len(x), -1)
+        both = velocity(torch.cat([x, x]), t, torch.cat([cond, torch.zeros_like(cond)]))
+        with_cond, without = both.chunk(2)
+        return with_cond + guidance * (with_cond - without)
+
+    return field
+
+
+def trajectory(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Iterator[Tensor]:
+    """States x(t) at each of `times`, from noise to data.
+
+    Args:
+        velocity: (x (B, N, 3), t, cond) → (B, N, 3).
+        path: see `geoflow.paths`.
+        noise: (B, N, 3) states at times[0].
+        times: (steps + 1,), see `geoflow.schedules.time_grid`.
+        cond: (B, C) or None.
+        solver: see `integrate`.
+
+    Yields:
+        (B, N, 3), steps + 1 times; the first is `noise`.
+    """
+    for x, _ in integrate(lambda x, t: (velocity(x, t, cond), None), path, noise, times, solver):
+        yield x
+
+
+def sample(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Tensor:
+    """The last state of `trajectory`: (B, N, 3)."""
+    for x in trajectory(velocity, path, noise, times, cond, solver):
+        pass
+    return x
+
+
+def noise_for(path, keys, n: int, seed: int) -> Tensor:
+    """Starting points that belong to an image, not to its place in a batch: each key has a generator seeded by (seed, key).
+
+    Args:
+        path: whose noise.
+        keys: B integers or strings, one per image.
+        n: points per image.
+        seed: any integer.
+
+    Returns:
+        (B, n, 3).
+    """
+    noises = []
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+        noises.append(path.noise((n,), torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))))
+    return torch.stack(noises)

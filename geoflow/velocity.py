@@ -1,0 +1,150 @@
+"""The velocity network ψ(x, t, c): a DiT-like transformer on location tokens.
+
+The tokens are N points on the sphere, the condition one embedding per image:
+
+    location (B, N, 3) → Linear → blocks → adaptive LayerNorm → Linear → (B, N, 3)
+    block:  h + σ · MLP((1 + γ) · LayerNorm(h) + μ),      (γ, μ, σ) = Linear(SiLU(c + time))
+
+With one condition vector per image and independent points there is nothing to attend to, so a block has no attention: this is
+PLONK's network exactly (architecture: supplement, figure B), and its published weights fit. What depends on the image and
+the time alone is computed once per image, not once per point.
+
+On S² the answer must be tangent at x. `tangent=True` normalises x inside and projects the output, so that the network is a
+vector field on the sphere whatever its weights, constant along rays, and its divergence is well defined.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geoflow import sphere
+
+
+class TimeEmbedding(nn.Module):
+    """cos and sin of 1000 t fᵢ with fᵢ = 10⁻⁴^(2i/(d/4)), standardised over channels, then a two-layer MLP. t (...) → (..., d)."""
+
+    def __init__(self, dim: int, scale: float = 1000.0):
+        super().__init__()
+        count = dim // 8
+        self.register_buffer("frequencies", scale * (1e-4) ** (2 * torch.arange(count) / (dim // 4)), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2 * count, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        phase = t[..., None] * self.frequencies
+        waves = torch.cat([phase.cos(), phase.sin()], dim=-1)
+        waves = (waves - waves.mean(-1, keepdim=True)) / waves.std(-1, keepdim=True)
+        return self.mlp(waves)
+
+
+class Block(nn.Module):
+    """LayerNorm without affine → scale and shift → MLP → gate → skip, modulated by the conditioning (B, 1 or N, d)."""
+
+    def __init__(self, dim: int, expansion: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.modulation = nn.Linear(dim, 3 * dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
+        nn.init.zeros_(self.modulation.weight)  # every block starts as the identity
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        scale, shift, gate = self.modulation(c).chunk(3, dim=-1)
+        return h + gate * self.mlp((1 + scale) * self.norm(h) + shift)
+
+
+class VelocityTransformer(nn.Module):
+    """PLONK's network, for N points per image.
+
+    Args:
+        cond_dim: C, width of the embedding; 0 for an unconditional network.
+        dim: d, width of the tokens; a multiple of 8.
+        depth: number of blocks.
+        expansion: width of a block's MLP in units of d.
+        fourier: number of random Fourier features of x added to the input; 0 is the paper's network. They let a small network
+            draw fine detail (Tancik et al., 2020).
+        fourier_scale: standard deviation of their frequencies, radians⁻¹.
+        time_scale: largest frequency of the time embedding; 1000 is the paper's.
+        tangent: project to the tangent plane, for S²; False leaves the output in R³.
+    """
+
+    def __init__(
+        self,
+        cond_dim: int,
+        dim: int = 512,
+        depth: int = 12,
+        expansion: int = 4,
+        fourier: int = 0,
+        fourier_scale: float = 4.0,
+        time_scale: float = 1000.0,
+        tangent: bool = True,
+    ):
+        super().__init__()
+        if dim < 16 or dim % 8:
+            raise ValueError(f"dim={dim}; expected a multiple of 8, at least 16")
+        self.config = dict(
+            cond_dim=cond_dim,
+            dim=dim,
+            depth=depth,
+            expansion=expansion,
+            fourier=fourier,
+            fourier_scale=fourier_scale,
+            time_scale=time_scale,
+            tangent=tangent,
+        )
+        self.tangent = tangent
+        self.register_buffer("frequencies", fourier_scale * torch.randn(3, fourier), persistent=fourier > 0)
+        self.embed_location = nn.Linear(3 + 2 * fourier, dim)
+        self.embed_time = TimeEmbedding(dim, time_scale)
+        self.embed_cond = nn.Linear(cond_dim, dim) if cond_dim else None
+        self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.head = nn.Linear(dim, 3)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
+        """Velocity at x.
+
+        Args:
+            x: (B, N, 3).
+            t: scalar, (B,) or (B, N); times in [0, 1].
+            cond: (B, C), or None for the null condition, a zero embedding.
+
+        Returns:
+            (B, N, 3), tangent at x if `tangent`.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        self._check(x, cond)
+        if self.tangent:
+            x = sphere.unit(x)
+        c = nn.functional.silu(self._condition(x, t, cond))  # (B or 1, N or 1, d)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 coordinates are 12 km coarse
+            waves = x @ self.frequencies
+            h = self.embed_location(torch.cat([x, waves.sin(), waves.cos()], dim=-1))  # (B, N, d)
+        for block in self.blocks:
+            h = block(h, c)
+        scale, shift = self.modulation(c).chunk(2, dim=-1)
+        h = (1 + scale) * self.norm(h) + shift
+        with torch.autocast(x.device.type, enabled=False):
+            v = self.head(h.to(x.dtype))  # (B, N, 3)
+            return sphere.to_tangent(x, v) if self.tangent else v
+
+    def _condition(self, x: Tensor, t, cond: Tensor | None) -> Tensor:
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        c = self.embed_time(t.reshape(t.shape + (1,) * (2 - t.ndim)))  # (B or 1, N or 1, d)
+        if self.embed_cond is None:
+            return c
+        if cond is None:
+            return c + self.embed_cond.bias  # a zero embedding
+        return c + self.embed_cond(cond)[:, None]
+
+    def _check(self, x: Tensor, cond: Tensor | None) -> None:
+        if x.ndim != 3 or x.shape[-1] != 3:
+            raise ValueError(f"points have shape {tuple(x.shape)}; expected (B, N, 3)")
+        width = self.config["cond_dim"]
+        if cond is not None and (cond.ndim != 2 or cond.shape[0] not in (1, len(x)) or cond.shape[1] != width):
+            raise ValueError(f"cond has shape {tuple(cond.shape)}; expected ({len(x)}, {width}): one embedding per image")
