@@ -279,7 +279,7 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
     """A field on a global grid, interpolated at the pixels of the map, top row first; NaN where there is no Earth."""
     latlon, pixel_m = _pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
     field = torch.as_tensor(values)[None, None]
-    finest = math.pi * _RADIUS_M / (2.5 * pixel_m)  # rows; a finer grid is averaged, so that no cell falls between pixels
+    finest = math.pi * _RADIUS_M / (2 * pixel_m)  # rows; a finer grid is averaged, so that no cell falls between pixels
     factor = math.ceil(values.shape[0] / finest)
     rows, columns = (round(n / factor) for n in values.shape)
     field = torch.nn.functional.adaptive_avg_pool2d(field, (rows, columns))
@@ -294,8 +294,9 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
     return np.where(np.isfinite(latlon[..., 0]), sampled, np.nan)
 
 
-def _needles(field: np.ndarray, radius: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def _needles(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns, highest last, of pixels ten times above all those on the square around them: peaks that would be overlooked."""
+    radius = 3
     padded = torch.nn.functional.pad(torch.as_tensor(np.nan_to_num(field))[None], (radius,) * 4)
     along_rows = torch.nn.functional.max_pool2d(padded, (1, 2 * radius + 1), 1)[0].numpy()
     along_columns = torch.nn.functional.max_pool2d(padded, (2 * radius + 1, 1), 1)[0].numpy()
@@ -413,7 +414,7 @@ def _states(trajectories, times) -> tuple[torch.Tensor, np.ndarray]:
 def density_figure(
     density, image=None, truth=None, guesses=None, mass=None, title: str | None = None, inset: str | None = None,
     unit: str = "per_area", width: float = 7.0,
-) -> Figure:  # fmt: skip
+) -> MapFigure:  # fmt: skip
     """The figure for one image: the image, the density on an Equal Earth map, true place and guesses, colour bar, legend.
 
     Args:
@@ -433,7 +434,7 @@ def density_figure(
     return contact_sheet([panel], columns=1, unit=unit, width=width)
 
 
-def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0) -> Figure:
+def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0) -> MapFigure:
     """Several densities on one colour scale.
 
     Args:
@@ -492,7 +493,7 @@ def _show_image(ax: Axes, image) -> None:
         spine.set(edgecolor=COAST, linewidth=0.5)
 
 
-def trajectories_figure(trajectories, times=None, image=None, truth=None, title: str | None = None) -> Figure:
+def trajectories_figure(trajectories, times=None, image=None, truth=None, title: str | None = None) -> MapFigure:
     """How noise becomes an answer: paths of some points on a globe turned towards the answer, and all points at four times.
 
     Args:
