@@ -67,6 +67,7 @@ def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iter
     return stepper(field, path, x, times, solver)
 
 
+@torch.no_grad()
 def _runge_kutta(field, path, x, times, solver):
     tableau = SOLVERS[solver]
     total = None
@@ -92,6 +93,7 @@ def _weighted(weights, terms):
     return sum((w * term for w, term in zip(weights, terms, strict=True) if w), 0.0)
 
 
+@torch.no_grad()
 def _adaptive(field, path, x, times, solver):
     from torchdiffeq import odeint
 

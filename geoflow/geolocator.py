@@ -1,0 +1,377 @@
+"""What users call: an image in, places, densities and scores out."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geoflow import encoders, likelihood, metrics, paths, samplers, schedules, settings, sphere
+from geoflow.checks import choose
+from geoflow.velocity import VelocityTransformer
+
+FORMAT = 1
+POINTS_PER_CALL = 8192
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The k best places of each image, most probable first.
+
+    Attributes:
+        latlon: (B, k, 2) degrees.
+        mass: (B, k) share of the samples for which this is the nearest of the k places.
+        radius_km: (B, k) distance within which half of those samples lie.
+    """
+
+    latlon: Tensor
+    mass: Tensor
+    radius_km: Tensor
+
+
+class Geolocator:
+    """An encoder, a velocity network and the path it was trained on: a distribution over the Earth for each image.
+
+    >>> from geoflow import Geolocator
+    >>> from geoflow.data import tiles
+    >>> geo = Geolocator.from_pretrained("tiles")
+    >>> geo.sample(tiles.tile(24, 6), n=1000, seed=0).shape
+    torch.Size([1, 1000, 2])
+
+    Every method takes `images` (a PIL image, a path, or a list of them) or `cond`, their embeddings (B, C): exactly one of the
+    two. A network without a condition (cond_dim 0) takes neither.
+
+    Attributes:
+        method: name of the path, such as "riemannian".
+        network: the VelocityTransformer.
+        velocity: (x (B, N, 3), t, cond) → (B, N, 3).
+        path: see `geoflow.paths`.
+        schedule: where samplers place their steps, a function [0, 1] → [0, 1].
+        encoder: images → embeddings, or None.
+        provenance: how the weights came to be.
+    """
+
+    def __init__(
+        self,
+        network: VelocityTransformer,
+        method: str = "riemannian",
+        schedule: str = "skewed-sigmoid",
+        encoder: nn.Module | None = None,
+        provenance: dict | None = None,
+    ):
+        self.method = method
+        self.path = paths.by_name(method)
+        self.network = network.eval()
+        self.velocity = self.path.velocity(network)
+        self.schedule_name = schedule
+        self.schedule = schedules.by_name(schedule)
+        self.encoder = encoder.eval() if encoder is not None else None
+        self.provenance = provenance or {}
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir, method: str | None = None, revision: str | None = None) -> "Geolocator":
+        """Load a model.
+
+        Args:
+            name_or_dir: a name of `shipped_models()`, or a folder that `save_pretrained` wrote.
+            method: refuse a model of another method; None takes any.
+            revision: of a model on a hub; the shipped ones and folders have none.
+
+        Raises:
+            ValueError: unknown name (with the nearest), a model of another method, or files that are damaged or do not match.
+            FileNotFoundError: the folder lacks a file.
+        """
+        folder = Path(name_or_dir)
+        if not folder.is_dir():
+            if folder.is_absolute() or len(folder.parts) > 1:
+                raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
+            folder = settings.DATA / "models" / choose("model", str(name_or_dir), shipped_models())
+        if revision is not None:
+            raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
+        config, weights = _read_folder(folder)
+        if method is not None and choose("method", method, paths.PATHS) != config["method"]:
+            raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
+        network = VelocityTransformer(**config["network"])
+        _load(network, weights, "network.", folder)
+        encoder = encoders.from_config(config["encoder"]) if config["encoder"] else None
+        if encoder is not None:
+            _load(encoder, weights, "encoder.", folder)
+        return cls(network, config["method"], config["schedule"], encoder, config["provenance"])
+
+    def save_pretrained(self, folder) -> Path:
+        """Write model.safetensors and config.json to a folder, whole or not at all, and return it.
+
+        Raises:
+            FileExistsError: the folder exists and holds something else than a model.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(file.name not in (WEIGHTS, CONFIG) for file in folder.iterdir()):
+            raise FileExistsError(f"{folder} holds other files than a model; choose another folder")
+        encoder = {"name": self.encoder.name, **self.encoder.config} if self.encoder is not None else None
+        config = {
+            "format": FORMAT,
+            "method": self.method,
+            "schedule": self.schedule_name,
+            "network": self.network.config,
+            "encoder": encoder,
+            "provenance": self.provenance,
+        }
+        parts = {"network.": self.network, **({"encoder.": self.encoder} if self.encoder is not None else {})}
+        weights = {prefix + name: tensor.contiguous() for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(weights, partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        return folder
+
+    # Conditions and starting points
+
+    def embed(self, images) -> Tensor:
+        """Embeddings of a PIL image, a path or a list of them: (B, C).
+
+        Raises:
+            ValueError: the model has no encoder, the list is empty, or something is no image.
+        """
+        if self.encoder is None:
+            raise ValueError("this model has no image encoder; give `cond`, its embeddings")
+        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        if not images:
+            raise ValueError("an empty list of images; expected at least one")
+        return self.encoder.embed(torch.stack([self.encoder.preprocess(image) for image in images]))
+
+    def _condition(self, images, cond) -> Tensor | None:
+        width = self.network.config["cond_dim"]
+        if width == 0:
+            if images is not None or cond is not None:
+                raise ValueError("this model is unconditional; give neither images nor cond")
+            return None
+        if (images is None) == (cond is None):
+            raise ValueError(f"give exactly one of images and cond; got {'both' if images is not None else 'neither'}")
+        cond = self.embed(images) if images is not None else torch.as_tensor(cond, dtype=torch.float32)
+        if cond.ndim != 2 or cond.shape[1] != width or not len(cond):
+            raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
+        if not bool(cond.isfinite().all()):
+            raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
+        return cond
+
+    def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            if int(n) != n or n < 1:
+                raise ValueError(f"n={n} samples; expected a whole number of at least 1")
+            generator = torch.Generator().manual_seed(seed) if seed is not None else None
+            return self.path.noise((int(n),), generator).expand(batch, -1, -1)
+        if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3)")
+        return self.path.project(noise)
+
+    def _field(self, guidance: float):
+        return samplers.guided(self.velocity, guidance)
+
+    def _times(self, steps: int) -> Tensor:
+        return schedules.time_grid(self.schedule, steps)
+
+    # Samples
+
+    def sample(
+        self, images=None, cond=None, n: int = 1024, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None, noise=None
+    ) -> Tensor:
+        """Places drawn from each image's distribution.
+
+        The images of one call share their n starting points, so an image's samples do not depend on its company.
+
+        Args:
+            images, cond: see the class.
+            n: samples per image.
+            steps: solver steps, placed by the model's schedule.
+            solver: `euler`, `midpoint`, `heun`, `rk4`, or the adaptive `dopri5`, `bosh3`.
+            guidance: ω; 0 samples the distribution, larger values prefer what the image adds to the prior.
+            seed: an integer makes the result repeatable.
+            noise: (B, n, 3) starting points, in place of n and seed.
+
+        Returns:
+            (B, n, 2) latitude and longitude, degrees.
+
+        Raises:
+            ValueError: unknown solver, steps or n below 1, wrong shapes, NaN.
+        """
+        return self.trajectories(images, cond, n, steps, solver, guidance, seed, noise, keep_all=False)[-1]
+
+    def trajectories(
+        self,
+        images=None,
+        cond=None,
+        n: int = 1024,
+        steps: int = 16,
+        solver: str = "rk4",
+        guidance: float = 0.0,
+        seed=None,
+        noise=None,
+        keep_all: bool = True,
+    ) -> Tensor:
+        """The samples' whole way, from noise to place: (steps + 1, B, n, 2) degrees; the first are the starting points.
+
+        Arguments as in `sample`. keep_all=False keeps the last state alone.
+        """
+        cond = self._condition(images, cond)
+        noise = self._noise(1 if cond is None else len(cond), n, seed, noise)
+        field, times = self._field(guidance), self._times(steps)
+        results = []
+        for rows, points in _parts(noise):
+            states = samplers.trajectory(field, self.path, points, times, None if cond is None else cond[rows], solver)
+            kept = list(states) if keep_all else [_last(states)]
+            results.append(sphere.to_latlon(torch.stack(kept)))
+        return _assemble(results, noise, dim=1)
+
+    # Densities
+
+    def log_prob(self, latlon, images=None, cond=None, guidance: float = 0.0, steps: int = 16, solver: str = "rk4") -> Tensor:
+        """Log-density of places, in nats with respect to area on the unit sphere (uniform: −2.531; add −17.52 for nats per km²).
+
+        With guidance it is the density of the guided field.
+
+        Args:
+            latlon: (B, N, 2), or (N, 2) for the same places under each image, degrees.
+            images, cond, guidance: see `sample`.
+            steps, solver: of the backward solution.
+
+        Returns:
+            (B, N).
+
+        Raises:
+            ValueError: places that are not on Earth, wrong shapes.
+        """
+        cond = self._condition(images, cond)
+        batch = 1 if cond is None else len(cond)
+        x = sphere.from_latlon(latlon).float()
+        x = x.expand(batch, -1, -1) if x.ndim == 2 else x
+        if x.ndim != 3 or len(x) != batch:
+            raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2)")
+        field, times = self._field(guidance), self._times(steps)
+        results = [
+            likelihood.log_prob(field, self.path, points, times, None if cond is None else cond[rows], solver) for rows, points in _parts(x)
+        ]
+        return _assemble(results, x, dim=0)
+
+    def density(self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0) -> likelihood.DensityMap:
+        """Density map of one image, refined where its mass is; `integral` says how exact it is.
+
+        Args:
+            images, cond: one image or embedding.
+            resolution: pixel size of the raster, degrees.
+            guidance: ω of the field whose density it is.
+
+        Raises:
+            ValueError: more than one image, or a resolution outside (0, 30].
+        """
+        cond = self._condition(images, cond)
+        if cond is not None and len(cond) != 1:
+            raise ValueError(f"{len(cond)} images; a density map is made of one at a time")
+        samples = sphere.from_latlon(self.sample(cond=cond, n=2048, guidance=guidance, seed=0))[0]
+
+        def log_prob(x: Tensor) -> Tensor:
+            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance)[0]
+
+        return likelihood.density_map(log_prob, samples, resolution)
+
+    def localizability(self, images=None, cond=None, n: int = 1024, seed: int = 0) -> Tensor:
+        """How narrow the distribution is: its negative entropy ∫ p log₂ p in bits, by n samples (PLONK, section 3.4).
+
+        Uniform: −3.65. Each bit halves the area where the image could be.
+
+        Returns:
+            (B,).
+        """
+        cond = self._condition(images, cond)
+        noise = self._noise(1 if cond is None else len(cond), n, seed, None)
+        times = self._times(16)
+        results = [
+            likelihood.sample_with_log_prob(self.velocity, self.path, points, times, None if cond is None else cond[rows])[1]
+            for rows, points in _parts(noise)
+        ]
+        return _assemble(results, noise, dim=0).mean(-1) / torch.log(torch.tensor(2.0))
+
+    def predict(self, images=None, cond=None, k: int = 1, n: int = 1024, guidance: float = 0.0, seed: int = 0) -> Places:
+        """The k places that together answer best: of n samples those that maximise the expected GeoScore of the nearest one.
+
+        With k = 1 this is the best answer for GeoScore.
+
+        Args:
+            images, cond, guidance, seed: see `sample`.
+            k: places per image.
+            n: samples per image.
+
+        Raises:
+            ValueError: k below 1 or above n.
+        """
+        if not 1 <= k <= n:
+            raise ValueError(f"k={k} places from {n} samples; expected 1 ≤ k ≤ n")
+        samples = sphere.from_latlon(self.sample(images, cond, n=n, guidance=guidance, seed=seed))
+        found = [metrics.best_places(points, k) for points in samples]
+        x, mass, radius = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return Places(sphere.to_latlon(x), mass, radius)
+
+
+def shipped_models() -> list[str]:
+    """Names of the models in the repository's `data/models`."""
+    folder = settings.DATA / "models"
+    return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file()) if folder.is_dir() else []
+
+
+def _read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT}")
+    try:
+        return config, load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, folder: Path) -> None:
+    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | mine.keys()):
+        have, want = (tuple(d[name].shape) if name in d else "nothing" for d in (mine, wanted))
+        if have != want:
+            raise ValueError(f"{folder}: weight {prefix}{name} has {have}, the config expects {want}")
+    module.load_state_dict(mine)
+
+
+def _parts(points: Tensor):
+    """Slices of (B, N, 3) that keep a network call small: (rows, points) pairs, images first, then points of one image."""
+    batch, n = points.shape[:2]
+    images = max(1, POINTS_PER_CALL // n)
+    for start in range(0, batch, images):
+        rows = slice(start, min(start + images, batch))
+        for part in points[rows].split(POINTS_PER_CALL, dim=1):
+            yield rows, part
+
+
+def _assemble(parts: list[Tensor], points: Tensor, dim: int) -> Tensor:
+    """The results of `_parts` as one tensor; `dim` is the images' dimension, points come after it."""
+    per_row = -(-points.shape[1] // POINTS_PER_CALL)
+    rows = [torch.cat(parts[i : i + per_row], dim=dim + 1) for i in range(0, len(parts), per_row)]
+    return torch.cat(rows, dim=dim)
+
+
+def _last(states):
+    for state in states:
+        pass
+    return state
