@@ -1,0 +1,230 @@
+"""The commands: `geoflow demo | train | evaluate | locate | doctor`."""
+
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from geoflow import settings
+from geoflow.checks import choose
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run a command; what is wrong with its input is told in one line, and the exit status is 1."""
+    try:
+        app()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"geoflow: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def read_recipe(name: str, scale: str) -> dict:
+    """The settings of a recipe in `geoflow/recipes` at a scale.
+
+    Raises:
+        ValueError: unknown recipe or scale.
+    """
+    folder = importlib.resources.files("geoflow") / "recipes"
+    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    recipe = yaml.safe_load((folder / f"{choose('recipe', name, names)}.yaml").read_text())
+    return recipe[choose("scale", scale, recipe)]
+
+
+def _train(scale: str, out: Path, seed: int, method: str):
+    """The model in out/model, trained if it is not there; `out` holds the run."""
+    from geoflow.geolocator import Geolocator
+    from geoflow.training import train_tiles
+
+    recipe = read_recipe("tiles", scale)
+    model = out / "model"
+    if model.exists():
+        geo = Geolocator.from_pretrained(model, method)
+        if (geo.provenance.get("recipe"), geo.provenance.get("seed")) != (recipe, seed):
+            raise ValueError(f"{model} was trained with another recipe or seed; choose another folder or delete it")
+        print(f"{model}: found, trained before")
+        return geo
+    network, encoder, provenance = train_tiles(recipe, out, seed, method)
+    geo = Geolocator(network, method, encoder=encoder, provenance=provenance)
+    geo.save_pretrained(model)
+    return geo
+
+
+def _dataset(name: str, scale: str):
+    from geoflow.data import tiles
+
+    count = {"smoke": 100, "demo": 1000}.get(scale, 4000)
+    return tiles.load(choose("data set", name, ("test", "held-out")), count)
+
+
+Out = Annotated[Path, typer.Option(help="folder for results")]
+Seed = Annotated[int, typer.Option(help="of weights, batches and noise")]
+Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="tiles")] = "tiles",
+    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
+    method: Annotated[str, typer.Option(help="riemannian")] = "riemannian",
+    out: Out = Path("outputs/train"),
+    seed: Seed = 0,
+) -> None:
+    """Train a model; run it again to go on after an interruption."""
+    choose("recipe", recipe, ("tiles",))
+    _train(scale or settings.scale(), out, seed, method)
+    print(f"model: {out / 'model'}")
+
+
+@app.command()
+def evaluate(
+    model: Model = "tiles",
+    out: Annotated[Path | None, typer.Option(help="folder for the reports as JSON")] = None,
+    samples: Annotated[int, typer.Option(help="per image")] = 24,
+    steps: int = 16,
+    solver: str = "rk4",
+    guidance: float = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Score a model on seen regions and on held-out blocks of the Earth tiles."""
+    from geoflow.evaluation import evaluate as score
+    from geoflow.geolocator import Geolocator
+
+    geo = Geolocator.from_pretrained(model)
+    for name in ("test", "held-out"):
+        options = dict(samples=samples, steps=steps, solver=solver, guidance=guidance, seed=seed)
+        report = score(geo, _dataset(name, settings.scale()), f"tiles, {name}", likelihood=name == "test", **options)
+        print(report.table())
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            report.to_json(out / f"{name}.json")
+
+
+@app.command()
+def locate(
+    images: Annotated[list[Path], typer.Argument(help="image files")],
+    model: Model = "tiles",
+    out: Out = Path("outputs/locate"),
+    k: Annotated[int, typer.Option(help="places per image")] = 3,
+    guidance: float = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Where could these images have been taken? Prints the k best places and draws a density map for each."""
+    from geoflow import maps
+    from geoflow.encoders import load_image
+    from geoflow.geolocator import Geolocator
+
+    geo = Geolocator.from_pretrained(model)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in images:
+        image = load_image(file)
+        cond = geo.embed(image)
+        places = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
+        density = geo.density(cond=cond, guidance=guidance)
+        figure = maps.density_figure(density, image=image, guesses=places.latlon[0], mass=places.mass[0], title=file.name)
+        figure.savefig(out / f"{file.stem}.png")
+        print(f"{file}  (density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²)")
+        for (lat, lon), mass, radius in zip(places.latlon[0].tolist(), places.mass[0].tolist(), places.radius_km[0].tolist(), strict=True):
+            print(f"  {mass:6.1%}  {abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}  half within {radius:,.0f} km")
+    print(f"maps: {out}")
+
+
+@app.command()
+def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
+    """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to reuse or resume."""
+    from geoflow.evaluation import evaluate as score
+
+    start = time.perf_counter()
+    scale = "smoke" if settings.scale() == "smoke" else "demo"
+    out.mkdir(parents=True, exist_ok=True)
+    print("geoflow demo: about 5 minutes on 2 CPU cores; Ctrl-C stops, running it again goes on")
+    geo = _train(scale, out, seed, "riemannian")
+    reports = {}
+    for name in ("test", "held-out"):
+        report = score(geo, _dataset(name, scale), f"tiles, {name}", likelihood=name == "test")
+        print(report.table())
+        reports[name] = json.loads(report.to_json())
+    (out / "metrics.json").write_text(json.dumps(reports, indent=1) + "\n")
+    _draw_demo(geo, out)
+    print(f"done in {(time.perf_counter() - start) / 60:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics.json, model/")
+
+
+def _draw_demo(geo, out: Path) -> None:
+    from geoflow import maps, schedules, sphere
+    from geoflow.data import tiles
+    from geoflow.training import loss_curve
+
+    for name, latlon in settings.progress(tiles.TELLING.items(), desc="density maps"):
+        image = tiles.tile(*latlon)
+        density, places = geo.density(image), geo.predict(image, k=3)
+        inset = "south-pole" if name == "ice" else None
+        title = f"{name}: entropy {density.entropy - -sphere.LOG_UNIFORM:+.1f} nats over uniform, integral {density.integral:.3f}"
+        figure = maps.density_figure(density, image, latlon, places.latlon[0], places.mass[0], title, inset)
+        figure.savefig(out / f"density-{name}.png", dpi=200)
+    image = tiles.tile(*tiles.TELLING["taiga"])
+    steps = 32
+    paths = geo.trajectories(image, n=400, steps=steps, seed=0)[:, 0]
+    figure = maps.trajectories_figure(paths, schedules.time_grid(geo.schedule, steps), image, tiles.TELLING["taiga"])
+    figure.savefig(out / "trajectories.png", dpi=200)
+    _loss_figure({part: loss_curve(out / part) for part in ("encoder", "flow")}).savefig(out / "loss.png", dpi=200)
+
+
+def _loss_figure(curves: dict[str, dict[str, list[tuple[int, float]]]]):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    for ax, (part, losses) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        for (name, points), color in zip(losses.items(), ("#9ecae1", "#08519c"), strict=True):
+            if points:
+                ax.plot(*zip(*points, strict=True), color=color, label={"loss": "training batch", "val_loss": "validation"}[name])
+        ax.set(title=part, xlabel="step", ylabel={"encoder": "cross-entropy (nats)", "flow": "flow-matching loss"}[part])
+        ax.legend(frameon=False)
+    return figure
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, where data and caches are, what is missing and the command that mends it."""
+    import torch
+
+    from geoflow.geolocator import shipped_models
+
+    print(f"geoflow {importlib.metadata.version('geoflow')}, Python {sys.version.split()[0]} at {sys.prefix}")
+    problems = []
+    for package in ("torch", "lightning", "cartopy", "ipywidgets", "torchdiffeq", "einops", "jupytext", "jupyterlab", "basemap-data", "rasterio"):
+        try:
+            print(f"  {package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"  {package} missing")
+            problems.append(f"{package} is not installed: pip install -c constraints.txt -e '.[notebooks,dev]'")
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    mps = "yes" if torch.backends.mps.is_available() else "none"
+    print(f"devices: {os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads), CUDA {cuda}, MPS {mps}")
+    print(f"scale: {settings.scale()} (GEOFLOW_SCALE)")
+    cache = settings.cache_dir()
+    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    print(f"data: {settings.DATA}\ncache: {cache} ({size / 1e6:.0f} MB, safe to delete; {shutil.disk_usage(cache).free / 1e9:.0f} GB free)")
+    for leftover in cache.rglob("*.partial"):
+        problems.append(f"{leftover} is left from an interrupted run: rm -r {leftover}")
+    models = shipped_models()
+    print(f"models: {', '.join(models) or 'none'}")
+    if "tiles" not in models:
+        problems.append(f"the shipped model is missing from {settings.DATA / 'models'}: git checkout data/models")
+    try:
+        from geoflow.data import tiles
+
+        tiles.blue_marble()
+    except FileNotFoundError as error:
+        problems.append(str(error))
+    print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
+    if problems:
+        raise typer.Exit(1)
