@@ -54,7 +54,7 @@ def _train(scale: str, out: Path, seed: int, method: str):
         print(f"{model}: found, trained before")
         return geo
     network, encoder, provenance = train_tiles(recipe, out, seed, method)
-    geo = Geolocator(network, method, encoder=encoder, provenance=provenance)
+    geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
     geo.save_pretrained(model)
     return geo
 

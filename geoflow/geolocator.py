@@ -60,7 +60,7 @@ class Geolocator:
         self,
         network: VelocityTransformer,
         method: str = "riemannian",
-        schedule: str = "skewed-sigmoid",
+        schedule: str = "sigmoid",
         encoder: nn.Module | None = None,
         provenance: dict | None = None,
     ):
@@ -280,7 +280,7 @@ class Geolocator:
         samples = sphere.from_latlon(self.sample(cond=cond, n=2048, guidance=guidance, seed=0))[0]
 
         def log_prob(x: Tensor) -> Tensor:
-            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance)[0]
+            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance, steps=12)[0]
 
         return likelihood.density_map(log_prob, samples, resolution)
 
