@@ -101,8 +101,8 @@ def evaluate(
 
     geo = Geolocator.from_pretrained(model)
     for name in ("test", "held-out"):
-        options = dict(samples=samples, steps=steps, solver=solver, guidance=guidance, seed=seed)
-        report = score(geo, _dataset(name, settings.scale()), f"tiles, {name}", likelihood=name == "test", **options)
+        data = _dataset(name, settings.scale())
+        report = score(geo, data, f"tiles, {name}", samples, steps, solver, guidance, seed, likelihood=name == "test")
         print(report.table())
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,8 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
         reports[name] = json.loads(report.to_json())
     (out / "metrics.json").write_text(json.dumps(reports, indent=1) + "\n")
     _draw_demo(geo, out)
-    print(f"done in {(time.perf_counter() - start) / 60:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics.json, model/")
+    minutes = (time.perf_counter() - start) / 60
+    print(f"done in {minutes:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics.json, model/")
 
 
 def _draw_demo(geo, out: Path) -> None:
@@ -200,7 +201,18 @@ def doctor() -> None:
 
     print(f"geoflow {importlib.metadata.version('geoflow')}, Python {sys.version.split()[0]} at {sys.prefix}")
     problems = []
-    for package in ("torch", "lightning", "cartopy", "ipywidgets", "torchdiffeq", "einops", "jupytext", "jupyterlab", "basemap-data", "rasterio"):
+    for package in [
+        "torch",
+        "lightning",
+        "cartopy",
+        "ipywidgets",
+        "torchdiffeq",
+        "einops",
+        "jupytext",
+        "jupyterlab",
+        "basemap-data",
+        "rasterio",
+    ]:
         try:
             print(f"  {package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:

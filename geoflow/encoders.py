@@ -61,7 +61,8 @@ class TileEncoder(nn.Module):
             nn.Flatten(),
             nn.Linear(4 * channels[-1], dim),
             nn.LayerNorm(dim, elementwise_affine=False),
-        ).to(memory_format=torch.channels_last)
+        )
+        self.body.to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
 
     def forward(self, pixels: Tensor) -> Tensor:
         pixels = (pixels.float() / 255).sqrt() * 4 - 2
@@ -88,7 +89,9 @@ class TileEncoder(nn.Module):
 class GeocellClassifier(nn.Module):
     """The encoder's teacher: which of `cells` Fibonacci cells holds the image? (B, …) → logits (B, cells)."""
 
-    def __init__(self, encoder: nn.Module, cells: int):
+    centers: Tensor
+
+    def __init__(self, encoder: TileEncoder, cells: int):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(encoder.dim, cells))
@@ -105,7 +108,7 @@ class GeocellClassifier(nn.Module):
 ENCODERS = {encoder.name: encoder for encoder in (TileEncoder,)}
 
 
-def from_config(config: dict) -> nn.Module:
+def from_config(config: dict) -> TileEncoder:
     """The encoder that a checkpoint's config describes, with fresh weights: {"name": …, **arguments}.
 
     Raises:

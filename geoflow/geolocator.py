@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -61,7 +62,7 @@ class Geolocator:
         network: VelocityTransformer,
         method: str = "riemannian",
         schedule: str = "sigmoid",
-        encoder: nn.Module | None = None,
+        encoder: encoders.TileEncoder | None = None,
         provenance: dict | None = None,
     ):
         self.method = method
@@ -328,7 +329,7 @@ def shipped_models() -> list[str]:
     return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file()) if folder.is_dir() else []
 
 
-def _read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")

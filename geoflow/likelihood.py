@@ -38,10 +38,10 @@ def divergence(velocity, path, x: Tensor, t, cond: Tensor | None = None) -> tupl
     field = path.restrict(velocity)
 
     def along(direction: Tensor) -> tuple[Tensor, Tensor]:
-        v, dv = jvp(lambda y: field(y, t, cond), (x,), (direction,))
+        v, dv = jvp(lambda y: field(y, t, cond), (x,), (direction,))  # ty: ignore[invalid-assignment]
         return v, (direction * dv).sum(-1)
 
-    v, parts = vmap(along, out_dims=(None, 0))(path.frame(x))
+    v, parts = vmap(along, out_dims=(None, 0))(path.frame(x))  # ty: ignore[invalid-argument-type]
     return v, parts.sum(0)
 
 

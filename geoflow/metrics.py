@@ -97,6 +97,6 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
         centers = moved
     nearest = score[centers].argmax(0)
     share = torch.bincount(nearest, minlength=k) / len(samples)
-    radius = torch.stack([km[center][nearest == i].quantile(0.5) if bool((nearest == i).any()) else km.new_zeros(()) for i, center in enumerate(centers)])
+    radius = torch.stack([torch.where(nearest == i, km[center], torch.nan).nanmedian().nan_to_num(0) for i, center in enumerate(centers)])
     order = share.argsort(descending=True)
     return samples[centers[order]], share[order], radius[order]

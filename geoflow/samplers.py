@@ -116,7 +116,9 @@ def _adaptive(field, path, x, times, solver):
 
 def _check_finite(x: Tensor, t: float) -> None:
     if not bool(x.isfinite().all()):
-        raise FloatingPointError(f"the velocity is not finite near t = {t:.4g}: {int((~x.isfinite()).any(-1).sum())} states are NaN or infinite")
+        raise FloatingPointError(
+            f"the velocity is not finite near t = {t:.4g}: {int((~x.isfinite()).any(-1).sum())} states are NaN or infinite"
+        )
 
 
 def guided(velocity, guidance: float):

@@ -1,7 +1,7 @@
 """Training through Lightning: modules, batches, averaging, checkpoints. No mathematics lives here.
 
-A run is a folder: `last.ckpt` and `best.ckpt` to resume from, `metrics.csv` with the loss curve. Batches depend on the seed and the step alone, so
-a run that was interrupted and resumed sees the same data, noise and dropout as one that was not.
+A run is a folder: `last.ckpt` and `best.ckpt` to resume from, `log-…/metrics.csv` with the loss curve. Batches depend on the seed
+and the step alone, so a run that was interrupted and resumed sees the same data, noise and dropout as one that was not.
 """
 
 import copy
@@ -27,6 +27,8 @@ from geoflow.data import tiles
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.schedules import Schedule
 from geoflow.velocity import VelocityTransformer
+
+CHECKPOINT_EVERY = timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class _Module(L.LightningModule):
         super().__init__()
         self.optimization = optimization
         self.seed = seed
+
+    def loss(self, batch, generator: torch.Generator) -> Tensor:
+        """The loss of a batch, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def configure_optimizers(self):
         o = self.optimization
@@ -107,8 +113,9 @@ class FlowModule(_Module):
 
     def loss(self, batch, generator):
         cond, x = batch
-        options = dict(schedule=self.schedule, draws=self.draws, dropout=self.dropout, generator=generator)
-        return losses.flow_matching_loss(self.network, self.path, x, cond, **options)
+        return losses.flow_matching_loss(
+            self.network, self.path, x, cond, schedule=self.schedule, draws=self.draws, dropout=self.dropout, generator=generator
+        )
 
 
 # Batches
@@ -149,8 +156,8 @@ class _Rows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.columns[0])
 
-    def __getitem__(self, rows: Tensor):
-        return tuple(column[rows] for column in self.columns)
+    def __getitem__(self, index: Tensor):
+        return tuple(column[index] for column in self.columns)
 
 
 class TensorBatches(L.LightningDataModule):
@@ -175,8 +182,9 @@ class TensorBatches(L.LightningDataModule):
         return self.seconds_before + time.perf_counter() - self.started
 
     def train_dataloader(self):
-        o = self.optimization
-        sampler = StepSampler(len(self.train), o.batch, o.steps, self.seed, self.trainer.global_rank, self.trainer.world_size)
+        o, trainer = self.optimization, self.trainer
+        assert trainer is not None
+        sampler = StepSampler(len(self.train), o.batch, o.steps, self.seed, trainer.global_rank, trainer.world_size)
         sampler.first_step = self.first_step
         return torch.utils.data.DataLoader(self.train, sampler=sampler, batch_size=None)
 
@@ -185,10 +193,11 @@ class TensorBatches(L.LightningDataModule):
         return torch.utils.data.DataLoader(self.validation, sampler=list(rows), batch_size=None)
 
     def state_dict(self):
+        assert self.trainer is not None
         return {"step": self.trainer.global_step, "seconds": self.seconds}
 
-    def load_state_dict(self, state):
-        self.first_step, self.seconds_before = state["step"], state["seconds"]
+    def load_state_dict(self, state_dict):
+        self.first_step, self.seconds_before = state_dict["step"], state_dict["seconds"]
 
 
 # Runs
@@ -256,10 +265,9 @@ def fit(module: _Module, batches: TensorBatches, folder, run: dict, description:
 
 def _run_trainer(module: _Module, batches: TensorBatches, folder: Path, description: str) -> None:
     steps = module.optimization.steps
-    checkpoints = dict(dirpath=folder, enable_version_counter=False)
     callbacks: list[L.Callback] = [
-        ModelCheckpoint(filename="best", monitor="val_loss", **checkpoints),
-        ModelCheckpoint(filename="last", train_time_interval=timedelta(seconds=20), **checkpoints),
+        ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
+        ModelCheckpoint(folder, "last", train_time_interval=CHECKPOINT_EVERY, enable_version_counter=False),
         _StopOnNaN(),
     ]
     if module.optimization.ema:
@@ -303,7 +311,7 @@ def seconds_per_step(module: _Module, batches: TensorBatches, trials: int = 4) -
 
 
 class _StopOnNaN(L.Callback):
-    def on_train_batch_end(self, trainer, module, outputs, *_):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step % 50 == 0 and not bool(torch.isfinite(outputs["loss"])):
             raise FloatingPointError(f"the loss is {float(outputs['loss'])} at step {trainer.global_step}; the last checkpoint is intact")
 
@@ -344,7 +352,9 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
 # The embedded data set
 
 
-def train_tiles(recipe: dict, folder, seed: int = 0, method: str = "riemannian", say=print) -> tuple[VelocityTransformer, TileEncoder, dict]:
+def train_tiles(
+    recipe: dict, folder, seed: int = 0, method: str = "riemannian", say=print
+) -> tuple[VelocityTransformer, TileEncoder, dict]:
     """Encoder, embeddings, flow: the paper's pipeline in small. A folder that holds part of the run is continued.
 
     Args:
@@ -381,9 +391,7 @@ def train_tiles(recipe: dict, folder, seed: int = 0, method: str = "riemannian",
 
     seconds = fit(encoder_module, encoder_batches, folder / "encoder", run, "encoder")
     say(f"encoder: {encoder_module.optimization.steps} steps, {seconds / 60:.1f} min")
-    batches = TensorBatches(
-        (encoder.embed(train.images), train.x), (encoder.embed(validation.images), validation.x), optimization, seed
-    )
+    batches = TensorBatches((encoder.embed(train.images), train.x), (encoder.embed(validation.images), validation.x), optimization, seed)
     seconds_flow = fit(flow_module, batches, folder / "flow", run, "flow")
     say(f"flow: {optimization.steps} steps, {seconds_flow / 60:.1f} min")
     provenance = {

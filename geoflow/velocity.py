@@ -13,8 +13,6 @@ On S² the answer must be tangent at x. `tangent=True` normalises x inside and p
 vector field on the sphere whatever its weights, constant along rays, and its divergence is well defined.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +21,8 @@ from geoflow import sphere
 
 class TimeEmbedding(nn.Module):
     """cos and sin of 1000 t fᵢ with fᵢ = 10⁻⁴^(2i/(d/4)), standardised over channels, then a two-layer MLP. t (...) → (..., d)."""
+
+    frequencies: Tensor
 
     def __init__(self, dim: int, scale: float = 1000.0):
         super().__init__()
@@ -67,6 +67,8 @@ class VelocityTransformer(nn.Module):
         time_scale: largest frequency of the time embedding; 1000 is the paper's.
         tangent: project to the tangent plane, for S²; False leaves the output in R³.
     """
+
+    frequencies: Tensor
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import functools
 import gzip
 import hashlib
 import importlib.resources
+import io
 import json
 import math
 import os
@@ -78,8 +79,6 @@ def _resource(name: str) -> bytes:
 @functools.lru_cache(maxsize=1)
 def blue_marble() -> Tensor:
     """NASA Blue Marble Next Generation, (3, 2700, 5400) uint8, equirectangular, row 0 in the north, column 0 at 180° W."""
-    import io
-
     with Image.open(io.BytesIO(_resource("bmng.jpg"))) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
@@ -102,7 +101,7 @@ def is_land(x: Tensor) -> Tensor:
 
 def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
     """Directions of a tile's pixel centres on the tangent plane: (n, 3) → (n, size, size, 3), north up, not normalised."""
-    lat, lon = torch.deg2rad(sphere.to_latlon(x)).unbind(-1)
+    lon = torch.deg2rad(sphere.to_latlon(x)[..., 1])
     east = torch.stack([-torch.sin(lon), torch.cos(lon), torch.zeros_like(lon)], -1)
     north = torch.linalg.cross(x, east)
     offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * (side_km / sphere.EARTH_RADIUS_KM / size)
@@ -119,7 +118,7 @@ def render(x: Tensor) -> Tensor:
         (n, 3, SIZE, SIZE) uint8.
     """
     raster = _padded_raster()
-    _, rows, columns = (*raster.shape[:1], raster.shape[1] - 2, raster.shape[2] - 2)
+    rows, columns = raster.shape[1] - 2, raster.shape[2] - 2
     lat, lon = sphere.to_latlon(footprint(x)).unbind(-1)
     # pixel centres of the padded raster in grid_sample's coordinates, where ±1 are the outer edges
     column = (lon + 180) / 360 * columns + 1
