@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.resources
-import json
 import os
 import shutil
 import sys
@@ -131,7 +130,7 @@ def locate(
         places = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
         density = geo.density(cond=cond, guidance=guidance)
         figure = maps.density_figure(density, image=image, guesses=places.latlon[0], mass=places.mass[0], title=file.name)
-        figure.savefig(out / f"{file.stem}.png")
+        _save(figure, out / f"{file.stem}.png")
         print(f"{file}  (density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²)")
         for (lat, lon), mass, radius in zip(places.latlon[0].tolist(), places.mass[0].tolist(), places.radius_km[0].tolist(), strict=True):
             print(f"  {mass:6.1%}  {abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}  half within {radius:,.0f} km")
@@ -142,21 +141,26 @@ def locate(
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to reuse or resume."""
     from geoflow.evaluation import evaluate as score
+    from geoflow.training import write_atomically
 
     start = time.perf_counter()
     scale = "smoke" if settings.scale() == "smoke" else "demo"
     out.mkdir(parents=True, exist_ok=True)
     print("geoflow demo: about 5 minutes on 2 CPU cores; Ctrl-C stops, running it again goes on")
+    if not (out / "model").exists():
+        for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
+            stale.unlink()
     geo = _train(scale, out, seed, "riemannian")
-    reports = {}
     for name in ("test", "held-out"):
-        report = score(geo, _dataset(name, scale), f"tiles, {name}", likelihood=name == "test")
-        print(report.table())
-        reports[name] = json.loads(report.to_json())
-    (out / "metrics.json").write_text(json.dumps(reports, indent=1) + "\n")
+        table = out / f"metrics-{name}.txt"
+        if not table.exists():
+            report = score(geo, _dataset(name, scale), f"tiles, {name}", likelihood=name == "test")
+            report.to_json(table.with_suffix(".json"))
+            write_atomically(table, report.table() + "\n")
+        print(table.read_text(), end="")
     _draw_demo(geo, out)
     minutes = (time.perf_counter() - start) / 60
-    print(f"done in {minutes:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics.json, model/")
+    print(f"done in {minutes:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics-*.txt, metrics-*.json, model/")
 
 
 def _draw_demo(geo, out: Path) -> None:
@@ -165,18 +169,27 @@ def _draw_demo(geo, out: Path) -> None:
     from geoflow.training import loss_curve
 
     for name, latlon in settings.progress(tiles.TELLING.items(), desc="density maps"):
+        file = out / f"density-{name}.png"
+        if file.exists():
+            continue
         image = tiles.tile(*latlon)
         density, places = geo.density(image), geo.predict(image, k=3)
         inset = "south-pole" if name == "ice" else None
         title = f"{name}: entropy {density.entropy - -sphere.LOG_UNIFORM:+.1f} nats over uniform, integral {density.integral:.3f}"
         figure = maps.density_figure(density, image, latlon, places.latlon[0], places.mass[0], title, inset)
-        figure.savefig(out / f"density-{name}.png", dpi=200)
+        _save(figure, file)
     image = tiles.tile(*tiles.TELLING["taiga"])
     steps = 32
     paths = geo.trajectories(image, n=400, steps=steps, seed=0)[:, 0]
     figure = maps.trajectories_figure(paths, schedules.time_grid(geo.schedule, steps), image, tiles.TELLING["taiga"])
-    figure.savefig(out / "trajectories.png", dpi=200)
-    _loss_figure({part: loss_curve(out / part) for part in ("encoder", "flow")}).savefig(out / "loss.png", dpi=200)
+    _save(figure, out / "trajectories.png")
+    _save(_loss_figure({part: loss_curve(out / part) for part in ("encoder", "flow")}), out / "loss.png")
+
+
+def _save(figure, file: Path) -> None:
+    partial = file.with_name(file.name + ".partial")
+    figure.savefig(partial, format="png", dpi=200)
+    partial.replace(file)
 
 
 def _loss_figure(curves: dict[str, dict[str, list[tuple[int, float]]]]):

@@ -74,6 +74,17 @@ class Geolocator:
         self.encoder = encoder.eval() if encoder is not None else None
         self.provenance = provenance or {}
 
+    def to(self, device) -> "Geolocator":
+        """Compute on this device from now on; results come back to the CPU."""
+        self.network.to(device)
+        if self.encoder is not None:
+            self.encoder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.head.weight.device
+
     # Loading and saving
 
     @classmethod
@@ -164,17 +175,17 @@ class Geolocator:
             raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
         if not bool(cond.isfinite().all()):
             raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
-        return cond
+        return cond.to(self.device)
 
     def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None) -> Tensor:
         if noise is None:
             if int(n) != n or n < 1:
                 raise ValueError(f"n={n} samples; expected a whole number of at least 1")
             generator = torch.Generator().manual_seed(seed) if seed is not None else None
-            return self.path.noise((int(n),), generator).expand(batch, -1, -1)
+            return self.path.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
         if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3)")
-        return self.path.project(noise)
+        return self.path.project(noise.to(self.device))
 
     def _field(self, guidance: float):
         return samplers.guided(self.velocity, guidance)
@@ -231,7 +242,7 @@ class Geolocator:
         for rows, points in _parts(noise):
             states = samplers.trajectory(field, self.path, points, times, None if cond is None else cond[rows], solver)
             kept = list(states) if keep_all else [_last(states)]
-            results.append(sphere.to_latlon(torch.stack(kept)))
+            results.append(sphere.to_latlon(torch.stack(kept).cpu()))
         return _assemble(results, noise, dim=1)
 
     # Densities
@@ -255,7 +266,7 @@ class Geolocator:
         cond = self._condition(images, cond)
         batch = 1 if cond is None else len(cond)
         x = sphere.from_latlon(latlon).float()
-        x = x.expand(batch, -1, -1) if x.ndim == 2 else x
+        x = (x.expand(batch, -1, -1) if x.ndim == 2 else x).to(self.device)
         if x.ndim != 3 or len(x) != batch:
             raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2)")
         field, times = self._field(guidance), self._times(steps)
@@ -369,7 +380,7 @@ def _assemble(parts: list[Tensor], points: Tensor, dim: int) -> Tensor:
     """The results of `_parts` as one tensor; `dim` is the images' dimension, points come after it."""
     per_row = -(-points.shape[1] // POINTS_PER_CALL)
     rows = [torch.cat(parts[i : i + per_row], dim=dim + 1) for i in range(0, len(parts), per_row)]
-    return torch.cat(rows, dim=dim)
+    return torch.cat(rows, dim=dim).cpu()
 
 
 def _last(states):

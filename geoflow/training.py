@@ -298,14 +298,15 @@ def _run_trainer(module: _Module, batches: TensorBatches, folder: Path, descript
 
 def seconds_per_step(module: _Module, batches: TensorBatches, trials: int = 4) -> float:
     """Time of one training step on this machine, measured on a copy of the module: what a run will cost, before it starts."""
-    module = copy.deepcopy(module)
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    module = copy.deepcopy(module).to(device)
     optimizer = torch.optim.AdamW(module.parameters())
-    batch = batches.train[torch.arange(module.optimization.batch)]
+    batch = tuple(column.to(device) for column in batches.train[torch.arange(module.optimization.batch)])
     for trial in range(trials + 1):
         if trial == 1:  # the first one warms up
             start = time.perf_counter()
         optimizer.zero_grad()
-        module.loss(batch, torch.Generator().manual_seed(trial)).backward()
+        module.loss(batch, module.generator(trial)).backward()
         optimizer.step()
     return (time.perf_counter() - start) / trials
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -123,10 +124,9 @@ def render(x: Tensor) -> Tensor:
     # pixel centres of the padded raster in grid_sample's coordinates, where ±1 are the outer edges
     column = (lon + 180) / 360 * columns + 1
     row = (90 - lat) / 180 * rows + 1
-    grid = torch.stack([2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1], -1)
-    grid = grid.reshape(1, len(x) * SIZE, SIZE, 2)
+    grid = rearrange([2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1], "xy n h w -> 1 (n h) w xy")
     pixels = F.grid_sample(raster[None], grid, mode="bilinear", align_corners=False)
-    return pixels.reshape(3, len(x), SIZE, SIZE).transpose(0, 1).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x)).round().clamp(0, 255).to(torch.uint8)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,0 +1,96 @@
+"""The commands as a user types them, at smoke scale."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from geoflow import cli
+from geoflow.data import tiles
+
+
+def run(*arguments, **environment):
+    import os
+
+    command = [sys.executable, "-c", "from geoflow.cli import main; main()", *map(str, arguments)]
+    env = {**os.environ, "GEOFLOW_SCALE": "smoke", "CI": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    result = run("demo", "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+def test_demo_leaves_everything_it_promises(demo):
+    out, text = demo
+    for name in tiles.TELLING:
+        with Image.open(out / f"density-{name}.png") as image:
+            assert min(image.size) > 300
+    for name in ("trajectories.png", "loss.png", "metrics-test.txt", "metrics-test.json", "metrics-held-out.json", "model/config.json"):
+        assert (out / name).stat().st_size > 0, name
+    assert json.loads((out / "metrics-test.json").read_text())["metrics"]["images"] == 100
+    assert f"Look at {out}" in text and "geoscore" in text and "min (encoder)" in text
+
+
+def test_demo_again_reuses_what_is_there(demo):
+    out, first = demo
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.name.startswith(("density", "metrics", "model."))}
+    result = run("demo", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "found, trained before" in result.stdout
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_another_seed_is_not_taken_for_this_run(demo):
+    result = run("train", "--out", demo[0], "--seed", "1")
+    assert result.returncode == 1
+    assert "another recipe or seed" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_locate_prints_places_and_draws_a_map(demo, tmp_path):
+    tiles.tile(12, 50.5).save(tmp_path / "coast.png")
+    result = run("locate", tmp_path / "coast.png", "--model", demo[0] / "model", "--out", tmp_path / "out", "--k", 2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("half within") == 2
+    assert (tmp_path / "out" / "coast.png").exists()
+
+
+def test_what_is_no_image_is_told_in_one_line(tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    result = run("locate", tmp_path / "notes.png", "--model", "tiles", "--out", tmp_path)
+    assert result.returncode == 1
+    assert "cannot be read as an image" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("train", "tilez"), "did you mean 'tiles'"),
+        (("train", "--scale", "laptob"), "did you mean 'laptop'"),
+        (("evaluate", "--model", "tile"), "did you mean 'tiles'"),
+        (("evaluate", "--solver", "rk5"), "did you mean 'rk4'"),
+        (("evaluate", "--model", "no/such/folder"), "no model folder"),
+    ],
+)
+def test_wrong_names_suggest_the_nearest(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_doctor_says_where_things_are():
+    result = run("doctor")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for word in ("torch", "devices", "cache", "models: tiles", "nothing is missing"):
+        assert word in result.stdout
+
+
+def test_every_scale_of_every_recipe_has_the_same_keys():
+    recipes = {scale: cli.read_recipe("tiles", scale) for scale in ("smoke", "demo", "laptop", "gpu")}
+    assert len({json.dumps(sorted(recipe)) for recipe in recipes.values()}) == 1
