@@ -64,7 +64,7 @@ def evaluate(
 ) -> Report:
     """Score a model.
 
-    Each image has starting points of its own, keyed by the seed and its number: neither the batch nor the order matters.
+    Each image has starting points of its own, keyed by the seed and its number in the data set, whatever the batch.
 
     Args:
         geo: a Geolocator.

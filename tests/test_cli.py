@@ -35,11 +35,13 @@ def test_demo_leaves_everything_it_promises(demo):
     for name in ("trajectories.png", "loss.png", "metrics-test.txt", "metrics-test.json", "metrics-held-out.json", "model/config.json"):
         assert (out / name).stat().st_size > 0, name
     assert json.loads((out / "metrics-test.json").read_text())["metrics"]["images"] == 100
-    assert f"Look at {out}" in text and "geoscore" in text and "min (encoder)" in text
+    assert f"Look at {out}" in text
+    assert "geoscore" in text
+    assert "min (encoder)" in text
 
 
 def test_demo_again_reuses_what_is_there(demo):
-    out, first = demo
+    out, _first = demo
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.name.startswith(("density", "metrics", "model."))}
     result = run("demo", "--out", out)
     assert result.returncode == 0, result.stderr
@@ -50,7 +52,8 @@ def test_demo_again_reuses_what_is_there(demo):
 def test_another_seed_is_not_taken_for_this_run(demo):
     result = run("train", "--out", demo[0], "--seed", "1")
     assert result.returncode == 1
-    assert "another recipe or seed" in result.stderr and "Traceback" not in result.stderr
+    assert "another recipe or seed" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_locate_prints_places_and_draws_a_map(demo, tmp_path):
@@ -65,11 +68,12 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path):
     (tmp_path / "notes.png").write_text("no image")
     result = run("locate", tmp_path / "notes.png", "--model", "tiles", "--out", tmp_path)
     assert result.returncode == 1
-    assert "cannot be read as an image" in result.stderr and "Traceback" not in result.stderr
+    assert "cannot be read as an image" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (("train", "tilez"), "did you mean 'tiles'"),
         (("train", "--scale", "laptob"), "did you mean 'laptop'"),
@@ -81,7 +85,8 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path):
 def test_wrong_names_suggest_the_nearest(arguments, message):
     result = run(*arguments)
     assert result.returncode == 1
-    assert message in result.stderr and "Traceback" not in result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_doctor_says_where_things_are():
