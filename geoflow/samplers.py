@@ -101,6 +101,7 @@ def _adaptive(field, path, x, times, solver):
 
     def ambient(t, state):
         v, rate = field(path.project(state[0]), t)
+        _check_finite(v, float(t))
         return (v, rate) if has_rate else (v,)
 
     state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
@@ -123,18 +124,39 @@ def _check_finite(x: Tensor, t: float) -> None:
 
 def guided(velocity, guidance: float):
     """Classifier-free guidance: v(c) + ω (v(c) − v(∅)), in one call of twice the batch (PLONK, section 3.3; ω = 0 is no guidance)."""
-    if guidance == 0:
-        return velocity
+    return Guided(velocity, guidance) if guidance else velocity
 
-    def field(x: Tensor, t, cond: Tensor | None) -> Tensor:
+
+@dataclass(frozen=True)
+class Guided:
+    """See `guided`."""
+
+    velocity: Callable
+    guidance: float
+
+    @property
+    def tangent(self) -> bool:
+        return getattr(self.velocity, "tangent", False)
+
+    def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         if cond is None:
-            return velocity(x, t, None)
-        cond = cond.expand(len(x), -1)
-        both = velocity(torch.cat([x, x]), t, torch.cat([cond, torch.zeros_like(cond)]))
-        with_cond, without = both.chunk(2)
-        return with_cond + guidance * (with_cond - without)
+            return self.velocity(x, t, None)
+        return self._combine(self.velocity(torch.cat([x, x]), t, self._both(x, cond)), dim=0)
 
-    return field
+    def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and its derivatives along directions (k, B, N, 3), as `VelocityTransformer.jvp`."""
+        if cond is None:
+            return self.velocity.jvp(x, t, None, directions)
+        v, rates = self.velocity.jvp(torch.cat([x, x]), t, self._both(x, cond), torch.cat([directions, directions], dim=1))
+        return self._combine(v, dim=0), self._combine(rates, dim=1)
+
+    def _both(self, x: Tensor, cond: Tensor) -> Tensor:
+        cond = cond.expand(len(x), -1)
+        return torch.cat([cond, torch.zeros_like(cond)])
+
+    def _combine(self, both: Tensor, dim: int) -> Tensor:
+        with_cond, without = both.chunk(2, dim)
+        return with_cond + self.guidance * (with_cond - without)
 
 
 def trajectory(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Iterator[Tensor]:

@@ -37,20 +37,61 @@ class TimeEmbedding(nn.Module):
         return self.mlp(waves)
 
 
+# A stack (1 + k, B, N, d) holds a value and its derivatives along k directions: forward-mode differentiation in one pass, in which
+# a linear layer is one matrix product for all of them. With k = 0 these are the layers themselves.
+
+
+def _linear(layer: nn.Linear, stack: Tensor) -> Tensor:
+    if len(stack) == 1:
+        return layer(stack)
+    out = nn.functional.linear(stack, layer.weight)
+    out[0] += layer.bias
+    return out
+
+
+def _normalize(stack: Tensor) -> Tensor:
+    """LayerNorm without affine: y = (h − mean h) / s, dy = (dh − mean dh − y mean(y dh)) / s."""
+    value, rates = stack[:1], stack[1:]
+    if not len(rates):
+        return nn.functional.layer_norm(value, value.shape[-1:])
+    y, _, inverse = torch.native_layer_norm(value, value.shape[-1:], None, None, 1e-5)
+    rates = rates - rates.mean(-1, keepdim=True)
+    rates -= y * (y * rates).mean(-1, keepdim=True)
+    return torch.cat([y, rates.mul_(inverse)])
+
+
+def _gelu(stack: Tensor) -> Tensor:
+    if len(stack) == 1:
+        return nn.functional.gelu(stack)
+    value = stack[0]
+    slope = torch.ops.aten.gelu_backward(torch.ones_like(value), value)
+    return torch.cat([nn.functional.gelu(value)[None], stack[1:] * slope])
+
+
+def _modulate(stack: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    out = (1 + scale) * stack
+    return out + shift if len(out) == 1 else torch.cat([out[:1] + shift, out[1:]])
+
+
 class Block(nn.Module):
     """LayerNorm without affine → scale and shift → MLP → gate → skip, modulated by the conditioning (B, 1 or N, d)."""
 
     def __init__(self, dim: int, expansion: int):
         super().__init__()
-        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.modulation = nn.Linear(dim, 3 * dim)
         self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
         nn.init.zeros_(self.modulation.weight)  # every block starts as the identity
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """h (B, N, d) → (B, N, d)."""
+        return self.push(h[None], c)[0]
+
+    def push(self, stack: Tensor, c: Tensor) -> Tensor:
+        """The same for a value with its derivatives, (1 + k, B, N, d)."""
         scale, shift, gate = self.modulation(c).chunk(3, dim=-1)
-        return h + gate * self.mlp((1 + scale) * self.norm(h) + shift)
+        inner, _, outer = self.mlp
+        return stack + gate * _linear(outer, _gelu(_linear(inner, _modulate(_normalize(stack), scale, shift))))
 
 
 class VelocityTransformer(nn.Module):
@@ -100,7 +141,6 @@ class VelocityTransformer(nn.Module):
         self.embed_time = TimeEmbedding(dim, time_scale)
         self.embed_cond = nn.Linear(cond_dim, dim) if cond_dim else None
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, 3)
         nn.init.zeros_(self.modulation.weight)
@@ -120,20 +160,41 @@ class VelocityTransformer(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
+        return self.jvp(x, t, cond, x.new_zeros(0, *x.shape))[0]
+
+    def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and its derivatives along directions in x: the same as torch.func.jvp, in one pass.
+
+        Args:
+            x, t, cond: as in `forward`.
+            directions: (k, B, N, 3).
+
+        Returns:
+            (B, N, 3) and (k, B, N, 3).
+        """
         self._check(x, cond)
         if self.tangent:
-            x = sphere.unit(x)
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            x = x / length
+            directions = sphere.to_tangent(x, directions) / length
         c = nn.functional.silu(self._condition(x, t, cond))  # (B or 1, N or 1, d)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 coordinates are 12 km coarse
-            waves = x @ self.frequencies
-            h = self.embed_location(torch.cat([x, waves.sin(), waves.cos()], dim=-1))  # (B, N, d)
+            sin, cos = (x @ self.frequencies).sin(), (x @ self.frequencies).cos()
+            rates = directions @ self.frequencies
+            stack = torch.cat([torch.cat([x, sin, cos], -1)[None], torch.cat([directions, cos * rates, -sin * rates], -1)])
+            stack = _linear(self.embed_location, stack)  # (1 + k, B, N, d)
         for block in self.blocks:
-            h = block(h, c)
+            stack = block.push(stack, c)
         scale, shift = self.modulation(c).chunk(2, dim=-1)
-        h = (1 + scale) * self.norm(h) + shift
+        stack = _modulate(_normalize(stack), scale, shift)
         with torch.autocast(x.device.type, enabled=False):
-            v = self.head(h.to(x.dtype))  # (B, N, 3)
-            return sphere.to_tangent(x, v) if self.tangent else v
+            stack = _linear(self.head, stack.to(x.dtype))  # (1 + k, B, N, 3)
+            v, rates = stack[0], stack[1:]
+            if self.tangent:
+                radial = (x * v).sum(-1, keepdim=True)
+                rates = sphere.to_tangent(x, rates) - (directions * v).sum(-1, keepdim=True) * x - radial * directions
+                v = v - radial * x
+            return v, rates
 
     def _condition(self, x: Tensor, t, cond: Tensor | None) -> Tensor:
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)

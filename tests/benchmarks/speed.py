@@ -1,0 +1,58 @@
+"""What a reader waits for: the import, 1,024 samples, a density map, beside the solvers' error. Run on an idle machine:
+
+python tests/benchmarks/speed.py [MODEL]
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from geoflow import Geolocator, maps, sphere
+from geoflow.data import tiles
+from geoflow.training import machine
+
+
+def median_seconds(call, runs: int = 5) -> float:
+    """Median wall time of a call after one warm-up."""
+    call()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def import_seconds(statement: str) -> float:
+    """Median wall time of a statement in a fresh interpreter, by its own clock."""
+    code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+    return statistics.median(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5))
+
+
+def main() -> None:
+    geo = Geolocator.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "tiles")
+    print(f"{machine()}, torch {torch.__version__}, medians of 5")
+    print(f"import geoflow beyond torch          {import_seconds('import torch, geoflow') - import_seconds('import torch'):7.3f} s")
+
+    taiga = geo.embed(tiles.tile(*tiles.TELLING["taiga"]))
+    fine = sphere.from_latlon(geo.sample(cond=taiga, n=1024, steps=64, seed=0))
+    for solver, steps in (("euler", 64), ("midpoint", 32), ("rk4", 16)):
+        seconds = median_seconds(lambda solver=solver, steps=steps: geo.sample(cond=taiga, n=1024, steps=steps, solver=solver, seed=0))
+        ends = sphere.from_latlon(geo.sample(cond=taiga, n=1024, steps=steps, solver=solver, seed=0))
+        km = sphere.distance_km(ends, fine).median()
+        print(f"1,024 samples, 64 evaluations, {solver:9}{seconds:7.3f} s   median error {km:.2f} km")
+
+    for name, latlon in tiles.TELLING.items():
+        cond = geo.embed(tiles.tile(*latlon))
+        seconds = median_seconds(lambda cond=cond: geo.density(cond=cond), runs=1)
+        density = geo.density(cond=cond)
+        draw = median_seconds(lambda density=density: maps.density_figure(density)._repr_png_(), runs=3)
+        cells = f"{len(density.x):,} cells, integral {density.integral:.4f}"
+        print(f"density map, {name:8} {seconds:19.2f} s   {cells}; drawn in {draw:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
