@@ -17,9 +17,11 @@ def load_image(image) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as an image, or is neither.
+        ValueError: it cannot be read as an image, is neither, or has more than 8 bits per channel.
     """
     if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":  # PIL would clip them: a 16-bit image would come out white
+            raise ValueError(f"an image of mode {image.mode!r}; expected 8 bits per channel, such as mode 'RGB' or 'L'")
         return image.convert("RGB")
     if not isinstance(image, (str, Path)):
         raise ValueError(f"an image of type {type(image).__name__}; expected a PIL image or a path")
@@ -28,8 +30,9 @@ def load_image(image) -> Image.Image:
         raise FileNotFoundError(f"no image file at {path}")
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as opened:
-            return opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            opened.load()
+            return load_image(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """What users call: an image in, places, densities and scores out."""
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Geolocator:
         self,
         network: VelocityTransformer,
         method: str = "riemannian",
-        schedule: str = "sigmoid",
+        schedule: str = "skewed-sigmoid",
         encoder: encoders.TileEncoder | None = None,
         provenance: dict | None = None,
     ):
@@ -110,9 +111,12 @@ class Geolocator:
         config, weights = _read_folder(folder)
         if method is not None and choose("method", method, paths.PATHS) != config["method"]:
             raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
-        network = VelocityTransformer(**config["network"])
+        try:
+            network = VelocityTransformer(**config["network"])
+            encoder = encoders.from_config(config["encoder"]) if config["encoder"] else None
+        except TypeError as error:
+            raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
         _load(network, weights, "network.", folder)
-        encoder = encoders.from_config(config["encoder"]) if config["encoder"] else None
         if encoder is not None:
             _load(encoder, weights, "encoder.", folder)
         return cls(network, config["method"], config["schedule"], encoder, config["provenance"])
@@ -183,11 +187,13 @@ class Geolocator:
                 raise ValueError(f"n={n} samples; expected a whole number of at least 1")
             generator = torch.Generator().manual_seed(seed) if seed is not None else None
             return self.path.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
-        if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3)")
+        if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3 or not noise.shape[1]:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1")
         return self.path.project(noise.to(self.device))
 
     def _field(self, guidance: float):
+        if not math.isfinite(guidance):
+            raise ValueError(f"guidance of {guidance}; expected a finite number, 0 for none")
         return samplers.guided(self.velocity, guidance)
 
     def _times(self, steps: int) -> Tensor:
@@ -267,8 +273,8 @@ class Geolocator:
         batch = 1 if cond is None else len(cond)
         x = sphere.from_latlon(latlon).float()
         x = (x.expand(batch, -1, -1) if x.ndim == 2 else x).to(self.device)
-        if x.ndim != 3 or len(x) != batch:
-            raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2)")
+        if x.ndim != 3 or len(x) != batch or not x.shape[1]:
+            raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2), N ≥ 1")
         field, times = self._field(guidance), self._times(steps)
         results = [
             likelihood.log_prob(field, self.path, points, times, None if cond is None else cond[rows], solver) for rows, points in _parts(x)
@@ -292,7 +298,7 @@ class Geolocator:
         samples = sphere.from_latlon(self.sample(cond=cond, n=2048, guidance=guidance, seed=0))[0]
 
         def log_prob(x: Tensor) -> Tensor:
-            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance, steps=12)[0]
+            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance)[0]
 
         return likelihood.density_map(log_prob, samples, resolution)
 
@@ -345,11 +351,16 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
     try:
-        config = json.loads((folder / CONFIG).read_text())
-    except json.JSONDecodeError as error:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG} is damaged: it holds a {type(config).__name__}, not an object")
     if config.get("format") != FORMAT:
         raise ValueError(f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT}")
+    missing = {"method", "schedule", "network", "encoder", "provenance"} - config.keys()
+    if missing:
+        raise ValueError(f"{folder / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
     try:
         return config, load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:

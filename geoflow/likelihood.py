@@ -40,6 +40,7 @@ def divergence(velocity, path, x: Tensor, t, cond: Tensor | None = None) -> tupl
         v, rates = velocity.jvp(x, t, cond, frame)
         return v, (frame * rates).sum((0, -1))
     field = path.restrict(velocity)
+    x = x.contiguous()  # forward-mode derivatives cannot write into a tensor expanded over images
 
     def along(direction: Tensor) -> tuple[Tensor, Tensor]:
         v, dv = jvp(lambda y: field(y, t, cond), (x,), (direction,))  # ty: ignore[invalid-assignment]
@@ -178,7 +179,7 @@ def density_map(
     log_prob: Callable[[Tensor], Tensor],
     samples: Tensor,
     resolution: float = 1.0,
-    cell_mass: float = 1 / 1000,
+    cell_mass: float = 1 / 700,
     base_level: int = 3,
     max_level: int = 11,
     max_cells: int = 20_000,
@@ -186,7 +187,8 @@ def density_map(
     """A density on a HEALPix grid, refined where the mass is.
 
     Starting from cells of 7°, each cell that holds more than `cell_mass` of the probability, by its centre's density or
-    by its share of the samples, is split in four, down to 0.03°. The samples find peaks that lie between coarse centres.
+    by its share of the samples, or that differs from its parent by half of it, is split in four, down to 0.03°. The samples find
+    peaks that lie between coarse centres, the differences find edges.
 
     Args:
         log_prob: (M, 3) → (M,) nats.
@@ -204,18 +206,21 @@ def density_map(
         raise ValueError(f"resolution of {resolution} degrees; expected a number in (0, 30]")
     done: list[tuple[Tensor, Tensor, Tensor]] = []
     cells = torch.arange(12 * 4**base_level)
+    parent = torch.zeros(len(cells), dtype=torch.float64)
     for level in range(base_level, max_level + 1):
         x = sphere.healpix_centers(cells, level)
         density = log_prob(x.float()).double()
         area = torch.full_like(density, math.pi / (3 * 4**level))
         max_cells -= len(cells)
         sampled = torch.bincount(sphere.healpix_cells(samples, level), minlength=12 * 4**level)[cells] / len(samples)
-        mass = torch.maximum(density.exp() * area, sampled)
+        change = 4 * area * (density.exp() - parent).abs()
+        mass = torch.stack([density.exp() * area, sampled, change]).amax(0)
         heaviest = mass.argsort(descending=True)[: max_cells // 4 if level < max_level else 0]
         split = torch.zeros_like(mass, dtype=torch.bool)
         split[heaviest] = mass[heaviest] > cell_mass
         done.append((x[~split], area[~split], density[~split]))
         cells = (4 * cells[split][:, None] + torch.arange(4)).flatten()
+        parent = density[split].exp().repeat_interleave(4)
         if not len(cells):
             break
     x, area, density = (torch.cat(parts) for parts in zip(*done, strict=True))

@@ -136,7 +136,7 @@ class StepSampler(torch.utils.data.Sampler):
         self.first_step = 0
 
     def __len__(self) -> int:
-        return self.steps - self.first_step
+        return self.steps  # with those before first_step: Lightning restores their count and ends the epoch by it
 
     def __iter__(self):
         per_epoch = self.n // self.batch
@@ -313,7 +313,7 @@ def seconds_per_step(module: _Module, batches: TensorBatches, trials: int = 4) -
 
 class _StopOnNaN(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step % 50 == 0 and not bool(torch.isfinite(outputs["loss"])):
+        if not bool(torch.isfinite(outputs["loss"])):
             raise FloatingPointError(f"the loss is {float(outputs['loss'])} at step {trainer.global_step}; the last checkpoint is intact")
 
 

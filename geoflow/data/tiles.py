@@ -160,8 +160,8 @@ def held_out_blocks() -> Tensor:
 
 
 def is_held_out(x: Tensor) -> Tensor:
-    """Whether each point (..., 3) lies in a held-out block."""
-    return held_out_blocks()[sphere.healpix_cells(x, BLOCK_LEVEL)]
+    """Whether each direction (..., 3) points into a held-out block."""
+    return held_out_blocks()[sphere.healpix_cells(sphere.unit(x), BLOCK_LEVEL)]
 
 
 def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
@@ -176,13 +176,15 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
     held_out = choose("split", split, SPLITS) == "held-out"
     found: list[Tensor] = []
     on_land = torch.rand(n, generator=generator) < LAND_SHARE
+    border = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    border[1:-1, 1:-1] = False
     for wanted in (True, False):
         missing = int((on_land == wanted).sum())
         while missing:
-            x = sphere.uniform(max(1024, 8 * missing), generator)
+            x = sphere.uniform(4096, generator)
             x = x[is_land(x) == wanted]
-            inside = is_held_out(footprint(x, size=5)).flatten(1) == held_out
-            x = x[inside.all(1)][:missing]
+            # the border decides: no block is small enough to lie inside a tile
+            x = x[(is_held_out(footprint(x)[:, border]) == held_out).all(1)][:missing]
             missing -= len(x)
             found.append(x)
     return torch.cat(found)[torch.randperm(n, generator=generator)]
@@ -216,12 +218,12 @@ def load(split: str, n: int) -> Tiles:
 def _read(path: Path) -> np.ndarray:
     try:
         return np.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise OSError(f"tile cache file {path} is missing or damaged ({error}); delete its folder and it is built again") from error
 
 
 def _recipe_hash() -> str:
-    recipe = {"version": 1, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE, "block_level": BLOCK_LEVEL}
+    recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE, "block_level": BLOCK_LEVEL}
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
 
 

@@ -1,0 +1,405 @@
+"""The public object: shapes, saving and loading, densities, honest errors."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from geoflow import Geolocator, geolocator, likelihood, samplers, schedules, sphere
+from geoflow.encoders import TileEncoder
+from geoflow.velocity import VelocityTransformer
+
+
+def make(cond_dim=8, schedule="linear", encoder=True, seed=0):
+    """A small random model, smooth enough for few steps."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = VelocityTransformer(cond_dim=cond_dim, dim=32, depth=2, time_scale=3.0)
+        for name, weight in net.named_parameters():
+            if "modulation" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+        return Geolocator(net, "riemannian", schedule, TileEncoder(cond_dim, width=4) if encoder and cond_dim else None, {"seed": seed})
+
+
+def uniform_model():
+    geo = make()
+    torch.nn.init.zeros_(geo.network.head.weight)
+    torch.nn.init.zeros_(geo.network.head.bias)
+    return geo
+
+
+@pytest.fixture(scope="module")
+def geo():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def cond():
+    return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+
+
+def picture(seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+
+
+def km(a, b):
+    return float(sphere.distance_km(sphere.from_latlon(a.double()), sphere.from_latlon(b.double())).max())
+
+
+# Samples
+
+
+def test_samples_have_their_shape_and_are_places(geo, cond):
+    places = geo.sample(cond=cond, n=50, seed=0)
+    assert places.shape == (3, 50, 2)
+    assert places[..., 0].abs().max() <= 90
+    assert places[..., 1].min() >= -180
+    assert places[..., 1].max() < 180
+
+
+def test_images_paths_and_embeddings_give_the_same_samples(geo, tmp_path):
+    images = [picture(0), picture(1)]
+    images[1].save(tmp_path / "one.png")
+    expected = geo.sample(cond=geo.embed(images), n=20, seed=0)
+    assert geo.embed(images).shape == (2, 8)
+    assert torch.equal(geo.sample(images, n=20, seed=0), expected)
+    assert torch.equal(geo.sample([images[0], tmp_path / "one.png"], n=20, seed=0), expected)
+    assert km(geo.sample(images[0], n=20, seed=0), expected[:1]) < 0.1
+    assert km(geo.sample(str(tmp_path / "one.png"), n=20, seed=0), expected[1:]) < 0.1
+
+
+def test_the_seed_decides(geo, cond):
+    first = geo.sample(cond=cond, n=20, seed=7)
+    assert torch.equal(geo.sample(cond=cond, n=20, seed=7), first)
+    assert not torch.equal(geo.sample(cond=cond, n=20, seed=8), first)
+    assert not torch.equal(geo.sample(cond=cond, n=20), geo.sample(cond=cond, n=20))
+
+
+def test_an_image_has_the_same_samples_in_any_batch(geo, cond):
+    together = geo.sample(cond=cond, n=20, seed=0)
+    for i in range(3):
+        assert km(geo.sample(cond=cond[i : i + 1], n=20, seed=0), together[i : i + 1]) < 0.1
+
+
+def test_noise_in_place_of_a_seed(geo, cond):
+    noise = sphere.uniform((3, 20), torch.Generator().manual_seed(1))
+    first = geo.sample(cond=cond, noise=noise)
+    assert first.shape == (3, 20, 2)
+    assert km(geo.sample(cond=cond, noise=2.5 * noise), first) < 0.1
+    by_hand = samplers.sample(geo.velocity, geo.path, noise, schedules.time_grid(schedules.linear, 16), cond)
+    assert torch.allclose(sphere.from_latlon(first), by_hand, atol=1e-5)
+
+
+def test_trajectories_lead_from_noise_to_samples(geo, cond):
+    noise = sphere.uniform((3, 20), torch.Generator().manual_seed(1))
+    ways = geo.trajectories(cond=cond, noise=noise, steps=5, solver="midpoint")
+    assert ways.shape == (6, 3, 20, 2)
+    assert km(ways[0], sphere.to_latlon(noise)) < 0.01
+    assert torch.equal(ways[-1], geo.sample(cond=cond, noise=noise, steps=5, solver="midpoint"))
+
+
+def test_solvers_agree(geo, cond):
+    fine = geo.sample(cond=cond, n=50, seed=0, steps=64)
+    for solver, steps, tolerance in (("rk4", 16, 1), ("midpoint", 64, 20), ("heun", 64, 20), ("dopri5", 1, 1), ("euler", 256, 200)):
+        assert km(geo.sample(cond=cond, n=50, seed=0, steps=steps, solver=solver), fine) < tolerance, solver
+
+
+def test_guidance_moves_samples_and_zero_guidance_does_not(geo, cond):
+    plain = geo.sample(cond=cond, n=20, seed=0)
+    assert torch.equal(geo.sample(cond=cond, n=20, seed=0, guidance=0), plain)
+    assert km(geo.sample(cond=cond, n=20, seed=0, guidance=2.0), plain) > 10
+    null = geo.sample(cond=torch.zeros(1, 8), n=20, seed=0)
+    assert km(geo.sample(cond=cond[:1], n=20, seed=0, guidance=-1.0), null) < 1
+
+
+def test_unconditional_model_takes_no_images():
+    free = make(cond_dim=0)
+    assert free.sample(n=10, seed=0).shape == (1, 10, 2)
+    assert free.log_prob(torch.zeros(4, 2)).shape == (1, 4)
+    assert free.predict(n=20).latlon.shape == (1, 1, 2)
+    with pytest.raises(ValueError, match="unconditional"):
+        free.sample(cond=torch.zeros(1, 8))
+
+
+# Densities
+
+
+def test_log_prob_shapes(geo, cond):
+    latlon = torch.tensor([[0.0, 0.0], [61.0, 97.0], [-90.0, 0.0], [10.0, 180.0]])
+    shared = geo.log_prob(latlon, cond=cond)
+    assert shared.shape == (3, 4)
+    assert torch.allclose(geo.log_prob(latlon.expand(3, -1, -1), cond=cond), shared, atol=1e-5)
+    assert torch.allclose(geo.log_prob(latlon[None, 1:2].expand(3, -1, -1), cond=cond), shared[:, 1:2], atol=1e-5)
+    assert torch.allclose(geo.log_prob(latlon.tolist(), cond=cond), shared, atol=1e-5)
+
+
+def test_log_prob_is_the_density_of_the_samples(geo, cond):
+    """E log p over samples from both sides: of the sampler's own account and of the backward solution."""
+    places = geo.sample(cond=cond, n=200, seed=0)
+    entropy = geo.localizability(cond=cond, n=200, seed=0) * math.log(2)
+    assert torch.allclose(geo.log_prob(places, cond=cond).mean(-1), entropy, atol=1e-3)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_density_integrates_to_one(geo, cond, guidance):
+    density = geo.density(cond=cond[:1], resolution=10.0, guidance=guidance)
+    assert isinstance(density, likelihood.DensityMap)
+    assert density.log_density.shape == (18, 36)
+    assert density.integral == pytest.approx(1, abs=0.01)
+
+
+def test_density_map_shows_log_prob(geo, cond):
+    density = geo.density(cond=cond[:1], resolution=5.0)
+    latlon = torch.stack(torch.meshgrid(density.lat, density.lon, indexing="ij"), -1).reshape(-1, 2)
+    exact = geo.log_prob(latlon, cond=cond[:1])[0].reshape(36, 72)
+    assert (density.log_density - exact).abs().mean() < 0.05
+
+
+def test_a_network_of_zeros_is_uniform(cond):
+    geo = uniform_model()
+    assert torch.allclose(geo.localizability(cond=cond, n=64), torch.full((3,), -3.6515), atol=1e-4)
+    assert torch.allclose(geo.log_prob(torch.zeros(1, 2), cond=cond), torch.full((3, 1), -2.5310), atol=1e-4)
+    places = sphere.from_latlon(geo.sample(cond=cond, n=2000, seed=0))
+    assert places.mean((0, 1)).abs().max() < 4 / math.sqrt(3 * 2000)
+
+
+def test_localizability_is_the_negative_entropy_in_bits(geo, cond):
+    by_map = -geo.density(cond=cond[:1], resolution=10.0).entropy / math.log(2)
+    assert float(geo.localizability(cond=cond[:1], n=4000)[0]) == pytest.approx(by_map, abs=0.1)
+
+
+def test_predict(geo, cond):
+    places = geo.predict(cond=cond, k=3, n=200)
+    assert places.latlon.shape == (3, 3, 2)
+    assert places.mass.shape == places.radius_km.shape == (3, 3)
+    assert torch.allclose(places.mass.sum(-1), torch.ones(3))
+    assert (places.mass.diff(dim=-1) <= 0).all()
+    assert places.latlon.isfinite().all()
+    assert torch.equal(geo.predict(cond=cond, k=3, n=200).latlon, places.latlon)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 20, 45])
+def test_small_calls_give_the_same_numbers(geo, cond, limit, monkeypatch):
+    latlon = sphere.to_latlon(sphere.uniform((3, 20), torch.Generator().manual_seed(1)))
+
+    def numbers():
+        return (
+            sphere.from_latlon(geo.trajectories(cond=cond, n=20, seed=0, steps=3)),
+            geo.log_prob(latlon, cond=cond, steps=3),
+            geo.log_prob(latlon[0], cond=cond, guidance=1.0, steps=3),
+            geo.localizability(cond=cond, n=20),
+        )
+
+    whole = numbers()
+    calls = []
+    geo.network.register_forward_hook(lambda module, inputs, output: calls.append(output[..., 0].numel()))
+    monkeypatch.setattr(geolocator, "POINTS_PER_CALL", limit)
+    for part, expected in zip(numbers(), whole, strict=True):
+        assert part.shape == expected.shape
+        assert torch.allclose(part, expected, atol=1e-5)
+    assert max(calls) <= 2 * limit  # guidance doubles the rows
+    geo.network._forward_hooks.clear()
+
+
+# Bad input
+
+
+def test_exactly_one_of_images_and_cond(geo, cond):
+    for method in (geo.sample, geo.localizability, geo.predict, geo.density):
+        with pytest.raises(ValueError, match="exactly one of images and cond; got neither"):
+            method()
+        with pytest.raises(ValueError, match="exactly one of images and cond; got both"):
+            method(images=picture(), cond=cond)
+    with pytest.raises(ValueError, match="got neither"):
+        geo.log_prob(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("bad", [(8,), (3, 7), (0, 8), (1, 3, 8)])
+def test_conditions_of_wrong_shape(geo, bad):
+    with pytest.raises(ValueError, match=r"cond has shape .*; expected \(B, 8\)"):
+        geo.sample(cond=torch.zeros(bad))
+
+
+def test_conditions_that_are_not_finite(geo, cond):
+    for value in (math.nan, math.inf):
+        broken = cond.clone()
+        broken[1, 2] = value
+        with pytest.raises(ValueError, match="cond holds NaN or infinite"):
+            geo.sample(cond=broken)
+
+
+@pytest.mark.parametrize(
+    ("latlon", "message"),
+    [
+        ([[95.0, 0.0]], r"latitude 95\.0"), ([[math.nan, 0.0]], "latitude nan"), ([[0.0, 500.0]], r"longitude 500\.0"),
+        ([[1.0, 2.0, 3.0]], r"\(1, 3\)"), ([1.0, 2.0], r"\(2,\); expected \(3, N, 2\) or \(N, 2\)"), ([[[0.0, 0.0]]] * 2, r"\(2, 1, 2\); expected \(3, N, 2\)"),
+    ],
+)  # fmt: skip
+def test_places_that_are_not_on_earth(geo, cond, latlon, message):
+    with pytest.raises(ValueError, match=message):
+        geo.log_prob(torch.tensor(latlon), cond=cond)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "rk5"}, "unknown solver 'rk5' .did you mean 'rk4'"), ({"steps": 0}, "0 steps"), ({"steps": 2.5}, r"2\.5 steps"),
+        ({"n": 0}, "n=0 samples"), ({"n": -3}, "n=-3"), ({"n": 1.5}, r"n=1\.5"),
+        ({"noise": torch.ones(2, 5, 3)}, r"noise has shape \(2, 5, 3\); expected \(3, n, 3\), n"), ({"noise": torch.zeros(3, 5, 3)}, "no direction"),
+        ({"noise": torch.full((3, 5, 3), math.nan)}, "nan"), ({"noise": torch.ones(3, 0, 3)}, r"\(3, 0, 3\)"), ({"guidance": math.nan}, "guidance"),
+    ],
+)  # fmt: skip
+def test_bad_sampling_options(geo, cond, options, message):
+    with pytest.raises(ValueError, match=message):
+        geo.sample(cond=cond, **options)
+
+
+def test_no_places(geo, cond):
+    with pytest.raises(ValueError, match=r"\(0, 2\)"):
+        geo.log_prob(torch.zeros(0, 2), cond=cond)
+
+
+@pytest.mark.parametrize("k", [0, 21])
+def test_bad_number_of_places(geo, cond, k):
+    with pytest.raises(ValueError, match=f"k={k} places from 20 samples"):
+        geo.predict(cond=cond, k=k, n=20)
+
+
+def test_density_is_of_one_image(geo, cond):
+    with pytest.raises(ValueError, match="3 images"):
+        geo.density(cond=cond)
+    with pytest.raises(ValueError, match="resolution of 0"):
+        geo.density(cond=cond[:1], resolution=0)
+
+
+def test_images_that_are_none(geo, tmp_path):
+    with pytest.raises(ValueError, match="empty list"):
+        geo.sample([])
+    with pytest.raises(ValueError, match="type int"):
+        geo.sample(3)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        geo.sample(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match="no image encoder"):
+        make(encoder=False).sample(picture())
+
+
+# Saving and loading
+
+
+@pytest.fixture
+def folder(geo, tmp_path):
+    return geo.save_pretrained(tmp_path / "model")
+
+
+def test_saved_model_gives_identical_samples(geo, folder):
+    again = Geolocator.from_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    image = picture()
+    assert torch.equal(again.sample(image, n=50, seed=0), geo.sample(image, n=50, seed=0))
+    assert torch.equal(again.log_prob(torch.zeros(1, 2), image), geo.log_prob(torch.zeros(1, 2), image))
+    assert (again.method, again.schedule_name, again.provenance) == (geo.method, geo.schedule_name, geo.provenance)
+    assert Geolocator.from_pretrained(str(folder), method="riemannian").method == "riemannian"
+
+
+def test_model_without_encoder_is_saved(tmp_path, cond):
+    bare = make(encoder=False, schedule="skewed-sigmoid")
+    again = Geolocator.from_pretrained(bare.save_pretrained(tmp_path / "deep" / "model"))
+    assert again.encoder is None
+    assert torch.equal(again.sample(cond=cond, n=5, seed=0), bare.sample(cond=cond, n=5, seed=0))
+
+
+def test_saving_replaces_a_model_and_nothing_else(geo, folder, tmp_path, cond):
+    other = make(seed=1)
+    other.save_pretrained(folder)
+    assert torch.equal(Geolocator.from_pretrained(folder).sample(cond=cond, n=5, seed=0), other.sample(cond=cond, n=5, seed=0))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="thesis holds other files"):
+        geo.save_pretrained(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_missing_models(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model folder at .*nowhere"):
+        Geolocator.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="unknown model 'tyles'"):
+        Geolocator.from_pretrained("tyles")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        Geolocator.from_pretrained(tmp_path / "empty")
+
+
+def test_unknown_model_suggests_the_nearest(monkeypatch, tmp_path, geo):
+    monkeypatch.setattr(geolocator.settings, "DATA", tmp_path)
+    geo.save_pretrained(tmp_path / "models" / "tiles")
+    assert geolocator.shipped_models() == ["tiles"]
+    assert Geolocator.from_pretrained("tiles").method == "riemannian"
+    with pytest.raises(ValueError, match="unknown model 'tyles' .did you mean 'tiles'"):
+        Geolocator.from_pretrained("tyles")
+
+
+def test_a_folder_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        Geolocator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"format": 1}'), ("config.json", b"\xff\xfe\x00"), ("config.json", b""),
+        ("model.safetensors", b"garbage"), ("model.safetensors", b""), ("model.safetensors", None),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named(folder, name, content):
+    file = folder / name
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        Geolocator.from_pretrained(folder)
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_models_of_another_method_or_version(folder):
+    with pytest.raises(ValueError, match="unknown method 'riemann' .did you mean 'riemannian'"):
+        Geolocator.from_pretrained(folder, method="riemann")
+    edit(folder, method="flows")
+    with pytest.raises(ValueError, match="'flows'"):
+        Geolocator.from_pretrained(folder)
+    with pytest.raises(ValueError, match="holds a 'flows' model; method='riemannian' was asked for"):
+        Geolocator.from_pretrained(folder, method="riemannian")
+    edit(folder, format=2)
+    with pytest.raises(ValueError, match="has format 2; this version reads 1"):
+        Geolocator.from_pretrained(folder)
+
+
+def test_weights_that_do_not_fit_the_config(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "network.head.bias": torch.zeros(4)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"network\.head\.bias has \(4,\), the config expects \(3,\)"):
+        Geolocator.from_pretrained(folder)
+    del weights["encoder.body.5.bias"]
+    save_file(weights, tmp_path / "copy" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"encoder\.body\.5\.bias has nothing"):
+        Geolocator.from_pretrained(tmp_path / "copy")
+
+
+def test_configs_that_do_not_fit_the_network(folder):
+    edit(folder, network={"cond_dim": 8, "width": 32})
+    with pytest.raises(ValueError, match=r"config\.json"):
+        Geolocator.from_pretrained(folder)
+
+
+def test_only_hub_models_have_revisions(folder):
+    with pytest.raises(ValueError, match="revision 'v2'"):
+        Geolocator.from_pretrained(folder, revision="v2")

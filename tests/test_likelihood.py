@@ -1,0 +1,388 @@
+"""Log-densities: the exact divergence, densities that integrate to one, a flow solved in closed form, maps of needles."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from safetensors.torch import load_file
+
+from geoflow import likelihood, paths, samplers, sphere
+from geoflow.velocity import VelocityTransformer
+
+PATH = paths.by_name("riemannian")
+POLE = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def points(*shape, seed=0):
+    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+
+def times(steps):
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+def smooth_network(seed=0):
+    """A random network, smooth in time, that turns uniform noise into something uneven."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = VelocityTransformer(cond_dim=4, dim=32, depth=2, time_scale=3.0)
+        for name, weight in net.named_parameters():
+            if "modulation" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+    return net.double().eval()
+
+
+def spring(rate=1.0):
+    """The gradient of rate · z: everything drifts to the north pole."""
+
+    def velocity(x, t, cond=None):
+        return rate * sphere.to_tangent(sphere.unit(x), POLE.to(x).expand_as(x))
+
+    return velocity
+
+
+def spring_log_prob(x, rate=1.0):
+    """Its exact density at t = 1.
+
+    z' = rate (1 − z²), so u = artanh z moves to u + rate at constant longitude, and
+    p(z) = dz₀/dz / 4π = cosh²u / cosh²(u − rate) / 4π = 1 / (4π (cosh rate − z sinh rate)²).
+    """
+    return sphere.LOG_UNIFORM - 2 * torch.log(math.cosh(rate) - x[..., 2] * math.sinh(rate))
+
+
+# Divergence
+
+
+def test_divergence_of_the_gradient_of_z():
+    x = points(2, 100)
+    v, div = likelihood.divergence(spring(), PATH, x, 0.5)
+    assert torch.allclose(div, -2 * x[..., 2], rtol=0, atol=1e-12)
+    assert torch.allclose(v, sphere.to_tangent(x, POLE.expand_as(x)), rtol=0, atol=1e-15)
+
+
+def test_divergence_does_not_need_a_tangent_or_normalising_field():
+    x = points(1, 100)
+    _, div = likelihood.divergence(lambda x, t, c: POLE.expand_as(x), PATH, x, 0.5)
+    assert torch.allclose(div, -2 * x[..., 2], rtol=0, atol=1e-12)
+    _, div = likelihood.divergence(lambda x, t, c: 3 * x, PATH, x, 0.5)
+    assert torch.allclose(div, torch.zeros_like(div), rtol=0, atol=1e-12)
+
+
+def test_divergence_of_a_rotation_vanishes():
+    x, axis = points(2, 100), points(1)[0]
+    v, div = likelihood.divergence(lambda x, t, c: torch.linalg.cross(axis.expand_as(x), x), PATH, x, 0.5)
+    assert div.abs().max() < 1e-12
+    assert torch.allclose(v, torch.linalg.cross(axis.expand_as(x), x), rtol=0, atol=1e-15)
+
+
+def test_divergence_of_spherical_harmonic_gradients():
+    """Δ of a harmonic of degree l is −l (l + 1) times it: here xy + z(x − y) of degree 2."""
+    x = points(1, 100)
+    a, b, c = x.unbind(-1)
+
+    def gradient(x, t, cond):
+        a, b, c = x.unbind(-1)
+        return torch.stack([b + c, a - c, a - b], -1)
+
+    _, div = likelihood.divergence(gradient, PATH, x, 0.0)
+    assert torch.allclose(div, -6 * (a * b + c * (a - b)), rtol=0, atol=1e-12)
+
+
+def test_divergence_of_a_network_agrees_with_finite_differences():
+    net, x = smooth_network(), points(3, 20)
+    cond, t = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    v, div = likelihood.divergence(net, PATH, x, t, cond)
+    h, differences = 1e-5, 0
+    for e in sphere.tangent_basis(x):
+        step = net(sphere.exp(x, h * e), t, cond) - net(sphere.exp(x, -h * e), t, cond)
+        differences = differences + (e * step).sum(-1) / (2 * h)
+    assert torch.allclose(div, differences, rtol=0, atol=1e-8)
+    assert torch.allclose(v, net(x, t, cond), rtol=0, atol=1e-14)
+
+
+def test_divergence_integrates_to_zero():
+    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    _, div = likelihood.divergence(smooth_network(), PATH, cells, 0.5)
+    assert float(div.std()) > 0.1
+    assert abs(float(div.mean())) < 1e-3 * float(div.std())
+
+
+# Log-probability
+
+
+def test_zero_field_is_uniform():
+    log_p = likelihood.log_prob(lambda x, t, c: torch.zeros_like(x), PATH, points(2, 10), times(4))
+    assert torch.allclose(log_p, torch.full_like(log_p, sphere.LOG_UNIFORM), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, -1.0])
+def test_log_prob_of_a_flow_solved_in_closed_form(rate):
+    x = torch.cat([points(1, 200), POLE[None, None], -POLE[None, None]], 1)
+    log_p = likelihood.log_prob(spring(rate), PATH, x, times(32))
+    assert torch.allclose(log_p, spring_log_prob(x, rate), rtol=0, atol=1e-5)
+    single = likelihood.log_prob(spring(rate), PATH, x.float(), times(16).float())
+    assert torch.allclose(single.double(), spring_log_prob(x, rate), rtol=0, atol=2e-4)
+
+
+def test_log_prob_by_an_adaptive_solver():
+    x = points(1, 50)
+    log_p = likelihood.log_prob(spring(), PATH, x, times(1), solver="dopri5")
+    assert torch.allclose(log_p, spring_log_prob(x), rtol=0, atol=1e-5)
+
+
+def test_samples_follow_the_density():
+    """Means of the exact density: E z = coth r − r / sinh² r."""
+    rate, n = 1.2, 20_000
+    noise = sphere.uniform((1, n), torch.Generator().manual_seed(0)).double()
+    x = samplers.sample(spring(rate), PATH, noise, times(16))
+    expected = 1 / math.tanh(rate) - rate / math.sinh(rate) ** 2
+    assert float(x[..., 2].mean()) == pytest.approx(expected, abs=4 * float(x[..., 2].std()) / math.sqrt(n))
+
+
+def test_density_of_a_network_integrates_to_one():
+    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    cond = torch.randn(1, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    log_p = likelihood.log_prob(smooth_network(), PATH, cells, times(8), cond)
+    assert float(log_p.std()) > 0.3
+    assert float(log_p.exp().mean()) * 4 * math.pi == pytest.approx(1, abs=2e-3)
+
+
+def test_guided_density_integrates_to_one():
+    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    cond = torch.randn(1, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    log_p = likelihood.log_prob(samplers.guided(smooth_network(), 1.0), PATH, cells, times(8), cond)
+    assert float(log_p.exp().mean()) * 4 * math.pi == pytest.approx(1, abs=5e-3)
+
+
+def test_forward_and_backward_log_probs_agree():
+    net, noise, cond = smooth_network(), points(2, 50), torch.randn(2, 4, dtype=torch.float64)
+    x, forward = likelihood.sample_with_log_prob(net, PATH, noise, times(32), cond)
+    backward = likelihood.log_prob(net, PATH, x, times(32), cond)
+    assert torch.allclose(forward, backward, rtol=0, atol=1e-5)
+    assert torch.allclose(x, samplers.sample(net, PATH, noise, times(32), cond), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("guidance", [0, 2])
+def test_log_prob_of_published_layout_agrees_with_an_independent_solution(guidance, shared):
+    """The official network's exact Riemannian log-density, solved elsewhere in float64 to 1e-8."""
+    folder = shared / "parity" / "small"
+    config = json.loads((folder / "config.json").read_text())
+    del config["input_dim"]
+    net = VelocityTransformer(**config)
+    theirs = load_file(folder / "model.safetensors")
+    renamed = {}
+    for name in net.state_dict():
+        official = name.replace("embed_location", "initial_mapper").replace("embed_time.mlp", "time_embedder.map_time")
+        official = official.replace("embed_cond", "cond_mapper").replace("head", "final_linear")
+        if name.startswith("blocks"):
+            official = name.replace("mlp.2", "mlp.3").replace("modulation", "ada_map.1")
+        renamed[name] = theirs[official.replace("modulation", "final_adaln.1")]
+    net.load_state_dict(renamed)
+    truth = load_file(shared / "parity" / "likelihood.safetensors")
+    net = samplers.guided(net.double(), guidance)
+    x = sphere.from_latlon(truth["coordinates_deg"])[:, None]
+    log_p = likelihood.log_prob(net, PATH, x, times(400), truth["emb"].double())[:, 0]
+    assert torch.allclose(log_p, truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"], rtol=0, atol=1e-3)
+
+
+# Density maps
+
+
+def vmf(latlon, kappa):
+    """Log-density and samples of a von Mises-Fisher distribution, both exact."""
+    mode = sphere.from_latlon(torch.tensor(latlon, dtype=torch.float64))
+
+    def log_prob(x):
+        cosine_less_one = -(x.double() - mode).square().sum(-1) / 2
+        return math.log(kappa / (2 * math.pi)) - math.log(-math.expm1(-2 * kappa)) + kappa * cosine_less_one
+
+    generator = torch.Generator().manual_seed(0)
+    u, angle = torch.rand(2, 2048, generator=generator, dtype=torch.float64)
+    z = 1 + torch.log(u + (1 - u) * math.exp(-2 * kappa)) / kappa
+    east, north = sphere.tangent_basis(mode)
+    direction = torch.cos(2 * math.pi * angle)[:, None] * east + torch.sin(2 * math.pi * angle)[:, None] * north
+    return log_prob, z[:, None] * mode + (1 - z**2).clamp(min=0).sqrt()[:, None] * direction
+
+
+def vmf_entropy(kappa):
+    return -(math.log(kappa / (2 * math.pi)) - math.log(-math.expm1(-2 * kappa)) + kappa * (1 / math.tanh(kappa) - 1 / kappa - 1))
+
+
+def uniform_log_prob(x):
+    return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
+
+
+@pytest.fixture(scope="module")
+def uniform_map():
+    return likelihood.density_map(uniform_log_prob, points(2048), resolution=5.0)
+
+
+@pytest.fixture(scope="module")
+def coast_map():
+    return likelihood.density_map(*vmf((12.0, 179.5), 300.0), resolution=0.5)
+
+
+def test_uniform_density(uniform_map):
+    assert uniform_map.integral == pytest.approx(1, abs=1e-6)
+    assert uniform_map.entropy == pytest.approx(math.log(4 * math.pi), abs=1e-6)
+    assert float(uniform_map.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+    assert uniform_map.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.5, abs=0.04)  # cells on the equator have one centre
+    assert torch.allclose(uniform_map.log_density, torch.full((36, 72), sphere.LOG_UNIFORM, dtype=torch.float64), atol=1e-6)
+    assert uniform_map.region_area_km2(0.5) == pytest.approx(sphere.EARTH_AREA_KM2, rel=1e-6)  # all of it is equally likely
+
+
+def test_mass_of_half_the_sphere():
+    density = likelihood.density_map(*vmf((0.0, 30.0), 20.0), resolution=10.0)
+    assert density.mass(lambda latlon: latlon[:, 0] > 1e-9) == pytest.approx(0.5, abs=0.03)
+    assert density.mass(lambda latlon: latlon[:, 0] > -91) == pytest.approx(1)
+    assert density.mass(lambda latlon: latlon[:, 0] > 91) == 0
+
+
+@pytest.mark.parametrize("kappa", [0.5, 10.0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("mode", [(51.3, 17.7), (-89.9, 0.0), (3.0, -180.0)])
+def test_a_needle_integrates_to_one(kappa, mode):
+    density = likelihood.density_map(*vmf(mode, kappa), resolution=10.0)
+    assert density.integral == pytest.approx(1, abs=0.01)
+    assert density.entropy == pytest.approx(vmf_entropy(kappa), abs=0.02)
+    assert float(density.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+    assert len(density.area) <= 20_000
+
+
+def test_grid_is_finer_where_the_mass_is():
+    density = likelihood.density_map(*vmf((51.3, 17.7), 1e4), resolution=10.0)
+    assert float(density.area.max() / density.area.min()) >= 4**5
+    assert density.cell_mass.max() < 0.001
+    assert float(density.area[density.cell_log_density.argmax()]) == float(density.area.min())
+
+
+def test_two_needles_are_both_found():
+    (one, some), (two, others) = vmf((10.0, 10.0), 1e4), vmf((-60.0, 170.0), 3e4)
+
+    def log_prob(x):
+        return torch.logaddexp(one(x) + math.log(0.7), two(x) + math.log(0.3))
+
+    density = likelihood.density_map(log_prob, torch.cat([some[:1434], others[:614]]), resolution=10.0)
+    assert density.integral == pytest.approx(1, abs=0.01)
+    assert density.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.7, abs=0.01)
+
+
+def test_budget_of_evaluations_is_kept():
+    calls = []
+    log_prob, samples = vmf((10.0, 10.0), 30.0)
+
+    def counting(x):
+        calls.append(len(x))
+        return log_prob(x)
+
+    density = likelihood.density_map(counting, samples, 10.0, max_cells=2000)
+    assert sum(calls) <= 2000
+    assert float(density.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_highest_density_region_of_a_vmf(probability, coast_map):
+    """The region is a cap: its mass is 1 − exp(κ (cos r − 1)) up to e^−600."""
+    kappa, (log_prob, _) = 300.0, vmf((12.0, 179.5), 300.0)
+    cosine = 1 + math.log(1 - probability) / kappa
+    edge = float(log_prob(sphere.from_latlon(torch.tensor([12.0, 179.5], dtype=torch.float64)))) + kappa * (cosine - 1)
+    assert coast_map.region_threshold(probability) == pytest.approx(edge, abs=0.05)
+    area = 2 * math.pi * (1 - cosine) * sphere.EARTH_RADIUS_KM**2
+    assert coast_map.region_area_km2(probability) == pytest.approx(area, rel=0.05)
+
+
+def test_thresholds_fall_as_regions_grow(coast_map):
+    thresholds = [coast_map.region_threshold(p) for p in (1e-9, 0.2, 0.5, 0.9, 0.99, 1 - 1e-12)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    for probability in (0, 1, -0.5, math.nan):
+        with pytest.raises(ValueError, match=f"probability {probability}"):
+            coast_map.region_threshold(probability)
+
+
+def test_raster_shows_the_density(coast_map):
+    log_prob, _ = vmf((12.0, 179.5), 300.0)
+    grid = sphere.from_latlon(torch.stack(torch.meshgrid(coast_map.lat.double(), coast_map.lon.double(), indexing="ij"), -1))
+    exact = log_prob(grid)
+    near = exact > exact.max() - 5
+    assert near.sum() > 200
+    assert (coast_map.log_density - exact)[near].abs().max() < 0.25
+    pixel = math.radians(0.5) ** 2 * torch.cos(torch.deg2rad(coast_map.lat.double()))
+    assert float((coast_map.log_density.exp() * pixel[:, None]).sum()) == pytest.approx(1, abs=0.02)
+
+
+def test_raster_axes_are_pixel_centres(uniform_map):
+    assert uniform_map.lat[[0, -1]].tolist() == [87.5, -87.5]
+    assert uniform_map.lon[[0, -1]].tolist() == [-177.5, 177.5]
+
+
+@pytest.mark.parametrize("mode", [(10.0, 180.0), (90.0, 0.0), (-90.0, 0.0)])
+def test_raster_has_no_seam(mode):
+    log_prob, samples = vmf(mode, 30.0)
+    density = likelihood.density_map(log_prob, samples, resolution=1.0)
+    raster = density.log_density
+    # neighbours across the seam differ no more than neighbours elsewhere: one degree at slope κ sin r
+    across = (raster[:, 0] - raster[:, -1]).abs()
+    inside = (raster[:, 1:] - raster[:, :-1]).abs()
+    assert across.max() <= inside.max() + 1e-9
+    for row in (0, -1):
+        assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.1
+
+
+@pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan])
+def test_bad_resolution(resolution):
+    with pytest.raises(ValueError, match="resolution of"):
+        likelihood.density_map(uniform_log_prob, points(10), resolution)
+
+
+# Files
+
+
+def ring_area_km2(ring):
+    """Area inside a longitude-latitude ring, by Green's theorem on the sphere for edges along parallels and meridians."""
+    lon, lat = np.radians(np.asarray(ring)).T
+    return abs(float(np.sum(np.diff(lon) * (np.sin(lat[1:]) + np.sin(lat[:-1])) / 2))) * sphere.EARTH_RADIUS_KM**2
+
+
+def test_geojson_regions_are_valid_polygons_of_the_right_area(coast_map):
+    collection = json.loads(json.dumps(coast_map.to_geojson((0.5, 0.9))))
+    assert collection["type"] == "FeatureCollection"
+    assert [feature["properties"]["probability"] for feature in collection["features"]] == [0.9, 0.5]
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in collection["features"]]
+    for shape, feature in zip(shapes, collection["features"], strict=True):
+        assert shape.is_valid
+        west, south, east, north = shape.bounds
+        assert -180 <= west <= east <= 180
+        assert -90 <= south <= north <= 90
+        assert shape.buffer(1e-9).covers(shapely.Point(179.9, 12.0))
+        area = sum(ring_area_km2(p.exterior.coords) - sum(ring_area_km2(i.coords) for i in p.interiors) for p in shape.geoms)
+        assert area == pytest.approx(feature["properties"]["area_km2"], rel=0.1)
+    assert shapes[0].covers(shapes[1])
+
+
+@pytest.mark.parametrize("resolution", [1.0, 10.0])
+def test_geojson_of_a_needle_is_not_empty(resolution):
+    density = likelihood.density_map(*vmf((51.3, 17.7), 1e5), resolution=resolution)
+    for feature in density.to_geojson()["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid
+        assert shape.distance(shapely.Point(17.7, 51.3)) < 0.2
+        assert shape.area < 4 * 180 / math.pi * 0.02  # about where the needle is, not a whole coarse pixel
+
+
+def test_geotiff_round_trip(coast_map, tmp_path):
+    path = coast_map.to_geotiff(tmp_path / "map.tif")
+    assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
+    with rasterio.open(path) as file:
+        assert file.crs.to_epsg() == 4326
+        assert tuple(file.bounds) == (-180, -90, 180, 90)
+        values = file.read(1)
+        row, column = file.index(float(coast_map.lon[7]), float(coast_map.lat[100]))
+        assert (row, column) == (100, 7)
+    per_km2 = coast_map.log_density.exp().numpy() / sphere.EARTH_RADIUS_KM**2
+    assert np.allclose(values, per_km2, rtol=1e-6, atol=1e-30)
+    lat = np.radians(coast_map.lat.numpy())
+    pixel_km2 = (math.radians(0.5) * sphere.EARTH_RADIUS_KM) ** 2 * np.cos(lat)
+    assert float((values * pixel_km2[:, None]).sum()) == pytest.approx(1, abs=0.02)

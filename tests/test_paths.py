@@ -1,0 +1,100 @@
+"""The Riemannian path: its target is its derivative, its noise is never antipodal."""
+
+import math
+
+import pytest
+import torch
+from torch.func import jvp
+
+from geoflow import paths, sphere
+
+PATH = paths.by_name("riemannian")
+
+
+def points(*shape, seed=0):
+    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+
+def test_target_is_the_derivative_of_the_path():
+    x0, x1 = points(20, 5), points(20, 5, seed=1)
+    t = torch.rand(20, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    at = PATH.sample(x0, x1, t)
+    x_t, derivative = jvp(lambda s: PATH.sample(x0, x1, s).x_t, (t,), (torch.ones_like(t),))
+    assert torch.equal(at.x_t, x_t)
+    assert torch.allclose(at.target, derivative, rtol=0, atol=2e-14)
+    assert (at.x_t * at.target).sum(-1).abs().max() < 1e-14
+
+
+def test_path_starts_at_noise_and_ends_at_data():
+    x0, x1 = points(50), points(50, seed=1)
+    assert torch.allclose(PATH.sample(x0, x1, torch.zeros(50)).x_t, x0, atol=1e-14)
+    assert torch.allclose(PATH.sample(x0, x1, torch.ones(50)).x_t, x1, atol=1e-14)
+
+
+def test_path_agrees_with_the_official_code(shared):
+    from safetensors.torch import load_file
+
+    official = load_file(shared / "parity" / "losses.safetensors")
+    x0, x1 = (sphere.project(official[name].double()) for name in ("x_base_sphere", "x_0"))
+    at = PATH.sample(x0, x1, official["gamma_f64"])
+    clear = sphere.distance(x0, x1) < math.pi - 0.02  # its arccos is clamped near the antipode
+    assert clear.sum() > 40
+    assert torch.allclose(at.x_t[clear], official["riemannian_y"][clear].double(), rtol=0, atol=1e-6)
+    assert torch.allclose(at.target[clear], official["riemannian_u_t_f64"][clear], rtol=0, atol=1e-6)
+
+
+def test_noise_near_the_antipode_is_drawn_again(generator):
+    x1 = sphere.uniform(6, generator)
+    first = sphere.uniform(6, generator)
+    first[2] = -x1[2]
+    first[4] = sphere.exp(-x1[4], 0.9 * paths.ANTIPODE_MARGIN * sphere.tangent_basis(x1[4])[0])
+    replies = [first, -x1[[2, 4]], sphere.uniform(2, generator)]  # the second draw is as bad for the same two
+
+    class Stub(paths.RiemannianFlow):
+        def noise(self, shape, generator=None):
+            return replies.pop(0).clone()
+
+    x0 = Stub().couple(x1, generator)
+    assert replies == []
+    assert torch.equal(x0[[0, 1, 3, 5]], first[[0, 1, 3, 5]])
+    assert (sphere.distance(x0, -x1) >= paths.ANTIPODE_MARGIN).all()
+    sphere.log(x0, x1)
+
+
+def test_noise_just_outside_the_margin_is_kept(generator):
+    x1 = sphere.uniform(4, generator)
+    outside = sphere.exp(-x1, 1.1 * paths.ANTIPODE_MARGIN * sphere.tangent_basis(x1)[0])
+
+    class Stub(paths.RiemannianFlow):
+        def noise(self, shape, generator=None):
+            return outside.clone()
+
+    assert torch.equal(Stub().couple(x1), outside)
+
+
+def test_couple_is_uniform_and_seeded():
+    x1 = points(3, 4).float()
+    x0 = PATH.couple(x1, torch.Generator().manual_seed(5))
+    assert torch.equal(x0, sphere.uniform((3, 4), torch.Generator().manual_seed(5)))
+    assert PATH.couple(x1.double()).dtype == torch.float64
+
+
+def test_noise_log_prob_integrates_to_one(generator):
+    log_p = PATH.noise_log_prob(PATH.noise((7, 5), generator))
+    assert log_p.shape == (7, 5)
+    assert torch.allclose(log_p.exp() * 4 * math.pi, torch.ones(7, 5))
+
+
+def test_restricted_field_is_tangent_and_constant_along_rays():
+    def velocity(x, t, cond):
+        return x.flip(-1) + 1
+
+    field = PATH.restrict(velocity)
+    x = points(1, 30)
+    assert (field(x, 0.5, None) * x).sum(-1).abs().max() < 1e-15
+    assert torch.allclose(field(2.5 * x, 0.5, None), field(x, 0.5, None), atol=1e-15)
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="unknown method 'riemanian' .did you mean 'riemannian'"):
+        paths.by_name("riemanian")

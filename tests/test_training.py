@@ -1,0 +1,290 @@
+"""Training: interrupted runs end as if they had not been, averages are right, what is broken stops."""
+
+import csv
+import json
+import math
+from datetime import timedelta
+
+import pytest
+import torch
+
+from geoflow import paths, schedules, sphere, training
+from geoflow.encoders import GeocellClassifier, TileEncoder
+from geoflow.training import EncoderModule, FlowModule, Optimization, StepSampler, TensorBatches, fit
+from geoflow.velocity import VelocityTransformer
+
+RUN = {"recipe": {"steps": 12}, "seed": 0}
+
+
+class Killed(Exception):
+    """Stands for a process that ends."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+def flow(steps=12, ema=0.9, kill_at=None, loss=None):
+    """A small flow module whose training ends with Killed at a step."""
+
+    class Module(FlowModule):
+        seen: list[int]
+
+        def training_step(self, batch, index):
+            if self.global_step == kill_at:
+                raise Killed
+            self.seen.append(self.global_step)
+            return super().training_step(batch, index)
+
+        def loss(self, batch, generator):
+            value = super().loss(batch, generator)
+            return value if loss is None else value * loss(self.global_step)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = VelocityTransformer(cond_dim=4, dim=16, depth=1)
+    o = Optimization(steps=steps, batch=16, lr=1e-2, warmup=3, ema=ema)
+    module = Module(network, paths.by_name("riemannian"), schedules.linear, o, draws=2, dropout=0.1)
+    module.seen = []
+    return module
+
+
+def batches(module, n=50):
+    generator = torch.Generator().manual_seed(0)
+    cond, x = torch.randn(n, 4, generator=generator), sphere.uniform(n, generator)
+    return TensorBatches((cond, x), (cond[:20], x[:20]), module.optimization)
+
+
+def train(folder, **options):
+    module = flow(**options)
+    fit(module, batches(module), folder, RUN)
+    return module
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=False)["state_dict"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def saves_every_step(monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("kills", [(5,), (1, 4, 11)])
+def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(tmp_path, saves_every_step, ema, kills):
+    whole = train(tmp_path / "whole", ema=ema)
+    assert whole.seen == list(range(12))
+    seen = []
+    for step in kills:
+        module = flow(ema=ema, kill_at=step)
+        with pytest.raises(Killed):
+            fit(module, batches(module), tmp_path / "parts", RUN)
+        seen += module.seen
+        assert not (tmp_path / "parts" / "done.json").exists()
+    last = train(tmp_path / "parts", ema=ema)
+    assert seen + last.seen == list(range(12))
+    assert same(last.state_dict(), whole.state_dict())
+    assert same(weights_of(tmp_path / "parts" / "last.ckpt"), weights_of(tmp_path / "whole" / "last.ckpt"))
+    assert training.loss_curve(tmp_path / "parts")["val_loss"] == training.loss_curve(tmp_path / "whole")["val_loss"]
+
+
+def test_steps_since_the_last_checkpoint_are_repeated_exactly(tmp_path, monkeypatch):
+    """Checkpoints are rarer than steps: kill later than the last one."""
+    whole = train(tmp_path / "whole")
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(microseconds=1))
+    module = flow(kill_at=4)
+    with pytest.raises(Killed):
+        fit(module, batches(module), tmp_path / "parts", RUN)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(days=1))
+    module = flow(kill_at=9)
+    with pytest.raises(Killed):
+        fit(module, batches(module), tmp_path / "parts", RUN)
+    assert module.seen == [4, 5, 6, 7, 8]
+    last = train(tmp_path / "parts")
+    assert last.seen == list(range(4, 12))
+    assert same(last.state_dict(), whole.state_dict())
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
+    whole = train(tmp_path / "whole")
+    module = flow(kill_at=0)
+    with pytest.raises(Killed):
+        fit(module, batches(module), tmp_path / "parts", RUN)
+    assert same(train(tmp_path / "parts").state_dict(), whole.state_dict())
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = train(tmp_path / "run")
+    again = train(tmp_path / "run")
+    assert again.seen == []
+    assert same(again.state_dict(), first.state_dict())
+    assert not again.training
+
+
+def test_fit_ends_with_the_best_weights(tmp_path, saves_every_step):
+    module = train(tmp_path / "run")
+    assert same(module.state_dict(), weights_of(tmp_path / "run" / "best.ckpt"))
+    curve = training.loss_curve(tmp_path / "run")["val_loss"]
+    loss = module.loss(batches(module).validation[torch.arange(20)], module.generator(-1))
+    assert float(loss) == pytest.approx(min(value for _, value in curve), rel=1e-5)
+
+
+def test_nothing_is_written_elsewhere(tmp_path):
+    train(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    module = flow()
+    fit(module, batches(module), tmp_path / "run", RUN)
+    with pytest.raises(ValueError, match=r"holds a run with seed = 0, not 1; choose another folder"):
+        fit(module, batches(module), tmp_path / "run", {**RUN, "seed": 1})
+    with pytest.raises(ValueError, match=r"recipe = \{'steps': 12\}, not \{'steps': 13\}"):
+        fit(module, batches(module), tmp_path / "run", {**RUN, "recipe": {"steps": 13}})
+    with pytest.raises(ValueError, match="extra"):
+        fit(module, batches(module), tmp_path / "run", {**RUN, "extra": 1})
+
+
+def test_a_loss_that_is_not_a_number_stops_and_spoils_no_checkpoint(tmp_path, saves_every_step):
+    module = flow(loss=lambda step: math.nan if step == 7 else 1.0)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step"):
+        fit(module, batches(module), tmp_path / "run", RUN)
+    for name in ("last.ckpt", "best.ckpt"):
+        assert all(value.isfinite().all() for value in weights_of(tmp_path / "run" / name).values())
+    assert not (tmp_path / "run" / "done.json").exists()
+
+
+def test_weight_average_is_the_one_computed_by_hand(tmp_path, saves_every_step):
+    """θ̄ₙ₊₁ = d θ̄ₙ + (1 − d) θ, d = min(0.5, (1 + n)/(10 + n)), beginning with the first weights."""
+    trail = []
+
+    class Module(FlowModule):
+        def on_train_batch_end(self, *_):
+            trail.append({name: value.detach().clone() for name, value in self.state_dict().items()})
+
+    template = flow(ema=0.5)
+    module = Module(template.network, template.path, template.schedule, template.optimization, 2, 0.1)
+    fit(module, batches(module), tmp_path / "run", RUN)
+    assert len(trail) == 12
+    average = trail[0]
+    for n, weights in enumerate(trail[1:], start=1):
+        decay = min(0.5, (1 + n) / (10 + n))
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in weights}
+    saved = weights_of(tmp_path / "run" / "last.ckpt")
+    assert all(torch.allclose(saved[name], average[name], rtol=0, atol=1e-6) for name in average)
+    assert any(not torch.allclose(saved[name], trail[-1][name], rtol=0, atol=1e-4) for name in average)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """Five places, told by the condition."""
+    x = sphere.fibonacci_grid(5)[torch.arange(100) % 5]
+    cond = torch.eye(5)[torch.arange(100) % 5, :4]
+    module = flow(steps=150, ema=0.9)
+    fit(module, TensorBatches((cond, x), (cond, x), module.optimization), tmp_path / "run", RUN)
+    curve = training.loss_curve(tmp_path / "run")
+    assert curve["val_loss"][-1][1] < 0.5 * curve["val_loss"][0][1]
+    assert [step for step, _ in curve["loss"]] == sorted({step for step, _ in curve["loss"]})
+    (log,) = (tmp_path / "run").glob("log-*/metrics.csv")
+    assert list(csv.DictReader(log.open()))
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["seconds"] > 0
+
+
+def test_encoder_learns_where_tiles_are(tmp_path):
+    """Colours that tell the place."""
+    x = sphere.fibonacci_grid(8)[torch.arange(64) % 8]
+    pixels = (127 + 120 * x).to(torch.uint8)[:, :, None, None].expand(-1, -1, 32, 32).contiguous()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = GeocellClassifier(TileEncoder(dim=16, width=4), 8)
+    module = EncoderModule(classifier, Optimization(steps=40, batch=32, lr=1e-2, warmup=5))
+    fit(module, TensorBatches((pixels, x), (pixels, x), module.optimization), tmp_path / "run", RUN)
+    assert (module.classifier(pixels).argmax(-1) == module.classifier.cell_of(x)).float().mean() > 0.8
+
+
+# Batches
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_step_sampler_shares_an_epoch_between_ranks(world):
+    shares = [list(StepSampler(48, 8, 18, seed=3, rank=rank, world=world)) for rank in range(world)]
+    whole = list(StepSampler(48, 8, 18, seed=3))
+    for epoch in range(3):
+        steps = range(6 * epoch, 6 * epoch + 6)
+        rows = torch.cat([share[step] for step in steps for share in shares])
+        assert sorted(rows.tolist()) == list(range(48))
+    for step in range(18):
+        assert set(torch.cat([share[step] for share in shares]).tolist()) == set(whole[step].tolist())
+        assert all(len(share[step]) == 8 // world for share in shares)
+    assert not torch.equal(torch.cat(whole[:6]), torch.cat(whole[6:12]))
+
+
+def test_step_sampler_resumes_anywhere():
+    whole = list(StepSampler(50, 8, 20, seed=3))
+    for first in (0, 1, 6, 13, 20):
+        resumed = StepSampler(50, 8, 20, seed=3)
+        resumed.first_step = first
+        rest = list(resumed)
+        assert len(rest) == 20 - first
+        assert len(resumed) == 20  # what Lightning compares with its restored count of batches
+        assert all(torch.equal(a, b) for a, b in zip(rest, whole[first:], strict=True))
+
+
+def test_step_sampler_depends_on_its_seed():
+    assert not torch.equal(next(iter(StepSampler(50, 8, 20, seed=3))), next(iter(StepSampler(50, 8, 20, seed=4))))
+
+
+def test_bad_batches():
+    with pytest.raises(ValueError, match="a batch of 60 from 50 examples"):
+        StepSampler(50, 60, 1, seed=0)
+    with pytest.raises(ValueError, match="a batch of 8 over 3 processes"):
+        StepSampler(50, 8, 1, seed=0, world=3)
+
+
+# Optimisation
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    o = Optimization(steps=1000, batch=1, lr=1.0, warmup=100)
+    factors = [o.lr_factor(step) for step in range(1001)]
+    assert factors[0] == pytest.approx(0.01)
+    assert max(factors) == pytest.approx(factors[99], abs=0.01)
+    assert factors[500] == pytest.approx(0.5)
+    assert factors[1000] == pytest.approx(0, abs=1e-12)
+    assert all(a >= b for a, b in zip(factors[100:], factors[101:], strict=False))
+
+
+def test_timing_leaves_the_module_alone():
+    module = flow()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert training.seconds_per_step(module, batches(module), trials=2) > 0
+    assert same(module.state_dict(), before)
+
+
+# The embedded data set, whole, in small
+
+
+def test_tiles_pipeline(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
+    recipe = {
+        "tiles": 40, "validation_tiles": 20,
+        "encoder": {"dim": 16, "geocells": 20, "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}},
+        "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1},
+                 "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1, "ema": 0.9}},
+    }  # fmt: skip
+    said = []
+    network, encoder, provenance = training.train_tiles(recipe, tmp_path / "run", say=said.append)
+    assert "training from scratch takes about" in said[0]
+    assert network.config["cond_dim"] == encoder.dim == 16
+    assert json.loads(json.dumps(provenance))["recipe"] == recipe
+    again, _, _ = training.train_tiles(recipe, tmp_path / "run", say=said.append)
+    assert same(again.state_dict(), network.state_dict())
+    with pytest.raises(ValueError, match="holds a run with seed = 0, not 1"):
+        training.train_tiles(recipe, tmp_path / "run", seed=1, say=said.append)
