@@ -8,6 +8,7 @@ geodesic is followed exactly by one Euler step. In R³ the same loop has x + u f
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,7 +132,7 @@ def guided(velocity, guidance: float):
 class Guided:
     """See `guided`."""
 
-    velocity: Callable
+    velocity: Any
     guidance: float
 
     @property

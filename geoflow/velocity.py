@@ -91,7 +91,7 @@ class Block(nn.Module):
         """The same for a value with its derivatives, (1 + k, B, N, d)."""
         scale, shift, gate = self.modulation(c).chunk(3, dim=-1)
         inner, _, outer = self.mlp
-        return stack + gate * _linear(outer, _gelu(_linear(inner, _modulate(_normalize(stack), scale, shift))))
+        return stack + gate * _linear(outer, _gelu(_linear(inner, _modulate(_normalize(stack), scale, shift))))  # ty: ignore[invalid-argument-type]
 
 
 class VelocityTransformer(nn.Module):
@@ -184,7 +184,7 @@ class VelocityTransformer(nn.Module):
             stack = torch.cat([torch.cat([x, sin, cos], -1)[None], torch.cat([directions, cos * rates, -sin * rates], -1)])
             stack = _linear(self.embed_location, stack)  # (1 + k, B, N, d)
         for block in self.blocks:
-            stack = block.push(stack, c)
+            stack = block.push(stack, c)  # ty: ignore[not-callable]
         scale, shift = self.modulation(c).chunk(2, dim=-1)
         stack = _modulate(_normalize(stack), scale, shift)
         with torch.autocast(x.device.type, enabled=False):
