@@ -141,13 +141,23 @@ class DensityMap:
         return float(self.area[inside].sum()) * sphere.EARTH_RADIUS_KM**2
 
     def to_geojson(self, probabilities=(0.5, 0.9, 0.95)) -> dict:
-        """Highest-density regions as a GeoJSON FeatureCollection of polygons (longitude, latitude), largest first."""
+        """Highest-density regions as a GeoJSON FeatureCollection of polygons (longitude, latitude), largest first.
+
+        Polygons follow the raster's pixels: a region smaller than a pixel becomes that pixel, `area_km2` is its true area.
+        """
         from rasterio import features
 
         transform = self._transform()
+        lat, lon = sphere.to_latlon(self.x).unbind(-1)
+        rows = ((90 - lat) / 180 * len(self.lat)).long().clamp(max=len(self.lat) - 1)
+        columns = ((lon + 180) / 360 * len(self.lon)).long().clamp(max=len(self.lon) - 1)
         regions = []
         for probability in sorted(probabilities, reverse=True):
-            inside = (self.log_density >= self.region_threshold(probability)).numpy()
+            threshold = self.region_threshold(probability)
+            inside = self.log_density >= threshold
+            cells = self.cell_log_density >= threshold
+            inside[rows[cells], columns[cells]] = True
+            inside = inside.numpy()
             shapes = features.shapes(inside.astype(np.uint8), mask=inside, transform=transform)
             coordinates = [shape["coordinates"] for shape, _ in shapes]
             properties = {"probability": probability, "area_km2": self.region_area_km2(probability)}

@@ -142,18 +142,22 @@ class Guided:
     def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         if cond is None:
             return self.velocity(x, t, None)
-        return self._combine(self.velocity(torch.cat([x, x]), t, self._both(x, cond)), dim=0)
+        return self._combine(self.velocity(torch.cat([x, x]), self._twice(t), self._both(x, cond)), dim=0)
 
     def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity and its derivatives along directions (k, B, N, 3), as `VelocityTransformer.jvp`."""
         if cond is None:
             return self.velocity.jvp(x, t, None, directions)
-        v, rates = self.velocity.jvp(torch.cat([x, x]), t, self._both(x, cond), torch.cat([directions, directions], dim=1))
+        both = self._both(x, cond)
+        v, rates = self.velocity.jvp(torch.cat([x, x]), self._twice(t), both, torch.cat([directions, directions], dim=1))
         return self._combine(v, dim=0), self._combine(rates, dim=1)
 
     def _both(self, x: Tensor, cond: Tensor) -> Tensor:
         cond = cond.expand(len(x), -1)
         return torch.cat([cond, torch.zeros_like(cond)])
+
+    def _twice(self, t):
+        return torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
 
     def _combine(self, both: Tensor, dim: int) -> Tensor:
         with_cond, without = both.chunk(2, dim)

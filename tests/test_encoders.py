@@ -78,7 +78,11 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
 def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
     """PIL clips them to white; an answer for a white image would be a wrong number."""
     ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
-    image = {"I;16": Image.fromarray(ramp.astype(np.uint16)), "I": Image.fromarray(ramp.astype(np.int32)), "F": Image.fromarray(ramp.astype(np.float32))}[mode]
+    image = {
+        "I;16": Image.fromarray(ramp.astype(np.uint16)),
+        "I": Image.fromarray(ramp.astype(np.int32)),
+        "F": Image.fromarray(ramp.astype(np.float32)),
+    }[mode]
     assert image.mode == mode
     with pytest.raises(ValueError, match=f"mode '{mode}'"):
         load_image(image)

@@ -100,7 +100,7 @@ def test_trajectories_lead_from_noise_to_samples(geo, cond):
     ways = geo.trajectories(cond=cond, noise=noise, steps=5, solver="midpoint")
     assert ways.shape == (6, 3, 20, 2)
     assert km(ways[0], sphere.to_latlon(noise)) < 0.01
-    assert torch.equal(ways[-1], geo.sample(cond=cond, noise=noise, steps=5, solver="midpoint"))
+    assert km(ways[-1], geo.sample(cond=cond, noise=noise, steps=5, solver="midpoint")) < 0.01
 
 
 def test_solvers_agree(geo, cond):

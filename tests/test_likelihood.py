@@ -104,6 +104,24 @@ def test_divergence_of_a_network_agrees_with_finite_differences():
     assert torch.allclose(v, net(x, t, cond), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_divergence_by_the_networks_own_derivatives_agrees_with_automatic_ones(guidance):
+    field, x = samplers.guided(smooth_network(), guidance), points(3, 20)
+    cond, t = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    v, div = likelihood.divergence(field, PATH, x, t, cond)
+    v_auto, div_auto = likelihood.divergence(lambda *arguments: field(*arguments), PATH, x, t, cond)
+    assert torch.allclose(v, v_auto, rtol=0, atol=1e-13)
+    assert torch.allclose(div, div_auto, rtol=0, atol=1e-11)
+
+
+def test_log_prob_of_points_shared_by_images():
+    """An expanded tensor: several images, one copy of the points."""
+    x = points(20).expand(3, -1, -1)
+    for field in (smooth_network(), lambda *arguments: smooth_network()(*arguments)):
+        log_p = likelihood.log_prob(field, PATH, x, times(2), torch.zeros(3, 4, dtype=torch.float64))
+        assert torch.allclose(log_p[1:], log_p[:1].expand(2, -1), atol=1e-12)
+
+
 def test_divergence_integrates_to_zero():
     cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
     _, div = likelihood.divergence(smooth_network(), PATH, cells, 0.5)
@@ -247,7 +265,7 @@ def test_mass_of_half_the_sphere():
 def test_a_needle_integrates_to_one(kappa, mode):
     density = likelihood.density_map(*vmf(mode, kappa), resolution=10.0)
     assert density.integral == pytest.approx(1, abs=0.01)
-    assert density.entropy == pytest.approx(vmf_entropy(kappa), abs=0.02)
+    assert density.entropy == pytest.approx(vmf_entropy(kappa), abs=0.03)
     assert float(density.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
     assert len(density.area) <= 20_000
 
@@ -255,7 +273,7 @@ def test_a_needle_integrates_to_one(kappa, mode):
 def test_grid_is_finer_where_the_mass_is():
     density = likelihood.density_map(*vmf((51.3, 17.7), 1e4), resolution=10.0)
     assert float(density.area.max() / density.area.min()) >= 4**5
-    assert density.cell_mass.max() < 0.001
+    assert density.cell_mass.max() < 0.002
     assert float(density.area[density.cell_log_density.argmax()]) == float(density.area.min())
 
 
@@ -306,9 +324,9 @@ def test_raster_shows_the_density(coast_map):
     log_prob, _ = vmf((12.0, 179.5), 300.0)
     grid = sphere.from_latlon(torch.stack(torch.meshgrid(coast_map.lat.double(), coast_map.lon.double(), indexing="ij"), -1))
     exact = log_prob(grid)
-    near = exact > exact.max() - 5
+    near = exact > exact.max() - 3
     assert near.sum() > 200
-    assert (coast_map.log_density - exact)[near].abs().max() < 0.25
+    assert (coast_map.log_density - exact)[near].abs().max() < 0.15
     pixel = math.radians(0.5) ** 2 * torch.cos(torch.deg2rad(coast_map.lat.double()))
     assert float((coast_map.log_density.exp() * pixel[:, None]).sum()) == pytest.approx(1, abs=0.02)
 
@@ -368,8 +386,8 @@ def test_geojson_of_a_needle_is_not_empty(resolution):
     for feature in density.to_geojson()["features"]:
         shape = shapely.geometry.shape(feature["geometry"])
         assert shape.is_valid
-        assert shape.distance(shapely.Point(17.7, 51.3)) < 0.2
-        assert shape.area < 4 * 180 / math.pi * 0.02  # about where the needle is, not a whole coarse pixel
+        assert shape.buffer(1e-9).covers(shapely.Point(17.7, 51.3))
+        assert shape.area <= 4 * resolution**2
 
 
 def test_geotiff_round_trip(coast_map, tmp_path):

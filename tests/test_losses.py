@@ -41,7 +41,7 @@ def test_exact_field_of_one_place_has_no_loss(float64):
         return sphere.log(x, place.expand_as(x)) / (1 - t.to(x))[..., None]
 
     loss = losses.flow_matching_loss(exact, PATH, place.expand(256, -1), draws=4, generator=seeded())
-    assert float(loss) < 1e-10
+    assert float(loss) < 1e-6  # noise is drawn in float32
     slower = losses.flow_matching_loss(lambda *a: 0.9 * exact(*a), PATH, place.expand(256, -1), draws=4, generator=seeded())
     assert float(slower) == pytest.approx(0.01 * (math.pi**2 / 2 - 2), rel=0.1)  # 0.1² E θ² of uniform noise
 

@@ -169,6 +169,20 @@ def test_guidance_is_its_formula_in_one_call_of_twice_the_batch():
     assert torch.allclose(samplers.guided(velocity, -1.0)(x, 0.3, cond), without, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
+def test_guidance_takes_times_of_every_shape(shape):
+    net, x, cond, t = (
+        small_network().double(),
+        points(3, 4),
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.full(shape, 0.3, dtype=torch.float64),
+    )
+    expected = 3 * net(x, 0.3, cond) - 2 * net(x, 0.3, None)
+    assert torch.allclose(samplers.guided(net, 2.0)(x, t, cond), expected, atol=1e-12)
+    directions = sphere.tangent_basis(x)
+    assert torch.allclose(samplers.guided(net, 2.0).jvp(x, t, cond, directions)[0], expected, atol=1e-12)
+
+
 def test_no_guidance_is_the_velocity_itself():
     def velocity(x, t, cond):
         return x

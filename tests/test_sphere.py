@@ -202,7 +202,14 @@ def test_from_latlon_of_the_axes_is_exact(latlon, xyz, dtype):
 
 @pytest.mark.parametrize(
     ("latlon", "expected"),
-    [((0, 180), (0, -180)), ((0, -180), (0, -180)), ((90, 50), (90, 0)), ((-90, 180), (-90, 0)), ((45, 360), (45, 0)), ((10, -190), (10, 170))],
+    [
+        ((0, 180), (0, -180)),
+        ((0, -180), (0, -180)),
+        ((90, 50), (90, 0)),
+        ((-90, 180), (-90, 0)),
+        ((45, 360), (45, 0)),
+        ((10, -190), (10, 170)),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_edges_of_the_map_have_one_name(latlon, expected, dtype):
@@ -355,7 +362,11 @@ def test_healpix_numbers_are_those_of_the_standard():
     """Górski et al., 2005, figure 3 and equations 2-9: face centres; in a face x counts north-east and y north-west."""
     faces = sphere.to_latlon(sphere.healpix_centers(torch.arange(12), 0))
     polar = math.degrees(math.asin(2 / 3))
-    expected = [(polar, lon) for lon in (45, 135, -135, -45)] + [(0, lon) for lon in (0, 90, -180, -90)] + [(-polar, lon) for lon in (45, 135, -135, -45)]
+    expected = (
+        [(polar, lon) for lon in (45, 135, -135, -45)]
+        + [(0, lon) for lon in (0, 90, -180, -90)]
+        + [(-polar, lon) for lon in (45, 135, -135, -45)]
+    )
     assert torch.allclose(faces, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
     quarters = sphere.to_latlon(sphere.healpix_centers(torch.arange(4), 1))
     z = torch.tensor([1 / 3, 2 / 3, 2 / 3, 11 / 12], dtype=torch.float64)

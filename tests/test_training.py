@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 from datetime import timedelta
 
 import pytest
@@ -26,15 +27,15 @@ def quiet(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def flow(steps=12, ema=0.9, kill_at=None, loss=None):
-    """A small flow module whose training ends with Killed at a step."""
+def flow(steps=12, ema=0.9, kill_at=None, killer=Killed, loss=None):
+    """A small flow module whose training is killed at a step."""
 
     class Module(FlowModule):
         seen: list[int]
 
         def training_step(self, batch, index):
             if self.global_step == kill_at:
-                raise Killed
+                raise killer
             self.seen.append(self.global_step)
             return super().training_step(batch, index)
 
@@ -112,6 +113,19 @@ def test_steps_since_the_last_checkpoint_are_repeated_exactly(tmp_path, monkeypa
     assert same(last.state_dict(), whole.state_dict())
 
 
+def test_ctrl_c_ends_the_program_and_the_run_resumes(tmp_path, saves_every_step):
+    whole, handler = train(tmp_path / "whole"), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            train(tmp_path / "parts", kill_at=6, killer=KeyboardInterrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+    assert not (tmp_path / "parts" / "done.json").exists()
+    last = train(tmp_path / "parts")
+    assert last.seen == list(range(6, 12))
+    assert same(last.state_dict(), whole.state_dict())
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
     whole = train(tmp_path / "whole")
     module = flow(kill_at=0)
@@ -132,7 +146,8 @@ def test_fit_ends_with_the_best_weights(tmp_path, saves_every_step):
     module = train(tmp_path / "run")
     assert same(module.state_dict(), weights_of(tmp_path / "run" / "best.ckpt"))
     curve = training.loss_curve(tmp_path / "run")["val_loss"]
-    loss = module.loss(batches(module).validation[torch.arange(20)], module.generator(-1))
+    with torch.no_grad():
+        loss = module.loss(batches(module).validation[torch.arange(20)], module.generator(-1))
     assert float(loss) == pytest.approx(min(value for _, value in curve), rel=1e-5)
 
 

@@ -88,6 +88,19 @@ def test_velocity_depends_on_point_time_and_condition():
         assert (other - v).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("options", [{}, {"fourier": 8}, {"tangent": False}, {"cond_dim": 0}])
+@pytest.mark.parametrize("length", [1.0, 1.7])
+def test_own_derivatives_are_the_automatic_ones(options, length, float64):
+    net, x = network(**options), length * points(2, 6).double()
+    cond = torch.randn(2, 8) if net.config["cond_dim"] else None
+    t, directions = torch.tensor([0.2, 0.8]), torch.randn(3, 2, 6, 3)
+    v, rates = net.jvp(x, t, cond, directions)
+    for direction, rate in zip(directions, rates, strict=True):
+        expected = torch.func.jvp(lambda y: net(y, t, cond), (x,), (direction,))
+        assert torch.allclose(v, expected[0], rtol=0, atol=1e-13)
+        assert torch.allclose(rate, expected[1], rtol=0, atol=1e-12)
+
+
 def test_bfloat16_network_keeps_coordinates_in_float32():
     net, x, cond = network(fourier=8), points(2, 50), torch.randn(2, 8)
     exact = net(x, 0.3, cond)
