@@ -406,10 +406,10 @@ error = {name: solver_error(runs[name, best[name][1]][0]) for name in ("modulati
 print({name: f"{km:.1f} km" for name, km in error.items()})
 
 # %% [markdown]
-# *What was seen:* with fast waves the same solver errs much more. For samples a few kilometres may not matter; for the
-# likelihood, which integrates the field's *derivatives*, they do: for the tiles model of notebook 05, S = 20 lowers the
-# error of the log-density with 16 steps from 0.04 to 0.003 nats, at an equal likelihood (noted in
-# `geoflow/recipes/tiles.yaml`). For the paper's own weights one keeps S = 1000 and takes more steps.
+# *What was seen:* here, with places almost read off the embedding, the printed errors do not favour slow waves. On the
+# tiles of notebook 05, where the field has fine detail, they do: S = 20 lowers the error of the log-density with 16 steps
+# from 0.05 to 0.005 nats, at an equal likelihood (noted in `geoflow/recipes/tiles.yaml`). For the paper's own weights one
+# keeps S = 1000 and takes more steps.
 #
 # ## A transformer with nothing to attend to
 #
@@ -605,6 +605,18 @@ ray = (network(3 * start, 0.5, one) - network(start, 0.5, one)).abs().max().item
 print(f"the velocity at 3x differs from that at x by {ray:.0e}")
 
 # %% [markdown]
+# The package's network can differentiate itself: `network.jvp` carries a point's derivatives along any directions
+# through all layers, beside the value, and is much of why density maps take seconds. It must agree with automatic
+# differentiation of our 20 lines:
+
+# %%
+directions = sphere.tangent_basis(x)  # (2, B, N, 3)
+v, rates = network.jvp(x, t, cond, directions)
+by_autodiff = [torch.func.jvp(lambda y: mine(sphere.unit(y), t, cond), (x,), (e,))[1] for e in directions]
+torch.testing.assert_close(rates, torch.stack(by_autodiff), atol=1e-4, rtol=1e-3)
+print("network.jvp equals torch.func.jvp of MyTransformer")
+
+# %% [markdown]
 # ## No image
 #
 # `cond=None` asks for the velocity without an image: where photos are taken at all. The convention is that *no image*
@@ -649,7 +661,6 @@ if trained:
     assert shared < repeated
     assert 2 * best["modulation"][0] < best["concatenation, time as waves"][0]
     assert best["modulation, S = 20"][0] < 1.5 * best["modulation"][0]
-    assert error["modulation, S = 20"] < error["modulation"] / 2
     assert wrong["32 features, scale 4"] < 0.7 * wrong["no Fourier features"]
 print("all checks passed")
 
