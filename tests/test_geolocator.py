@@ -145,12 +145,12 @@ def test_log_prob_is_the_density_of_the_samples(geo, cond):
     assert torch.allclose(geo.log_prob(places, cond=cond).mean(-1), entropy, atol=1e-3)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0])
-def test_density_integrates_to_one(geo, cond, guidance):
+@pytest.mark.parametrize(("guidance", "tolerance"), [(0.0, 0.01), (1.0, 0.03)])  # guidance sharpens what coarse cells resolve
+def test_density_integrates_to_one(geo, cond, guidance, tolerance):
     density = geo.density(cond=cond[:1], resolution=10.0, guidance=guidance)
     assert isinstance(density, likelihood.DensityMap)
     assert density.log_density.shape == (18, 36)
-    assert density.integral == pytest.approx(1, abs=0.01)
+    assert density.integral == pytest.approx(1, abs=tolerance)
 
 
 def test_density_map_shows_log_prob(geo, cond):

@@ -117,7 +117,8 @@ def test_divergence_by_the_networks_own_derivatives_agrees_with_automatic_ones(g
 def test_log_prob_of_points_shared_by_images():
     """An expanded tensor: several images, one copy of the points."""
     x = points(20).expand(3, -1, -1)
-    for field in (smooth_network(), lambda *arguments: smooth_network()(*arguments)):
+    network = smooth_network()
+    for field in (network, lambda *arguments: network(*arguments)):
         log_p = likelihood.log_prob(field, PATH, x, times(2), torch.zeros(3, 4, dtype=torch.float64))
         assert torch.allclose(log_p[1:], log_p[:1].expand(2, -1), atol=1e-12)
 
