@@ -39,7 +39,7 @@ def read_recipe(name: str, scale: str) -> dict:
     return recipe[choose("scale", scale, recipe)]
 
 
-def _train(scale: str, out: Path, seed: int, method: str):
+def _train(scale: str, out: Path, seed: int, method: str, encoder=None):
     """The model in out/model, trained if it is not there; `out` holds the run."""
     from geoflow.geolocator import Geolocator
     from geoflow.training import train_tiles
@@ -52,7 +52,7 @@ def _train(scale: str, out: Path, seed: int, method: str):
             raise ValueError(f"{model} was trained with another recipe or seed; choose another folder or delete it")
         print(f"{model}: found, trained before")
         return geo
-    network, encoder, provenance = train_tiles(recipe, out, seed, method)
+    network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder)
     geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
     geo.save_pretrained(model)
     return geo
@@ -74,14 +74,22 @@ Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
 def train(
     recipe: Annotated[str, typer.Argument(help="tiles")] = "tiles",
     scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    method: Annotated[str, typer.Option(help="riemannian")] = "riemannian",
+    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf, vmf-mixture or all")] = "riemannian",
+    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one")] = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
 ) -> None:
-    """Train a model; run it again to go on after an interruption."""
+    """Train a model; run it again to go on after an interruption. `--method all` trains each in turn, with one encoder."""
+    from geoflow.geolocator import Geolocator
+    from geoflow.methods import TRAINED
+
     choose("recipe", recipe, ("tiles",))
-    _train(scale or settings.scale(), out, seed, method)
-    print(f"model: {out / 'model'}")
+    names = TRAINED if choose("method", method, (*TRAINED, "all")) == "all" else (method,)
+    shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
+    for name in names:
+        folder = out / name if method == "all" else out
+        shared = _train(scale or settings.scale(), folder, seed, name, shared).encoder
+        print(f"model: {folder / 'model'}")
 
 
 @app.command()
@@ -93,6 +101,9 @@ def evaluate(
     solver: str = "rk4",
     guidance: float = 0.0,
     seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="how many seeds to average over")] = 1,
+    labels: Annotated[bool, typer.Option(help="compare country, region, sub-region and city")] = False,
+    calibrated: Annotated[int, typer.Option(help="images whose highest-density regions are checked")] = 0,
 ) -> None:
     """Score a model on seen regions and on held-out blocks of the Earth tiles."""
     from geoflow.evaluation import evaluate as score
@@ -101,7 +112,9 @@ def evaluate(
     geo = Geolocator.from_pretrained(model)
     for name in ("test", "held-out"):
         data = _dataset(name, settings.scale())
-        report = score(geo, data, f"tiles, {name}", samples, steps, solver, guidance, seed, likelihood=name == "test")
+        seen = name == "test"  # no training tile lies in a held-out block: a likelihood there says only that
+        checked = calibrated if seen else 0
+        report = score(geo, data, f"tiles, {name}", samples, steps, solver, guidance, seed, seeds, seen, labels, checked)
         print(report.table())
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)

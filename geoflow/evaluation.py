@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from geoflow import metrics, samplers, settings, sphere
+from geoflow import metrics, places, samplers, settings, sphere
 from geoflow.data.tiles import Tiles
+from geoflow.methods import REFERENCES
 from geoflow.training import machine, write_atomically
 
 
@@ -19,7 +20,8 @@ class Report:
 
     Attributes:
         dataset: its name.
-        metrics: name → number; see `evaluate`.
+        metrics: name → number; see `evaluate`. With several seeds the mean over them.
+        deviations: name → standard deviation over the seeds; empty for one seed.
         settings: name → value.
         seconds: of the whole evaluation.
         machine: the hardware.
@@ -27,6 +29,7 @@ class Report:
 
     dataset: str
     metrics: dict[str, float]
+    deviations: dict[str, float]
     settings: dict[str, object]
     seconds: float
     machine: str
@@ -41,9 +44,14 @@ class Report:
     def table(self) -> str:
         """The report as lines of text."""
         how = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        lines = [f"{self.dataset}: {self.metrics['images']} images, {how}; {self.seconds:.0f} s on {self.machine}"]
+        each = 1000 * self.seconds / self.metrics["images"]
+        lines = [
+            f"{self.dataset}: {self.metrics['images']} images, {how}; {self.seconds:.0f} s, {each:.0f} ms per image, on {self.machine}"
+        ]
         width = max(map(len, self.metrics))
-        lines += [f"  {name:{width}}  {_number(value)}" for name, value in self.metrics.items()]
+        for name, value in self.metrics.items():
+            deviation = f" ± {_number(self.deviations[name]).strip()}" if self.deviations.get(name) else ""
+            lines.append(f"  {name:{width}}  {_number(value)}{deviation}")
         return "\n".join(lines)
 
 
@@ -60,55 +68,142 @@ def evaluate(
     solver: str = "rk4",
     guidance: float = 0.0,
     seed: int = 0,
+    seeds: int = 1,
     likelihood: bool = True,
+    labels: bool = False,
+    calibrated: int = 0,
 ) -> Report:
     """Score a model.
 
-    Each image has starting points of its own, keyed by the seed and its number in the data set, whatever the batch.
+    Each image has starting points of its own, keyed by the seed and its number in the data set, whatever the batch. With several
+    processes (torch.distributed) each scores its share of the images, every image is counted once, and all return the same report.
 
     Args:
         geo: a Geolocator.
         dataset: `Tiles`, or embeddings (B, C) and places (B, 2) in degrees.
         name: of the data set, for the report.
         samples: per image; the answer is the one with the highest expected GeoScore.
-        steps, solver, guidance: of the sampler; the likelihood is always that of the unguided flow.
+        steps, solver, guidance: of the sampler; likelihood and calibration are always those of the unguided model, by RK4.
         seed: of the starting points.
+        seeds: how many seeds to average over: seed, seed + 1, …
         likelihood: whether to compute the NLL of the true places.
+        labels: whether to compare country, region, sub-region and city (nearest towns, offline).
+        calibrated: number of images, the first ones, whose highest-density regions are checked, by 200 samples each.
 
     Returns:
-        A report with, for the best of the samples, `geoscore`, `mean_km`, `median_km` and `within_…_km`; for the first sample alone
-        `single_geoscore`, `single_median_km`; `nll` in nats and `nll_over_uniform` (negative: better than a uniform guess); the number
-        of images and of NaN predictions.
+        A report with
+        for the best of the samples `geoscore`, `mean_km`, `median_km` and `within_…_km`;
+        `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the `medoid` and the `spherical_mean`;
+        `energy_km`, the energy score; `precision`, `recall`, `density`, `coverage` of single samples against true places (k = 3);
+        `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess), `bits_per_dimension`, the paper's unit, and for
+        methods in R³ `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;
+        with `labels` the shares of right labels; with `calibrated` how often a region of probability 0.5, 0.9, 0.95 holds the truth;
+        the number of images and of NaN predictions, which count as misses.
 
     Raises:
-        ValueError: an empty data set, shapes that differ, samples < 1.
+        ValueError: an empty data set, shapes that differ, samples or seeds < 1.
     """
     start = time.perf_counter()
     if isinstance(dataset, Tiles):
-        cond, truth = geo.encoder.embed(dataset.images), dataset.x
+        blind = geo.method in REFERENCES
+        if geo.encoder is None and not blind:
+            raise ValueError("this model has no image encoder; give embeddings and places")
+        cond, truth = torch.zeros(len(dataset), 0) if blind else geo.encoder.embed(dataset.images), dataset.x
     else:
         cond, truth = dataset[0], sphere.from_latlon(dataset[1]).float()
     if len(cond) != len(truth) or not len(truth):
         raise ValueError(f"{len(cond)} embeddings and {len(truth)} places; expected equal numbers of at least 1")
-    if samples < 1:
-        raise ValueError(f"{samples} samples per image; expected at least 1")
-    options = dict(steps=steps, solver=solver)
-    best, single, log_probs = [], [], []
-    with settings.progress(total=len(truth), desc=f"evaluating {name}", unit="image") as bar:
-        for rows in torch.arange(len(truth)).split(256):
-            noise = samplers.noise_for(geo.path, rows.tolist(), samples, seed)
-            points = sphere.from_latlon(geo.sample(cond=cond[rows], guidance=guidance, noise=noise, **options))
-            best.append(metrics.best_for_geoscore(points))
-            single.append(points[:, 0])
-            if likelihood:
-                log_probs.append(geo.log_prob(sphere.to_latlon(truth[rows][:, None]), cond=cond[rows], **options)[:, 0])
-            bar.update(len(rows))
-    scores = metrics.summary(torch.cat(best), truth)
-    alone = metrics.summary(torch.cat(single), truth)
-    scores |= {"single_geoscore": alone["geoscore"], "single_median_km": alone["median_km"]}
-    if likelihood:
-        nll = -float(torch.cat(log_probs).double().mean())
-        scores |= {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM}
-    how = {"samples": samples, "solver": solver, "steps": steps, "guidance": guidance, "seed": seed}
+    if samples < 1 or seeds < 1:
+        raise ValueError(f"{samples} samples per image, {seeds} seeds; expected at least 1 of each")
+    how = {"samples": samples, "solver": solver, "steps": steps, "guidance": guidance, "seeds": list(range(seed, seed + seeds))}
     how["evaluations"] = samplers.evaluations(solver, steps)
-    return Report(name, scores, how, time.perf_counter() - start, machine())
+    runs = []
+    for s in range(seed, seed + seeds):
+        rows = _sampled(geo, cond, truth, name, samples, dict(steps=steps, solver=solver, guidance=guidance), s)
+        runs.append(_sample_scores(rows["points"], truth, labels))
+    scores, deviations = _over_runs(runs)
+    if likelihood:
+        scores |= _likelihood_scores(geo, cond, truth, name)
+    if calibrated:
+        scores |= _calibration_scores(geo, cond[:calibrated], truth[:calibrated], seed)
+    return Report(name, scores, deviations, how, time.perf_counter() - start, machine())
+
+
+def _shares(n: int):
+    """Batches of image numbers of this process."""
+    rank, world = (
+        (distributed.get_rank(), distributed.get_world_size()) if distributed.is_available() and distributed.is_initialized() else (0, 1)
+    )
+    return torch.arange(n)[rank::world].split(256)
+
+
+def _collected(n: int, description: str, compute) -> dict[str, Tensor]:
+    """compute(image numbers) → named rows, over all images and processes, every image once."""
+    rows = metrics.Accumulator(n)
+    with settings.progress(total=n, desc=description, unit="image") as bar:
+        for numbers in _shares(n):
+            rows.update(numbers, **compute(numbers))
+            bar.update(len(numbers))
+    return rows.compute()
+
+
+def _sampled(geo, cond, truth, name, samples, options, seed) -> dict[str, Tensor]:
+    def compute(numbers):
+        noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
+        return {"points": sphere.from_latlon(geo.sample(cond=cond[numbers], noise=noise, **options))}
+
+    return _collected(len(truth), f"sampling {name}", compute)
+
+
+def _sample_scores(points: Tensor, truth: Tensor, labels: bool) -> dict[str, float]:
+    best = metrics.best_for_geoscore(points)
+    scores = metrics.summary(best, truth)
+    others = {"single": points[:, 0], "medoid": metrics.medoid(points), "spherical_mean": metrics.spherical_mean(points)}
+    for answer, x in others.items():
+        alone = metrics.summary(x, truth)
+        scores |= {f"{answer}_geoscore": alone["geoscore"], f"{answer}_median_km": alone["median_km"]}
+    if points.shape[1] > 1:
+        scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
+    if len(truth) > 3:
+        scores |= metrics.prdc(truth, points[:, 0])
+    if labels:
+        scores |= metrics.label_accuracy(places.lookup(sphere.to_latlon(best)), places.lookup(sphere.to_latlon(truth)))
+    return scores
+
+
+def _over_runs(runs: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    if len(runs) == 1:
+        return runs[0], {}
+    columns = {name: torch.tensor([run[name] for run in runs], dtype=torch.float64) for name in runs[0]}
+    counts = {name: type(runs[0][name]) for name in columns}
+    return {n: counts[n](c.mean()) for n, c in columns.items()}, {n: float(c.std()) for n, c in columns.items()}
+
+
+def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
+    latlon = sphere.to_latlon(truth[:, None])
+
+    def compute(numbers):
+        found = {"log_prob": geo.log_prob(latlon[numbers], cond=cond[numbers])[:, 0]}
+        if geo.model.points_per_place > 1:
+            found["ambient"] = geo.ambient_log_prob(latlon[numbers], cond=cond[numbers])[:, 0]
+        return found
+
+    rows = _collected(len(truth), f"likelihood of {name}", compute)
+    nll = -float(rows["log_prob"].double().mean())
+    scores = {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM, "bits_per_dimension": metrics.bits_per_dimension(-nll)}
+    if "ambient" in rows:
+        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(float(rows["ambient"].double().mean()))
+    return scores
+
+
+def _calibration_scores(geo, cond, truth, seed, samples: int = 200) -> dict[str, float]:
+    latlon = sphere.to_latlon(truth[:, None])
+
+    def compute(numbers):
+        noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
+        drawn = geo.sample(cond=cond[numbers], noise=noise)
+        values = geo.log_prob(torch.cat([latlon[numbers].to(drawn), drawn], 1), cond=cond[numbers])
+        return {"truth": values[:, 0], "drawn": values[:, 1:]}
+
+    rows = _collected(len(truth), "calibration", compute)
+    return metrics.calibration(rows["drawn"], rows["truth"])

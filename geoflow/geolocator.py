@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoflow import encoders, likelihood, metrics, paths, samplers, schedules, settings, sphere
+from geoflow import encoders, likelihood, methods, metrics, samplers, settings, sphere
 from geoflow.checks import choose
-from geoflow.velocity import VelocityTransformer
+from geoflow.methods import How
 
 FORMAT = 1
 POINTS_PER_CALL = 8192
@@ -37,7 +37,7 @@ class Places:
 
 
 class Geolocator:
-    """An encoder, a velocity network and the path it was trained on: a distribution over the Earth for each image.
+    """An encoder and a method: a distribution over the Earth for each image.
 
     >>> from geoflow import Geolocator
     >>> from geoflow.data import tiles
@@ -46,45 +46,60 @@ class Geolocator:
     torch.Size([1, 1000, 2])
 
     Every method takes `images` (a PIL image, a path, or a list of them) or `cond`, their embeddings (B, C): exactly one of the
-    two. A network without a condition (cond_dim 0) takes neither.
+    two. A network without a condition (cond_dim 0) takes neither; `uniform` and `land`, which look at no image, take any.
 
     Attributes:
-        method: name of the path, such as "riemannian".
-        network: the VelocityTransformer.
-        velocity: (x (B, N, 3), t, cond) → (B, N, 3).
-        path: see `geoflow.paths`.
-        schedule: where samplers place their steps, a function [0, 1] → [0, 1].
+        method: its name, such as "riemannian".
+        model: what computes it, see `geoflow.methods`.
+        network: its network: a VelocityTransformer, a MixtureNetwork, or None.
         encoder: images → embeddings, or None.
         provenance: how the weights came to be.
+
+    A flow also has `velocity`, (x (B, N, 3), t, cond) → (B, N, 3); its `path`, see `geoflow.paths`; and its `schedule`, where
+    samplers place their steps, a function [0, 1] → [0, 1].
     """
 
     def __init__(
         self,
-        network: VelocityTransformer,
+        network,
         method: str = "riemannian",
         schedule: str = "skewed-sigmoid",
         encoder: encoders.TileEncoder | None = None,
         provenance: dict | None = None,
     ):
         self.method = method
-        self.path = paths.by_name(method)
-        self.network = network.eval()
-        self.velocity = self.path.velocity(network)
-        self.schedule_name = schedule
-        self.schedule = schedules.by_name(schedule)
+        self.network = network.eval() if isinstance(network, nn.Module) else None
+        self.model = methods.by_name(method, network, schedule)
         self.encoder = encoder.eval() if encoder is not None else None
         self.provenance = provenance or {}
 
     def to(self, device) -> "Geolocator":
         """Compute on this device from now on; results come back to the CPU."""
-        self.network.to(device)
-        if self.encoder is not None:
-            self.encoder.to(device)
+        for module in (self.network, self.encoder):
+            if module is not None:
+                module.to(device)
         return self
 
     @property
     def device(self) -> torch.device:
-        return self.network.head.weight.device
+        return self.network.head.weight.device if self.network is not None else torch.device("cpu")
+
+    @property
+    def velocity(self):
+        return self._flow("velocity field").velocity
+
+    @property
+    def path(self):
+        return self._flow("path").path
+
+    @property
+    def schedule(self):
+        return self._flow("schedule").schedule
+
+    def _flow(self, what: str) -> methods.Flow:
+        if not isinstance(self.model, methods.Flow):
+            raise ValueError(f"method {self.method!r} has no {what}; it is a closed form")
+        return self.model
 
     # Loading and saving
 
@@ -93,7 +108,7 @@ class Geolocator:
         """Load a model.
 
         Args:
-            name_or_dir: a name of `shipped_models()`, or a folder that `save_pretrained` wrote.
+            name_or_dir: a name of `shipped_models()`, `uniform` or `land`, or a folder that `save_pretrained` wrote.
             method: refuse a model of another method; None takes any.
             revision: of a model on a hub; the shipped ones and folders have none.
 
@@ -105,41 +120,59 @@ class Geolocator:
         if not folder.is_dir():
             if folder.is_absolute() or len(folder.parts) > 1:
                 raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
-            folder = settings.DATA / "models" / choose("model", str(name_or_dir), shipped_models())
+            name = choose("model", str(name_or_dir), (*shipped_models(), *methods.REFERENCES))
+            if name in methods.REFERENCES:
+                return cls(None, name)
+            folder = settings.DATA / "models" / name
         if revision is not None:
             raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
         config, weights = _read_folder(folder)
-        if method is not None and choose("method", method, paths.PATHS) != config["method"]:
+        if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
             raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
+        shared = isinstance(config["encoder"], str)  # the encoder of another shipped model
         try:
-            network = VelocityTransformer(**config["network"])
-            encoder = encoders.from_config(config["encoder"]) if config["encoder"] else None
+            network = methods.network_for(config["method"], config["network"])
+            encoder = encoders.from_config(config["encoder"]) if config["encoder"] and not shared else None
         except TypeError as error:
             raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
         _load(network, weights, "network.", folder)
         if encoder is not None:
             _load(encoder, weights, "encoder.", folder)
+        if shared:
+            encoder = cls.from_pretrained(config["encoder"]).encoder
         return cls(network, config["method"], config["schedule"], encoder, config["provenance"])
 
-    def save_pretrained(self, folder) -> Path:
+    def save_pretrained(self, folder, encoder_of: str | None = None) -> Path:
         """Write model.safetensors and config.json to a folder, whole or not at all, and return it.
+
+        Args:
+            folder: where to.
+            encoder_of: a shipped model with the same encoder, which is then not written again.
 
         Raises:
             FileExistsError: the folder exists and holds something else than a model.
+            ValueError: a method without weights, or an encoder that differs from that of `encoder_of`.
         """
         folder = Path(folder)
+        if self.network is None:
+            raise ValueError(f"method {self.method!r} has no weights to save; expected one of {', '.join(methods.TRAINED)}")
         if folder.exists() and any(file.name not in (WEIGHTS, CONFIG) for file in folder.iterdir()):
             raise FileExistsError(f"{folder} holds other files than a model; choose another folder")
-        encoder = {"name": self.encoder.name, **self.encoder.config} if self.encoder is not None else None
+        encoder: dict | str | None = {"name": self.encoder.name, **self.encoder.config} if self.encoder is not None else None
+        parts: dict[str, nn.Module] = {"network.": self.network}
+        if encoder_of is not None:
+            _check_same(self.encoder, Geolocator.from_pretrained(encoder_of).encoder, encoder_of)
+            encoder = encoder_of
+        elif self.encoder is not None:
+            parts["encoder."] = self.encoder
         config = {
             "format": FORMAT,
             "method": self.method,
-            "schedule": self.schedule_name,
+            "schedule": self.model.schedule_name if isinstance(self.model, methods.Flow) else "linear",
             "network": self.network.config,
             "encoder": encoder,
             "provenance": self.provenance,
         }
-        parts = {"network.": self.network, **({"encoder.": self.encoder} if self.encoder is not None else {})}
         weights = {prefix + name: tensor.contiguous() for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -166,12 +199,16 @@ class Geolocator:
             raise ValueError("an empty list of images; expected at least one")
         return self.encoder.embed(torch.stack([self.encoder.preprocess(image) for image in images]))
 
-    def _condition(self, images, cond) -> Tensor | None:
-        width = self.network.config["cond_dim"]
+    def _condition(self, images, cond) -> tuple[int, Tensor | None]:
+        """Number of images, and what the method is conditioned on."""
+        if self.method in methods.REFERENCES:
+            images = [images] if images is not None and not isinstance(images, (list, tuple)) else images
+            return len(cond if cond is not None else images if images is not None else [None]), None
+        width = self.network.config["cond_dim"] if self.network is not None else self.model.gallery.shape[1]
         if width == 0:
             if images is not None or cond is not None:
                 raise ValueError("this model is unconditional; give neither images nor cond")
-            return None
+            return 1, None
         if (images is None) == (cond is None):
             raise ValueError(f"give exactly one of images and cond; got {'both' if images is not None else 'neither'}")
         cond = self.embed(images) if images is not None else torch.as_tensor(cond, dtype=torch.float32)
@@ -179,25 +216,25 @@ class Geolocator:
             raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
         if not bool(cond.isfinite().all()):
             raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
-        return cond.to(self.device)
+        return len(cond), cond.to(self.device)
 
     def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None) -> Tensor:
         if noise is None:
             if int(n) != n or n < 1:
                 raise ValueError(f"n={n} samples; expected a whole number of at least 1")
             generator = torch.Generator().manual_seed(seed) if seed is not None else None
-            return self.path.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
+            return self.model.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
         if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3 or not noise.shape[1]:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1")
-        return self.path.project(noise.to(self.device))
+        return self.model.prepare(noise.to(self.device))
 
-    def _field(self, guidance: float):
+    def _how(self, steps: int, solver: str, guidance: float) -> How:
         if not math.isfinite(guidance):
             raise ValueError(f"guidance of {guidance}; expected a finite number, 0 for none")
-        return samplers.guided(self.velocity, guidance)
-
-    def _times(self, steps: int) -> Tensor:
-        return schedules.time_grid(self.schedule, steps)
+        if guidance and not self.model.guidable:
+            raise ValueError(f"guidance of {guidance} with method {self.method!r}, which has none; expected 0")
+        choose("solver", solver, samplers.NAMES)
+        return How(steps, solver, guidance)
 
     # Samples
 
@@ -212,44 +249,58 @@ class Geolocator:
             images, cond: see the class.
             n: samples per image.
             steps: solver steps, placed by the model's schedule.
-            solver: `euler`, `midpoint`, `heun`, `rk4`, or the adaptive `dopri5`, `bosh3`.
+            solver: `euler`, `midpoint`, `heun`, `rk4`, the adaptive `dopri5`, `bosh3`, or `ddim` for diffusion. Closed forms
+                have no steps.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds to the prior.
             seed: an integer makes the result repeatable.
-            noise: (B, n, 3) starting points, in place of n and seed.
+            noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in [0, 1).
 
         Returns:
             (B, n, 2) latitude and longitude, degrees.
 
         Raises:
-            ValueError: unknown solver, steps or n below 1, wrong shapes, NaN.
+            ValueError: unknown solver, steps or n below 1, wrong shapes, NaN, guidance with a method that has none.
         """
-        return self.trajectories(images, cond, n, steps, solver, guidance, seed, noise, keep_all=False)[-1]
+        batch, cond = self._condition(images, cond)
+        noise, how = self._noise(batch, n, seed, noise), self._how(steps, solver, guidance)
+        results = [self.model.sample(points, _rows(cond, rows), how) for rows, points in _parts(noise)]
+        return sphere.to_latlon(_assemble(results, noise))
 
     def trajectories(
-        self,
-        images=None,
-        cond=None,
-        n: int = 1024,
-        steps: int = 16,
-        solver: str = "rk4",
-        guidance: float = 0.0,
-        seed=None,
-        noise=None,
-        keep_all: bool = True,
+        self, images=None, cond=None, n: int = 1024, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None, noise=None
     ) -> Tensor:
         """The samples' whole way, from noise to place: (steps + 1, B, n, 2) degrees; the first are the starting points.
 
-        Arguments as in `sample`. keep_all=False keeps the last state alone.
+        States in R³ are seen from the centre of the Earth. Arguments as in `sample`.
+
+        Raises:
+            ValueError: as `sample`, or a closed form, whose samples do not move.
         """
-        cond = self._condition(images, cond)
-        noise = self._noise(1 if cond is None else len(cond), n, seed, noise)
-        field, times = self._field(guidance), self._times(steps)
-        results = []
-        for rows, points in _parts(noise):
-            states = samplers.trajectory(field, self.path, points, times, None if cond is None else cond[rows], solver)
-            kept = list(states) if keep_all else [_last(states)]
-            results.append(sphere.to_latlon(torch.stack(kept).cpu()))
-        return _assemble(results, noise, dim=1)
+        flow = self._flow("trajectories")
+        batch, cond = self._condition(images, cond)
+        noise, how = self._noise(batch, n, seed, noise), self._how(steps, solver, guidance)
+        results = [
+            sphere.to_latlon(torch.stack(list(flow.states(points, _rows(cond, rows), how)))).movedim(0, 2) for rows, points in _parts(noise)
+        ]
+        return _assemble(results, noise).movedim(2, 0)
+
+    def sample_likeliest(
+        self, images=None, cond=None, n: int = 32, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None
+    ) -> Tensor:
+        """Ensemble sampling: of n samples, the one of highest density (PLONK, table A).
+
+        Samples and densities come from one solution, and the n points share the image's conditioning.
+
+        Returns:
+            (B, 2) degrees.
+        """
+        batch, cond = self._condition(images, cond)
+        noise, how = self._noise(batch, n, seed, None), self._how(steps, solver, guidance)
+        parts = [
+            self.model.sample_with_log_prob(points, _rows(cond, rows), how) for rows, points in _parts(noise, self.model.points_per_place)
+        ]
+        x, log_prob = (_assemble(list(results), noise, self.model.points_per_place) for results in zip(*parts, strict=True))
+        return sphere.to_latlon(x[torch.arange(batch), log_prob.argmax(-1)])
 
     # Densities
 
@@ -269,17 +320,28 @@ class Geolocator:
         Raises:
             ValueError: places that are not on Earth, wrong shapes.
         """
-        cond = self._condition(images, cond)
-        batch = 1 if cond is None else len(cond)
+        return self._log_prob(self.model.log_prob, latlon, images, cond, How(steps, solver, guidance))
+
+    def ambient_log_prob(self, latlon, images=None, cond=None, steps: int = 16, solver: str = "rk4") -> Tensor:
+        """Log-density where a flow's states live. For R³ methods: with respect to volume, at the places on the unit sphere.
+
+        This is the paper's number for them; it says nothing about S², since it has no bound as the states near the sphere. On S²
+        it is `log_prob`. Arguments as in `log_prob`.
+
+        Raises:
+            ValueError: as `log_prob`, or a closed form.
+        """
+        return self._log_prob(self._flow("states").ambient_log_prob, latlon, images, cond, How(steps, solver))
+
+    def _log_prob(self, compute, latlon, images, cond, how: How) -> Tensor:
+        how = self._how(how.steps, how.solver, how.guidance)
+        batch, cond = self._condition(images, cond)
         x = sphere.from_latlon(latlon).float()
         x = (x.expand(batch, -1, -1) if x.ndim == 2 else x).to(self.device)
         if x.ndim != 3 or len(x) != batch or not x.shape[1]:
             raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2), N ≥ 1")
-        field, times = self._field(guidance), self._times(steps)
-        results = [
-            likelihood.log_prob(field, self.path, points, times, None if cond is None else cond[rows], solver) for rows, points in _parts(x)
-        ]
-        return _assemble(results, x, dim=0)
+        results = [compute(points, _rows(cond, rows), how) for rows, points in _parts(x, self.model.points_per_place)]
+        return _assemble(results, x, self.model.points_per_place)
 
     def density(self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0) -> likelihood.DensityMap:
         """Density map of one image, refined where its mass is; `integral` says how exact it is.
@@ -292,13 +354,13 @@ class Geolocator:
         Raises:
             ValueError: more than one image, or a resolution outside (0, 30].
         """
-        cond = self._condition(images, cond)
-        if cond is not None and len(cond) != 1:
-            raise ValueError(f"{len(cond)} images; a density map is made of one at a time")
+        batch, cond = self._condition(images, cond)
+        if batch != 1:
+            raise ValueError(f"{batch} images; a density map is made of one at a time")
         samples = sphere.from_latlon(self.sample(cond=cond, n=2048, guidance=guidance, seed=0))[0]
 
         def log_prob(x: Tensor) -> Tensor:
-            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance)[0]
+            return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance, steps=20)[0]
 
         return likelihood.density_map(log_prob, samples, resolution)
 
@@ -310,14 +372,10 @@ class Geolocator:
         Returns:
             (B,).
         """
-        cond = self._condition(images, cond)
-        noise = self._noise(1 if cond is None else len(cond), n, seed, None)
-        times = self._times(16)
-        results = [
-            likelihood.sample_with_log_prob(self.velocity, self.path, points, times, None if cond is None else cond[rows])[1]
-            for rows, points in _parts(noise)
-        ]
-        return _assemble(results, noise, dim=0).mean(-1) / torch.log(torch.tensor(2.0))
+        batch, cond = self._condition(images, cond)
+        noise, size = self._noise(batch, n, seed, None), self.model.points_per_place
+        results = [self.model.sample_with_log_prob(points, _rows(cond, rows), How())[1] for rows, points in _parts(noise, size)]
+        return _assemble(results, noise, size).mean(-1) / math.log(2)
 
     def predict(self, images=None, cond=None, k: int = 1, n: int = 1024, guidance: float = 0.0, seed: int = 0) -> Places:
         """The k places that together answer best: of n samples those that maximise the expected GeoScore of the nearest one.
@@ -377,24 +435,32 @@ def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, folder: Pa
     module.load_state_dict(mine)
 
 
-def _parts(points: Tensor):
-    """Slices of (B, N, 3) that keep a network call small: (rows, points) pairs, images first, then points of one image."""
+def _check_same(encoder: nn.Module | None, other: nn.Module | None, name: str) -> None:
+    mine, theirs = (module.state_dict() if module is not None else {} for module in (encoder, other))
+    if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
+        raise ValueError(f"the encoder is not that of {name!r}; save it with the model")
+
+
+def _rows(cond: Tensor | None, rows: slice) -> Tensor | None:
+    return None if cond is None else cond[rows]
+
+
+def _parts(points: Tensor, states: int = 1):
+    """Slices of (B, N, 3) that keep a network call small: (rows, points) pairs, images first, then points of one image.
+
+    states: how many states each point becomes.
+    """
     batch, n = points.shape[:2]
-    images = max(1, POINTS_PER_CALL // n)
+    size = max(1, POINTS_PER_CALL // states)
+    images = max(1, size // n)
     for start in range(0, batch, images):
         rows = slice(start, min(start + images, batch))
-        for part in points[rows].split(POINTS_PER_CALL, dim=1):
+        for part in points[rows].split(size, dim=1):
             yield rows, part
 
 
-def _assemble(parts: list[Tensor], points: Tensor, dim: int) -> Tensor:
-    """The results of `_parts` as one tensor; `dim` is the images' dimension, points come after it."""
-    per_row = -(-points.shape[1] // POINTS_PER_CALL)
-    rows = [torch.cat(parts[i : i + per_row], dim=dim + 1) for i in range(0, len(parts), per_row)]
-    return torch.cat(rows, dim=dim).cpu()
-
-
-def _last(states):
-    for state in states:
-        pass
-    return state
+def _assemble(parts: list[Tensor], points: Tensor, states: int = 1) -> Tensor:
+    """The results (B', N', …) of `_parts` as one tensor (B, N, …)."""
+    per_row = -(-points.shape[1] // max(1, POINTS_PER_CALL // states))
+    rows = [torch.cat(parts[i : i + per_row], dim=1) for i in range(0, len(parts), per_row)]
+    return torch.cat(rows).cpu()

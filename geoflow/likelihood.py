@@ -36,7 +36,7 @@ def divergence(velocity, path, x: Tensor, t, cond: Tensor | None = None) -> tupl
         velocity (B, N, 3), divergence (B, N).
     """
     frame = path.frame(x)
-    if getattr(velocity, "tangent", False):  # a field on the sphere that differentiates itself
+    if getattr(velocity, "tangent", None) == path.tangent:  # a field on the manifold that differentiates itself
         v, rates = velocity.jvp(x, t, cond, frame)
         return v, (frame * rates).sum((0, -1))
     field = path.restrict(velocity)
@@ -76,6 +76,9 @@ def sample_with_log_prob(
     for state, total in integrate(lambda x, t: divergence(velocity, path, x, t, cond), path, noise, times, solver):
         pass
     return state, path.noise_log_prob(noise) - total
+
+
+DOUBT = 8  # how much sooner a cell is split when something else than its own density speaks for it; see `density_map`
 
 
 @dataclass(frozen=True)
@@ -189,17 +192,18 @@ def density_map(
     log_prob: Callable[[Tensor], Tensor],
     samples: Tensor,
     resolution: float = 1.0,
-    cell_mass: float = 1 / 300,
+    cell_mass: float = 1 / 120,
     base_level: int = 3,
     max_level: int = 11,
     max_cells: int = 20_000,
 ) -> DensityMap:
     """A density on a HEALPix grid, refined where the mass is.
 
-    Starting from cells of 7°, each cell that holds more than `cell_mass` of the probability, by its centre's density or by its
-    share of the samples, or that differs from its parent by a quarter of it, is split in four, and so are the cells around it, down
-    to 0.03°. The samples find peaks that lie between coarse centres, the differences find edges. Without the cells around them,
-    only centres that happen to lie on a ridge would be corrected, never those beside one, and the integral would fall short.
+    Starting from cells of 7°, a cell is split in four, and so are the cells around it, down to 0.03°, if it holds more than `cell_mass`
+    of the probability by its centre's density, if it differs from its parent by an eighth of that, or if it holds that share of the
+    samples (an eighth in cells above 2°). The samples find peaks that lie between coarse centres, the differences find edges.
+    Without the cells around them only centres that happen to lie on a ridge would be corrected, never those beside one, and the
+    integral would fall short.
 
     Args:
         log_prob: (M, 3) → (M,) nats.
@@ -224,7 +228,8 @@ def density_map(
         area = torch.full_like(density, math.pi / (3 * 4**level))
         max_cells -= len(cells)
         sampled = torch.bincount(sphere.healpix_cells(samples, level), minlength=12 * 4**level)[cells] / len(samples)
-        change = 4 * area * (density.exp() - parent).abs()
+        sampled *= DOUBT if level < base_level + 2 else 1
+        change = DOUBT * area * (density.exp() - parent).abs()
         mass = _largest_around(x, torch.stack([density.exp() * area, sampled, change]).amax(0), radius=1.6 * math.sqrt(area[0]))
         heaviest = mass.argsort(descending=True)[: max_cells // 4 if level < max_level else 0]
         split = torch.zeros_like(mass, dtype=torch.bool)

@@ -73,6 +73,20 @@ def flow_matching_loss(
     return (network(at.x_t, at.t, cond) - at.target).square().sum(-1).mean()
 
 
+def likelihood_loss(network, x1: Tensor, cond: Tensor) -> Tensor:
+    """Mean negative log-density that a network of a closed form gives the true places: −E log p(x₁ | c), nats.
+
+    Args:
+        network: (B, C) → an object with `log_prob` (B, N, 3) → (B, N), see `geoflow.vmf`.
+        x1: (B, 3).
+        cond: (B, C).
+
+    Returns:
+        A scalar.
+    """
+    return -network(cond).log_prob(x1[:, None]).mean()
+
+
 def _rand(n: int, generator: torch.Generator | None, like: Tensor | None) -> Tensor:
     device = generator.device if generator is not None else "cpu"
     draws = torch.rand(n, generator=generator, device=device)

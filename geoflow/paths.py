@@ -1,15 +1,18 @@
 """Paths from noise to data: what is learnt (the target), and how a state moves (chart, frame, base distribution).
 
-A path is one object with the members below; a solver, a loss or a likelihood asks nothing else, so a method in R³ is a
-sibling of the one here, not a branch in them.
+A path is one object with the members below; a solver, a loss or a likelihood asks nothing else, so the methods on S² and in R³
+are siblings here, not branches there.
 
 ===========================  ======================================================================
+``tangent``                  whether the network's answer is tangent to the sphere
 ``noise(shape, generator)``  random starting points
 ``noise_log_prob(x)``        their log-density
 ``couple(x1, generator)``    noise to pair with data
 ``sample(x0, x1, t)``        the point at time t and the network's target, a `PathSample`
 ``velocity(network)``        the velocity field (x, t, cond) → v that a network defines
+``clock(t)``, ``time(s)``    the variable s in which the velocity is dx/ds and regular, and its inverse
 ``project(x)``               nearest state
+``radii``                    radii r and log-weights of Σ w p(r u), the density of the direction u
 ``move(x, u)``               the state reached from x by the displacement u
 ``pull_back(x, u, v)``       the displacement's velocity when the state move(x, u) has velocity v
 ``restrict(velocity)``       the same field, defined and tangent around the manifold, so that it can be differentiated
@@ -17,7 +20,9 @@ sibling of the one here, not a branch in them.
 ===========================  ======================================================================
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +59,8 @@ class RiemannianFlow:
     """
 
     name = "riemannian"
+    tangent = True
+    radii = torch.ones(1), torch.zeros(1)
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Uniform points, (*shape, 3)."""
@@ -82,6 +89,12 @@ class RiemannianFlow:
         """The network's answer is the velocity."""
         return network
 
+    def clock(self, t):
+        return t
+
+    def time(self, s):
+        return s
+
     def project(self, x: Tensor) -> Tensor:
         return sphere.project(x)
 
@@ -105,11 +118,135 @@ class RiemannianFlow:
         return sphere.tangent_basis(x)
 
 
-PATHS = {path.name: path for path in (RiemannianFlow,)}
+def _radial_nodes(low: float = 0.02, high: float = 5.0, count: int = 24, width: float = 0.02) -> tuple[Tensor, Tensor]:
+    """Trapezoidal nodes in q, r = 1 + width · sinh q: dense around 1, where data is, sparse far out. Weights hold r² dr."""
+    q = torch.linspace(math.asinh((low - 1) / width), math.asinh((high - 1) / width), count, dtype=torch.float64)
+    r = 1 + width * torch.sinh(q)
+    return r.float(), (2 * r.log() + (width * torch.cosh(q) * (q[1] - q[0])).log()).float()
+
+
+class EuclideanFlow:
+    """Flow matching in R³ (PLONK, section 3.2; Lipman et al., 2023): x₀ ~ N(0, I), x_t = (1 − t) x₀ + t x₁, target x₁ − x₀.
+
+    States end near the sphere, not on it. A sample is the direction of its last state, and the density of a direction u is the
+    marginal over the ray, p(u) = ∫ p(r u) r² dr.
+    """
+
+    name = "flow"
+    tangent = False
+    radii = _radial_nodes()
+
+    def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal points, (*shape, 3)."""
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        return torch.randn(*shape, 3, generator=generator, device=generator.device if generator else None)
+
+    def noise_log_prob(self, x: Tensor) -> Tensor:
+        """−|x|²/2 − (3/2) log 2π: (..., 3) → (...) nats with respect to volume."""
+        return -x.square().sum(-1) / 2 - 1.5 * math.log(2 * math.pi)
+
+    def couple(self, x1: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Noise for each data point: (..., 3)."""
+        return self.noise(x1.shape[:-1], generator).to(x1)
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        """Point and target at time t on the line from x0 to x1. x0, x1: (..., 3); t: (...)."""
+        s = t[..., None]
+        return PathSample((1 - s) * x0 + s * x1, t, x1 - x0, x0, x1)
+
+    def velocity(self, network):
+        """The network's answer is the velocity."""
+        return network
+
+    def clock(self, t):
+        return t
+
+    def time(self, s):
+        return s
+
+    def project(self, x: Tensor) -> Tensor:
+        """Every finite vector is a state."""
+        if not bool(x.isfinite().all()):
+            raise ValueError("a state is NaN or infinite; expected finite vectors")
+        return x
+
+    def move(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + u
+
+    def pull_back(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return v
+
+    def restrict(self, velocity):
+        return velocity
+
+    def frame(self, x: Tensor) -> Tensor:
+        """The three axes: (3, ..., 3)."""
+        axes = torch.eye(3, dtype=x.dtype, device=x.device)
+        return axes.reshape(3, *[1] * (x.ndim - 1), 3).expand(3, *x.shape)
+
+
+class Diffusion(EuclideanFlow):
+    """Diffusion in R³ with noise prediction (PLONK, section 3.1; Ho et al., 2020; Song et al., 2021).
+
+    x_t = √t x₁ + √(1−t) x₀, x₀ ~ N(0, I), target x₀; t is the signal level γ = 1 − κ of the paper. With the angle
+    φ = arcsin √t this is a rotation, x = sin φ x₁ + cos φ x₀, and the probability-flow ODE is
+
+        dx/dφ = cos φ x̂₁ − sin φ x̂₀ = (cos φ x − x̂₀) / sin φ,
+
+    regular at the data, where dx/dt has a factor 1/√(1−t) (missing in the official code: PAPER's erratum on 1/√κ). At pure noise
+    it is 0/0 for any network: solutions start at t = 10⁻³, where the signal is 3 % of the noise.
+    """
+
+    name = "diffusion"
+    START = 1e-3
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        """Point and target noise at time t. x0, x1: (..., 3); t: (...)."""
+        s = t[..., None]
+        return PathSample(s.sqrt() * x1 + (1 - s).sqrt() * x0, t, x0, x0, x1)
+
+    def velocity(self, network):
+        return DiffusionVelocity(network)
+
+    def clock(self, t):
+        """φ = arcsin √t, from t = 10⁻³ on."""
+        return torch.as_tensor(t).clamp(self.START, 1).sqrt().asin()
+
+    def time(self, s):
+        return torch.as_tensor(s).sin().square()
+
+
+@dataclass(frozen=True)
+class DiffusionVelocity:
+    """dx/dφ of the probability-flow ODE, from a network that predicts the noise."""
+
+    network: Any
+
+    @property
+    def tangent(self) -> bool | None:
+        return getattr(self.network, "tangent", None)
+
+    def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
+        sin, cos = self._angle(x, t)
+        return (cos * x - self.network(x, t, cond)) / sin
+
+    def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and its derivatives along directions (k, B, N, 3), as `VelocityTransformer.jvp`."""
+        noise, rates = self.network.jvp(x, t, cond, directions)
+        sin, cos = self._angle(x, t)
+        return (cos * x - noise) / sin, (cos * directions - rates) / sin
+
+    def _angle(self, x: Tensor, t) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device).clamp(Diffusion.START, 1)
+        t = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+        return t.sqrt(), (1 - t).sqrt()
+
+
+PATHS = {path.name: path for path in (RiemannianFlow, EuclideanFlow, Diffusion)}
 
 
 def by_name(name: str):
-    """The path of a method: `riemannian`.
+    """The path of a method: `riemannian`, `flow` or `diffusion`.
 
     Raises:
         ValueError: unknown name.

@@ -6,6 +6,7 @@ geodesic is followed exactly by one Euler step. In R³ the same loop has x + u f
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,15 @@ SOLVERS = {
     "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 ADAPTIVE = ("dopri5", "bosh3")
+DDIM = "ddim"
+NAMES = (*SOLVERS, *ADAPTIVE, DDIM)
 TOLERANCE = 1e-6
 
 
 def evaluations(solver: str, steps: int) -> int | None:
     """Calls of the velocity field that a fixed-step solver makes; None for an adaptive one, which decides as it goes."""
-    choose("solver", solver, (*SOLVERS, *ADAPTIVE))
-    return len(SOLVERS[solver].b) * steps if solver in SOLVERS else None
+    choose("solver", solver, NAMES)
+    return None if solver in ADAPTIVE else steps if solver == DDIM else len(SOLVERS[solver].b) * steps
 
 
 def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -54,17 +57,19 @@ def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iter
         x: (..., 3) state at times[0].
         times: (steps + 1,) monotone.
         solver: `euler`, `midpoint`, `heun`, `rk4`: one step per interval; `dopri5`, `bosh3`: adaptive, by torchdiffeq, with
-            one step size for the whole batch.
+            one step size for the whole batch; `ddim`: for diffusion, samples only.
 
     Yields:
         (x (..., 3), integral of the rate since the start (...) or None).
 
     Raises:
-        ValueError: unknown solver.
+        ValueError: unknown solver, or `ddim` with another path than diffusion or for a likelihood.
         FloatingPointError: the velocity is not finite.
     """
-    choose("solver", solver, (*SOLVERS, *ADAPTIVE))
-    stepper = _runge_kutta if solver in SOLVERS else _adaptive
+    choose("solver", solver, NAMES)
+    if solver == DDIM and path.name != "diffusion":
+        raise ValueError(f"solver {DDIM!r} with method {path.name!r}; expected 'diffusion', or another solver")
+    stepper = _ddim if solver == DDIM else _runge_kutta if solver in SOLVERS else _adaptive
     return stepper(field, path, x, times, solver)
 
 
@@ -73,21 +78,36 @@ def _runge_kutta(field, path, x, times, solver):
     tableau = SOLVERS[solver]
     total = None
     yield x, total
-    for t, t_next in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        h = t_next - t
+    clock = path.clock(times)
+    for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
+        h = s_next - s
         slopes, rates = [], []
         for c, row in zip(tableau.c, tableau.a, strict=True):
             u = h * _weighted(row, slopes)
             at = path.move(x, u) if slopes else x
-            v, rate = field(at, t + c * h)
+            v, rate = field(at, path.time(s + c * h))
             slopes.append(path.pull_back(x, u, v) if len(slopes) else v)
             rates.append(rate)
         x = path.move(x, h * _weighted(tableau.b, slopes))
-        _check_finite(x, t_next)
+        _check_finite(x, float(path.time(s_next)))
         if rates[0] is not None:
             gain = h * _weighted(tableau.b, rates)
             total = gain if total is None else total + gain
         yield x, total
+
+
+@torch.no_grad()
+def _ddim(field, path, x, times, solver):
+    """Song et al. (2021): with a constant prediction the state turns by the angle h, x ← cos h x + sin h dx/dφ."""
+    yield x, None
+    clock = path.clock(times)
+    for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
+        v, rate = field(x, path.time(s))
+        if rate is not None:
+            raise ValueError(f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'")
+        x = math.cos(s_next - s) * x + math.sin(s_next - s) * v
+        _check_finite(x, float(path.time(s_next)))
+        yield x, None
 
 
 def _weighted(weights, terms):
@@ -100,18 +120,19 @@ def _adaptive(field, path, x, times, solver):
 
     has_rate = field(x, float(times[0]))[1] is not None
 
-    def ambient(t, state):
-        v, rate = field(path.project(state[0]), t)
-        _check_finite(v, float(t))
+    def ambient(s, state):
+        v, rate = field(path.project(state[0]), path.time(s))
+        _check_finite(v, float(path.time(s)))
         return (v, rate) if has_rate else (v,)
 
     state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
-    times = times.to(x)
+    clock = path.clock(times).to(x)
     yield x, None
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
-        ends = odeint(ambient, state, torch.stack([t, t_next]), method=solver, rtol=TOLERANCE, atol=TOLERANCE)
-        state = tuple(end[-1] for end in ends)
-        _check_finite(state[0], float(t_next))
+    for s, s_next in zip(clock[:-1], clock[1:], strict=True):
+        if s != s_next:
+            ends = odeint(ambient, state, torch.stack([s, s_next]), method=solver, rtol=TOLERANCE, atol=TOLERANCE)
+            state = tuple(end[-1] for end in ends)
+        _check_finite(state[0], float(path.time(s_next)))
         state = (path.project(state[0]), *state[1:])
         yield state[0], state[1] if has_rate else None
 
@@ -136,8 +157,8 @@ class Guided:
     guidance: float
 
     @property
-    def tangent(self) -> bool:
-        return getattr(self.velocity, "tangent", False)
+    def tangent(self) -> bool | None:
+        return getattr(self.velocity, "tangent", None)
 
     def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         if cond is None:

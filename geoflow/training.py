@@ -22,11 +22,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, Weight
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
-from geoflow import losses, paths, schedules, settings
+from geoflow import losses, methods, paths, schedules, settings
 from geoflow.data import tiles
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.schedules import Schedule
-from geoflow.velocity import VelocityTransformer
 
 CHECKPOINT_EVERY = timedelta(seconds=20)
 
@@ -116,6 +115,18 @@ class FlowModule(_Module):
         return losses.flow_matching_loss(
             self.network, self.path, x, cond, schedule=self.schedule, draws=self.draws, dropout=self.dropout, generator=generator
         )
+
+
+class MixtureModule(_Module):
+    """Trains a network of vMF mixtures on embeddings. Batches: (cond (B, C), x (B, 3))."""
+
+    def __init__(self, network: nn.Module, optimization: Optimization, seed: int = 0):
+        super().__init__(optimization, seed)
+        self.network = network
+
+    def loss(self, batch, generator):
+        cond, x = batch
+        return losses.likelihood_loss(self.network, x, cond)
 
 
 # Batches
@@ -354,54 +365,71 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def train_tiles(
-    recipe: dict, folder, seed: int = 0, method: str = "riemannian", say=print
-) -> tuple[VelocityTransformer, TileEncoder, dict]:
-    """Encoder, embeddings, flow: the paper's pipeline in small. A folder that holds part of the run is continued.
+    recipe: dict, folder, seed: int = 0, method: str = "riemannian", encoder: TileEncoder | None = None, say=print
+) -> tuple[nn.Module, TileEncoder, dict]:
+    """Encoder, embeddings, network: the paper's pipeline in small. A folder that holds part of the run is continued.
 
     Args:
-        recipe: see `geoflow/recipes/tiles.yaml`.
+        recipe: see `geoflow/recipes/tiles.yaml`. Every method has its batches, steps and optimiser.
         folder: of the run: `encoder/` and `flow/`.
         seed: of weights, batches and noise; tiles are the same for every seed.
-        method: see `geoflow.paths`.
+        method: see `geoflow.methods`.
+        encoder: a trained one, in place of training one.
         say: takes lines of text about what happens.
 
     Returns:
         Network, encoder and provenance.
+
+    Raises:
+        ValueError: a method that is not trained.
     """
     folder = Path(folder)
     run = {"recipe": recipe, "seed": seed, "method": method}
     train, validation = tiles.load("train", recipe["tiles"]), tiles.load("validation", recipe["validation_tiles"])
+    seconds = {}
+
+    width = recipe["encoder"]["dim"]
 
     L.seed_everything(seed, verbose=False)
-    optimization = Optimization(**recipe["encoder"]["optimization"])
-    encoder = TileEncoder(recipe["encoder"]["dim"])
-    classifier = GeocellClassifier(encoder, recipe["encoder"]["geocells"])
-    encoder_module = EncoderModule(classifier, optimization, seed)
-    encoder_batches = TensorBatches((train.images, train.x), (validation.images, validation.x), optimization, seed)
+    teacher = None
+    if encoder is None:
+        encoder = TileEncoder(width)
+        o = Optimization(**recipe["encoder"]["optimization"])
+        teacher = EncoderModule(GeocellClassifier(encoder, recipe["encoder"]["geocells"]), o, seed)
+    module = network_module(recipe, method, seed)
+    optimization = module.optimization
 
-    flow = recipe["flow"]
-    optimization = Optimization(**flow["optimization"])
-    network = VelocityTransformer(encoder.dim, **flow["network"])
-    schedule = schedules.by_name(flow["schedule"])
-    flow_module = FlowModule(network, paths.by_name(method), schedule, optimization, flow["draws"], flow["dropout"], seed)
+    dummy = TensorBatches((torch.zeros(optimization.batch, width), train.x[: optimization.batch]), (), optimization)
+    minutes = f"{seconds_per_step(module, dummy) * optimization.steps / 60:.1f} min ({method})"
+    if teacher is not None:
+        batches = TensorBatches((train.images, train.x), (validation.images, validation.x), teacher.optimization, seed)
+        minutes = f"{seconds_per_step(teacher, batches) * teacher.optimization.steps / 60:.1f} min (encoder) + {minutes}"
+    say(f"training from scratch takes about {minutes} on this machine")
 
-    dummy = TensorBatches((torch.zeros(optimization.batch, encoder.dim), train.x[: optimization.batch]), (), optimization)
-    costs = [seconds_per_step(encoder_module, encoder_batches), seconds_per_step(flow_module, dummy)]
-    minutes = [cost * module.optimization.steps / 60 for cost, module in zip(costs, (encoder_module, flow_module), strict=True)]
-    say(f"training from scratch takes about {minutes[0]:.1f} min (encoder) + {minutes[1]:.1f} min (flow) on this machine")
-
-    seconds = fit(encoder_module, encoder_batches, folder / "encoder", run, "encoder")
-    say(f"encoder: {encoder_module.optimization.steps} steps, {seconds / 60:.1f} min")
+    if teacher is not None:
+        seconds["encoder"] = round(fit(teacher, batches, folder / "encoder", run, "encoder"))
+        say(f"encoder: {teacher.optimization.steps} steps, {seconds['encoder'] / 60:.1f} min")
     batches = TensorBatches((encoder.embed(train.images), train.x), (encoder.embed(validation.images), validation.x), optimization, seed)
-    seconds_flow = fit(flow_module, batches, folder / "flow", run, "flow")
-    say(f"flow: {optimization.steps} steps, {seconds_flow / 60:.1f} min")
-    provenance = {
-        **run,
-        "seconds": {"encoder": round(seconds), "flow": round(seconds_flow)},
-        "machine": machine(),
-        "torch": torch.__version__,
-    }
-    return network, encoder, provenance
+    seconds["flow"] = round(fit(module, batches, folder / "flow", run, method))
+    say(f"{method}: {optimization.steps} steps, {seconds['flow'] / 60:.1f} min")
+    return module.network, encoder, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
+
+
+def network_module(recipe: dict, method: str, seed: int = 0) -> "FlowModule | MixtureModule":
+    """A method's network with fresh weights, ready to be trained by `fit`.
+
+    Raises:
+        ValueError: a method that is not trained.
+    """
+    flow, width = recipe["flow"], recipe["encoder"]["dim"]
+    optimization = Optimization(**flow["optimization"])
+    if method in paths.PATHS:
+        path = paths.by_name(method)
+        network = methods.network_for(method, {"cond_dim": width, **flow["network"], "tangent": path.tangent})
+        return FlowModule(network, path, schedules.by_name(flow["schedule"]), optimization, flow["draws"], flow["dropout"], seed)
+    components = 1 if method == "vmf" else recipe["components"]
+    size = {key: flow["network"][key] for key in ("dim", "depth")}
+    return MixtureModule(methods.network_for(method, {"cond_dim": width, "components": components, **size}), optimization, seed)
 
 
 def machine() -> str:

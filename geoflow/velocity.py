@@ -49,7 +49,7 @@ def _linear(layer: nn.Linear, stack: Tensor) -> Tensor:
     return out
 
 
-def _normalize(stack: Tensor) -> Tensor:
+def normalize(stack: Tensor) -> Tensor:
     """LayerNorm without affine: y = (h − mean h) / s, dy = (dh − mean dh − y mean(y dh)) / s."""
     value, rates = stack[:1], stack[1:]
     if not len(rates):
@@ -68,7 +68,7 @@ def _gelu(stack: Tensor) -> Tensor:
     return torch.cat([nn.functional.gelu(value)[None], stack[1:] * slope])
 
 
-def _modulate(stack: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def modulate(stack: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     out = (1 + scale) * stack
     return out + shift if len(out) == 1 else torch.cat([out[:1] + shift, out[1:]])
 
@@ -91,7 +91,7 @@ class Block(nn.Module):
         """The same for a value with its derivatives, (1 + k, B, N, d)."""
         scale, shift, gate = self.modulation(c).chunk(3, dim=-1)
         inner, _, outer = self.mlp
-        return stack + gate * _linear(outer, _gelu(_linear(inner, _modulate(_normalize(stack), scale, shift))))  # ty: ignore[invalid-argument-type]
+        return stack + gate * _linear(outer, _gelu(_linear(inner, modulate(normalize(stack), scale, shift))))  # ty: ignore[invalid-argument-type]
 
 
 class VelocityTransformer(nn.Module):
@@ -186,7 +186,7 @@ class VelocityTransformer(nn.Module):
         for block in self.blocks:
             stack = block.push(stack, c)  # ty: ignore[not-callable]
         scale, shift = self.modulation(c).chunk(2, dim=-1)
-        stack = _modulate(_normalize(stack), scale, shift)
+        stack = modulate(normalize(stack), scale, shift)
         with torch.autocast(x.device.type, enabled=False):
             stack = _linear(self.head, stack.to(x.dtype))  # (1 + k, B, N, 3)
             v, rates = stack[0], stack[1:]

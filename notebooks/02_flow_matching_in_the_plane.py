@@ -35,8 +35,10 @@
 import os
 
 seed = 0
-train_steps = {"smoke": 300, "laptop": 3000, "gpu": 6000}[os.environ.get("GEOFLOW_SCALE", "laptop")]
+scale = os.environ.get("GEOFLOW_SCALE", "laptop")
+train_steps = {"smoke": 300, "laptop": 3000, "gpu": 6000}[scale]
 batch_size = 512
+SIDE = {"smoke": 64, "laptop": 128, "gpu": 128}[scale]  # cells along each side of the plane, where a density is summed up
 
 # %%
 import math
@@ -95,7 +97,6 @@ def moons_log_density(x):
     return log_gauss.logsumexp(-1) - math.log(len(centres))
 
 
-SIDE = 128
 ticks = torch.linspace(-4, 4, SIDE + 1)[:-1] + 4 / SIDE  # centres of the cells of a grid over [−4, 4]²
 grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)  # (SIDE, SIDE, 2)
 cell_area = (8 / SIDE) ** 2
@@ -195,7 +196,7 @@ frame(axes[0], "lines near one point, and their mean")
 axes[0].quiver(*here.expand(150, 2).T, *through[:150].T, color=GREY, alpha=0.35, angles="xy", scale_units="xy", scale=1.6, width=0.004)
 axes[0].quiver(*here.T, *mean_of_lines[:, None], color=RED, angles="xy", scale_units="xy", scale=1.6, width=0.014)
 frame(axes[1], "the mean everywhere, t = 0.5")
-coarse = grid[24:-24:5, 24:-24:5].reshape(-1, 2)
+coarse = grid[3 * SIDE // 16 : -3 * SIDE // 16 : SIDE // 25, 3 * SIDE // 16 : -3 * SIDE // 16 : SIDE // 25].reshape(-1, 2)
 axes[1].plot(*data.T, ".", ms=2, mew=0, color=BLUE, alpha=0.25)
 axes[1].quiver(
     *coarse.T, *exact_velocity(coarse, at(0.5, coarse), examples).T, color=RED, angles="xy", scale_units="xy", scale=9, width=0.005

@@ -35,6 +35,7 @@ seed = 0
 train_steps = by_scale(300, 5_000, 10_000)
 batch_size = 512
 grid_points = by_scale(2_000, 12_000, 50_000)  # points that integrate a density over the sphere
+few_points = by_scale(500, 2_000, 2_000)  # the same, where six densities are integrated
 
 # %%
 import math
@@ -459,7 +460,7 @@ def mass_with(variant, radial):
             return my_divergence(projected, x, t)
         return projected(x, t), ambient_trace(lambda y: (projected if variant == "B" else answer)(y, t), x)
 
-    for _, total in samplers.integrate(field, path, sphere.fibonacci_grid(2000)[None], time_grid.flip(0), "rk4"):
+    for _, total in samplers.integrate(field, path, sphere.fibonacci_grid(few_points)[None], time_grid.flip(0), "rk4"):
         pass
     return 4 * math.pi * (sphere.LOG_UNIFORM + total).double().exp().mean().item()
 

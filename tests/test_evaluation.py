@@ -1,6 +1,7 @@
 """Reports: what they count, and what the scores of known distributions are."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -67,3 +68,56 @@ def test_bad_input_is_named(geo, sizes, samples, message):
     cond, latlon = torch.zeros(sizes[0], 4), torch.zeros(sizes[1], 2)
     with pytest.raises(ValueError, match=message):
         geoflow.evaluate(geo, (cond, latlon), samples=samples, steps=1)
+
+
+def test_several_seeds_give_mean_and_deviation(geo):
+    single = [geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=seed, likelihood=False).metrics for seed in (4, 5)]
+    report = geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=4, seeds=2, likelihood=False)
+    assert report.settings["seeds"] == [4, 5]
+    assert report.metrics["images"] == 5
+    for name in ("geoscore", "energy_km", "precision"):
+        values = torch.tensor([metrics[name] for metrics in single], dtype=torch.float64)
+        assert report.metrics[name] == pytest.approx(float(values.mean()))
+        assert report.deviations[name] == pytest.approx(float(values.std()))
+    assert "±" in report.table()
+
+
+def test_a_uniform_model_has_the_papers_numbers():
+    uniform = Geolocator.from_pretrained("uniform")
+    report = geoflow.evaluate(uniform, data(400), samples=2, calibrated=400)
+    assert report.metrics["calibration_nan"] == 0
+    assert report.metrics["bits_per_dimension"] == pytest.approx(1.2172, abs=1e-4)  # the paper's row
+    assert report.metrics["area_50_km2"] == pytest.approx(sphere.EARTH_AREA_KM2 / 2, rel=1e-3)
+
+
+def test_labels_of_places(geo):
+    cond, _ = data(40)
+    towns = torch.tensor([[48.85, 2.35], [-33.9, 151.2]]).repeat(20, 1)
+    scores = geoflow.evaluate(geo, (cond, towns), samples=2, steps=1, likelihood=False, labels=True).metrics
+    assert 0 <= scores["country"] < 0.5
+    assert scores["country_missing"] == 0
+
+
+def test_r3_methods_report_the_papers_number_beside_the_density_on_the_sphere():
+    torch.manual_seed(0)
+    flow = Geolocator(VelocityTransformer(cond_dim=4, dim=16, depth=1, tangent=False), "flow", "linear")
+    scores = geoflow.evaluate(flow, data(4), samples=2, steps=2).metrics
+    assert scores["bits_per_dimension"] == pytest.approx(scores["nll"] / math.log(2) / 3)
+    assert scores["ambient_bits_per_dimension"] != pytest.approx(scores["bits_per_dimension"], abs=0.01)
+
+
+def _share(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    uniform = Geolocator.from_pretrained("uniform")
+    geoflow.evaluate(uniform, data(301), samples=3).to_json(f"{folder}/{rank}.json")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_count_every_image_once(tmp_path):
+    torch.multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    alone = geoflow.evaluate(Geolocator.from_pretrained("uniform"), data(301), samples=3).metrics
+    for rank in (0, 1):
+        together = json.loads((tmp_path / f"{rank}.json").read_text())["metrics"]
+        assert together == pytest.approx(alone)
+        assert together["images"] == 301

@@ -310,7 +310,7 @@ def test_saved_model_gives_identical_samples(geo, folder):
     image = picture()
     assert torch.equal(again.sample(image, n=50, seed=0), geo.sample(image, n=50, seed=0))
     assert torch.equal(again.log_prob(torch.zeros(1, 2), image), geo.log_prob(torch.zeros(1, 2), image))
-    assert (again.method, again.schedule_name, again.provenance) == (geo.method, geo.schedule_name, geo.provenance)
+    assert (again.method, again.model.schedule_name, again.provenance) == (geo.method, geo.model.schedule_name, geo.provenance)
     assert Geolocator.from_pretrained(str(folder), method="riemannian").method == "riemannian"
 
 

@@ -1,9 +1,13 @@
-"""Scores: references, closed forms, NaN counted, best places."""
+"""Scores: references, closed forms, NaN counted, best places; scores of distributions and of sets; every image once."""
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
+import scipy.stats
 import torch
 from safetensors.torch import load_file
 
@@ -169,3 +173,357 @@ def test_more_places_than_distinct_samples():
     assert x.shape == (3, 3)
     assert share.tolist() == [1, 0, 0]
     assert radius.isfinite().all()
+
+
+# Labels
+
+
+def test_labels_are_compared_where_there_is_a_true_one():
+    truth = {"country": ["FR", "FR", "NA", "US"], "sub-region": ["Finistere_Brittany_FR", "", "nan", math.nan], "city": ["", "", "", None]}
+    predicted = {"country": ["FR", "DE", "NA", ""], "sub-region": ["", "", "nan", "x"], "city": [""] * 4}
+    scores = metrics.label_accuracy(predicted, truth)
+    assert math.isnan(scores.pop("city"))  # there is nothing to be right about
+    assert scores == {"country": 0.5, "country_missing": 0, "sub-region": 0, "sub-region_missing": 3, "city_missing": 4}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [({"country": ["FR"]}, "1 predicted and 2 true labels of level 'country'"), ({"land": ["FR", "US"]}, "predicted levels")],
+)
+def test_labels_that_are_not_pairs_are_refused(predicted, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.label_accuracy(predicted, {"country": ["FR", "US"]})
+
+
+# Energy score
+
+
+def around(x, km, n, seed=0):
+    """n Gaussian draws around each x (B, 3), on the tangent plane."""
+    v = torch.randn(len(x), n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * km / sphere.EARTH_RADIUS_KM
+    x = x[:, None].expand(-1, n, -1)
+    return sphere.exp(x, sphere.to_tangent(x, v))
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 7])
+def test_energy_score_by_hand(n):
+    samples, truth = points(3, n), points(3, seed=1)
+    for x, y, score in zip(samples, truth, metrics.energy_score(samples, truth), strict=True):
+        pairs = [float(metrics.error_km(x[i], x[j])) for i in range(n) for j in range(n) if i != j]
+        assert float(score) == pytest.approx(float(metrics.error_km(x, y).mean()) - sum(pairs) / len(pairs) / 2)
+
+
+def test_energy_score_in_closed_form(generator):
+    """A point scores its error; the uniform distribution a quarter of half the circumference, with as few as two samples."""
+    x, y = points(4), points(4, seed=1)
+    assert torch.allclose(metrics.energy_score(x[:, None].expand(-1, 5, -1), y), metrics.error_km(x, y))
+    uniform = metrics.energy_score(sphere.uniform((50_000, 2), generator), sphere.uniform(50_000, generator))
+    assert float(uniform.mean()) == pytest.approx(math.pi * 6371 / 4, abs=4 * float(uniform.std()) / math.sqrt(50_000))
+
+
+@pytest.mark.parametrize(("shift_km", "width_km"), [(300, 500), (0, 800), (0, 300), (0, 1e-6)])
+def test_energy_score_prefers_the_distribution_of_the_truth(shift_km, width_km):
+    center = points(4000)
+    truth = around(center, 500.0, 1, seed=1)[:, 0]
+    right = metrics.energy_score(around(center, 500.0, 12, seed=2), truth)
+    wrong = metrics.energy_score(around(at_km(center, shift_km), width_km, 12, seed=2), truth)
+    loss = wrong - right
+    assert float(loss.mean()) > 4 * float(loss.std()) / math.sqrt(len(loss))
+
+
+def test_energy_score_of_nan_is_nan():
+    samples = points(2, 4)
+    samples[1, 2] = math.nan
+    assert metrics.energy_score(samples, points(2)).isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("samples", "truth"), [((2, 1, 3), (2, 3)), ((2, 4, 3), (3, 3)), ((2, 4, 2), (2, 2)), ((4, 3), (4, 3))])
+def test_energy_score_refuses_other_shapes(samples, truth):
+    with pytest.raises(ValueError, match=r"expected \(B, n, 3\), n ≥ 2"):
+        metrics.energy_score(torch.ones(samples), torch.ones(truth))
+
+
+# Calibration
+
+
+def vmf(concentration, n, generator):
+    """Log-densities of n draws of each vMF(κ), by the closed form of 1 − ⟨μ, x⟩, and the heights themselves: (B, n), (B, n)."""
+    u = torch.rand(len(concentration), n, generator=generator, dtype=torch.float64)
+    height = -torch.log1p(u * torch.expm1(-2 * concentration[:, None])) / concentration[:, None]
+    return vmf_log_prob(height, concentration), height
+
+
+def vmf_log_prob(height, concentration):
+    return (concentration / (2 * math.pi * -torch.expm1(-2 * concentration)))[:, None].log() - concentration[:, None] * height
+
+
+def test_ranks_of_exact_draws_are_uniform_and_regions_hold_what_they_say(generator):
+    images, n = 3000, 1000
+    concentration = torch.logspace(-1, 7, images, dtype=torch.float64)
+    samples, truth = vmf(concentration, n, generator)[0], vmf(concentration, 1, generator)[0][:, 0]
+    rank = metrics.hpd_rank(samples, truth)
+    assert scipy.stats.kstest(rank.numpy(), "uniform").pvalue > 0.01
+    scores = metrics.calibration(samples, truth)
+    assert scores["calibration_nan"] == 0
+    for level in (0.5, 0.9, 0.95):
+        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / images))
+
+
+def test_few_samples_resolve_coarse_levels(generator):
+    n, concentration = 24, torch.full((20_000,), 30.0, dtype=torch.float64)
+    scores = metrics.calibration(vmf(concentration, n, generator)[0], vmf(concentration, 1, generator)[0][:, 0])
+    for level in (0.5, 0.9, 0.95):
+        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(math.ceil(level * n) / (n + 1), abs=0.015)
+
+
+def test_over_confidence_is_detected(generator):
+    """Truths four times less concentrated than said: 1 − (1 − α)^(1/4) of them lie inside."""
+    images, said = 4000, torch.logspace(3, 6, 4000, dtype=torch.float64)
+    samples = vmf(said, 500, generator)[0]
+    truth = vmf_log_prob(vmf(said / 4, 1, generator)[1], said)[:, 0]
+    assert scipy.stats.kstest(metrics.hpd_rank(samples, truth).numpy(), "uniform").pvalue < 1e-9
+    scores = metrics.calibration(samples, truth)
+    for level in (0.5, 0.9, 0.95):
+        expected = 1 - (1 - level) ** 0.25
+        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(
+            expected, abs=4 * math.sqrt(expected * (1 - expected) / images) + 0.005
+        )
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_region_of_a_vmf_is_a_cap(level, generator):
+    """p > threshold is the cap 1 − ⟨μ, x⟩ < h, of probability (1 − e^{−κh}) / (1 − e^{−2κ}) and area 2π R² h."""
+    concentration = torch.tensor([0.01, 1.0, 50.0, 1e4, 1e9], dtype=torch.float64)
+    samples, _ = vmf(concentration, 40_000, generator)
+    height = -torch.log1p(level * torch.expm1(-2 * concentration)) / concentration
+    area = metrics.region_area_km2(samples, level)
+    assert area.tolist() == pytest.approx((2 * math.pi * 6371**2 * height).tolist(), rel=0.05)
+    truth = samples[:, 0]
+    assert metrics.calibration(samples, truth, [level])[f"area_{100 * level:g}_km2"] == pytest.approx(float(area[2]))
+
+
+def test_region_of_the_uniform_density_is_its_share_of_the_earth():
+    area = metrics.region_area_km2(torch.full((2, 7), sphere.LOG_UNIFORM), 0.9)
+    assert area.tolist() == pytest.approx([0.9 * sphere.EARTH_AREA_KM2] * 2, rel=1e-6)
+
+
+def test_rank_counts_ties_half_and_keeps_nan():
+    samples = torch.tensor([[1.0, 2, 2, 3], [1, 2, 3, 4], [1, 2, 3, math.nan], [1, 2, 3, 4], [1, 2, 3, 4]])
+    truth = torch.tensor([2.0, -math.inf, 0, math.nan, 5])
+    assert metrics.hpd_rank(samples, truth).tolist() == pytest.approx([0.5, 1, math.nan, math.nan, 0], nan_ok=True)
+    scores = metrics.calibration(samples, truth, [0.6])
+    assert scores["calibration_nan"] == 2
+    assert scores["calibration_60"] == 0.4  # NaN is outside
+    assert math.isfinite(scores["area_60_km2"])
+    assert metrics.region_area_km2(samples, 0.5).isnan().tolist() == [False, False, True, False, False]
+
+
+def test_calibration_refuses_what_it_cannot_score():
+    ok = torch.zeros(2, 5)
+    for call, message in (
+        (lambda: metrics.hpd_rank(ok, torch.zeros(3)), r"expected \(2,\)"),
+        (lambda: metrics.hpd_rank(ok[:, :0], torch.zeros(2)), "n ≥ 1"),
+        (lambda: metrics.region_area_km2(ok, 1.0), "level 1.0"),
+        (lambda: metrics.region_area_km2(ok[0], 0.5), "n ≥ 1"),
+        (lambda: metrics.calibration(ok[:0], torch.zeros(0)), "0 images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_bits_per_dimension_of_the_paper():
+    assert metrics.bits_per_dimension(sphere.LOG_UNIFORM) == pytest.approx(1.2172, abs=5e-5)
+    nats = torch.tensor([0.0, math.log(8.0)], dtype=torch.float64)
+    assert metrics.bits_per_dimension(nats).tolist() == pytest.approx([0, -1])
+
+
+# Precision, recall, density, coverage
+
+
+def prdc_by_hand(real, fake, k):
+    """The definitions, on all pairwise distances."""
+    to_other = sphere.distance(real[:, None], fake[None])
+    radius, other = (sphere.distance(x[:, None], x[None]).sort(-1).values[:, k] * (1 + 1e-9) for x in (real, fake))
+    inside = to_other <= radius[:, None]
+    return {
+        "precision": float(inside.any(0).double().mean()),
+        "recall": float((to_other <= other).any(1).double().mean()),
+        "density": float(inside.sum(0).double().mean() / k),
+        "coverage": float(inside.any(1).double().mean()),
+    }
+
+
+def test_prdc_agrees_with_the_official_code(shared):
+    official = load_file(shared / "parity" / "metrics.safetensors")
+    expected = json.loads((shared / "parity" / "info.json").read_text())["metrics"]
+    real, fake, truth, predicted = (
+        sphere.from_latlon(torch.rad2deg(official[f"{name}_rad"].double())) for name in ("prdc_real", "prdc_fake", "gt_gps", "pred_gps")
+    )
+    for k in (3, 5):
+        assert metrics.prdc(real, fake, k) == pytest.approx(expected["prdc_300x250"][f"k{k}"], abs=1e-12)
+    chunked = metrics.prdc(truth, predicted, chunks=20)
+    assert chunked == pytest.approx({name: expected["haversine_metrics_400"][name] for name in chunked}, abs=1e-12)
+    distinct, _, chord = (torch.from_numpy(part) for part in metrics._balls(real, 3, "real"))
+    order = sphere.distance(distinct[:, None], real).argmin(0)  # distinct points are sorted
+    assert torch.allclose(2 * torch.arcsin(chord / 2)[order], official["prdc_radii_real_k3"].double(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(60, 40, 1), (50, 80, 3), (6, 200, 5), (1500, 1400, 1000)])  # the last lists its pairs in parts
+def test_prdc_by_hand(n, m, k):
+    real, fake = around(points(2), 800.0, n // 2).flatten(0, 1), around(points(5), 1500.0, m // 5, seed=1).flatten(0, 1)
+    assert metrics.prdc(real, fake, k) == pytest.approx(prdc_by_hand(real, fake, k), abs=1e-12)
+    mirrored = metrics.prdc(fake, real, k)
+    assert mirrored["precision"] == metrics.prdc(real, fake, k)["recall"]
+
+
+@pytest.mark.parametrize("degrees", [180, 60, 20, 5])
+def test_prdc_of_points_that_coincide(degrees):
+    """On a coarse grid most balls have radius 0, and contain their own place."""
+    real, fake = (sphere.from_latlon((sphere.to_latlon(points(300, seed=seed)) / degrees).round() * degrees) for seed in (0, 1))
+    for k in (1, 3, 7):
+        assert metrics.prdc(real, fake, k) == pytest.approx(prdc_by_hand(real, fake, k), abs=1e-12)
+
+
+def test_prdc_of_one_place_and_of_places_apart():
+    here, there = place(48.0, 2.0).expand(9, 3), place(-48.0, 100.0).expand(7, 3)
+    assert metrics.prdc(here, here) == {"precision": 1, "recall": 1, "density": 3, "coverage": 1}
+    assert metrics.prdc(here, there) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_prdc_of_a_set_with_itself(k):
+    """A closed ball holds its centre and k neighbours."""
+    x = points(200)
+    assert metrics.prdc(x, x, k) == pytest.approx({"precision": 1, "recall": 1, "density": (k + 1) / k, "coverage": 1})
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_prdc_of_two_draws_of_one_density(k):
+    """Density 1, coverage 1 − 2^−k (Naeem et al., 2020, lemma 2), whatever the density."""
+    center = points(20)
+    real, fake = (around(center, 900.0, 500, seed=seed).flatten(0, 1) for seed in (1, 2))
+    scores = metrics.prdc(real, fake, k)
+    assert scores["density"] == pytest.approx(1, abs=0.05)
+    assert scores["coverage"] == pytest.approx(1 - 2**-k, abs=0.02)
+
+
+def test_prdc_tells_what_is_lost():
+    """Half of the places never proposed: fake points are plausible, half of the real ones are not reached."""
+    center = points(40)
+    real = around(center, 20.0, 50).flatten(0, 1)
+    fake = around(center[:20], 20.0, 100, seed=1).flatten(0, 1)
+    scores = metrics.prdc(real, fake)
+    assert scores["precision"] > 0.9
+    assert scores["recall"] == pytest.approx(0.5, abs=0.05)
+    assert scores["coverage"] < 0.51
+
+
+def test_prdc_in_chunks_is_the_mean_over_consecutive_parts():
+    real, fake = points(50), points(50, seed=1)
+    parts = [metrics.prdc(real[i : i + 13], fake[i : i + 13]) for i in (0, 13, 26, 39)]
+    assert metrics.prdc(real, fake, chunks=4) == pytest.approx({name: sum(part[name] for part in parts) / 4 for name in parts[0]})
+    assert metrics.prdc(real, fake, chunks=1) == metrics.prdc(real, fake)
+
+
+def test_prdc_refuses_what_has_no_score():
+    x, bad = points(10), points(10)
+    bad[3, 1] = math.nan
+    for call, message in (
+        (lambda: metrics.prdc(x[:3], x), r"real points \(3, 3\) with k = 3; expected \(N, 3\), N > k"),
+        (lambda: metrics.prdc(x, x[:3]), "fake points"),
+        (lambda: metrics.prdc(x, x, 0), "k = 0"),
+        (lambda: metrics.prdc(x, bad), "nan"),
+        (lambda: metrics.prdc(x[:, :2], x), "expected"),
+        (lambda: metrics.prdc(x[None], x), "real points"),
+        (lambda: metrics.prdc(x, x, chunks=4), "k = 3"),
+        (lambda: metrics.prdc(x, x[:9], chunks=2), "10 real and 9 fake points in 2 chunks"),
+        (lambda: metrics.prdc(x, x, chunks=0), "0 chunks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+# Every image once
+
+
+def test_accumulated_batches_score_as_one():
+    predicted, truth = points(10), points(10, seed=1)
+    predicted[4] = math.nan
+    rows = metrics.Accumulator(10)
+    for batch in torch.randperm(10, generator=torch.Generator().manual_seed(0)).split(4):
+        rows.update(batch, predicted=predicted[batch], truth=truth[batch], name=batch)
+    found = rows.compute()
+    assert found.pop("name").tolist() == list(range(10))
+    assert metrics.summary(**found) == metrics.summary(predicted, truth)
+    assert metrics.summary(**found)["nan"] == 1
+
+
+def accumulated(*batches, images=4):
+    rows = metrics.Accumulator(images)
+    for index, *values in batches:
+        rows.update(torch.tensor(index), score=torch.tensor(*values or [[float(i) for i in index]]))
+    return rows.compute()["score"]
+
+
+def test_repeated_rows_count_once_if_they_agree():
+    assert accumulated([[0, 3]], [[2, 1]], [[0]]).tolist() == [0, 1, 2, 3]
+    assert accumulated([[0, 1], [math.nan, 1.0]], [[0], [math.nan]], images=2).tolist() == pytest.approx([math.nan, 1], nan_ok=True)
+    with pytest.raises(ValueError, match=r"1 images \(numbers 0\) were counted with different 'score'"):
+        accumulated([[0, 1, 2, 3]], [[0], [0.5]])
+    with pytest.raises(ValueError, match="different"):
+        accumulated([[0, 1, 2, 3]], [[0], [math.nan]])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([[[0, 1, 1]]], r"2 of 4 images were not counted \(numbers 2, 3\), 1 more than once"),
+        ([], "4 of 4 images"),
+        ([[[0, 4]]], "image numbers 0 … 4; expected 0 … 3"),
+        ([[[-1]]], "image numbers -1"),
+        ([[[0, 1], [0.0]]], "with values of shape"),
+    ],
+)
+def test_images_that_are_not_counted_once_are_refused(batches, message):
+    with pytest.raises(ValueError, match=message):
+        accumulated(*batches)
+
+
+def test_batches_have_the_same_values():
+    rows = metrics.Accumulator(2)
+    rows.update(torch.tensor([0]), a=torch.zeros(1))
+    with pytest.raises(ValueError, match=r"values \['b'\]; expected \['a'\]"):
+        rows.update(torch.tensor([1]), b=torch.zeros(1))
+
+
+PROCESS = """
+import sys, torch
+from geoflow.metrics import Accumulator
+rank, file = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+for images, expected in ((7, 7), (1, 1), (5, 6)):
+    rows = Accumulator(expected)
+    numbers = list(torch.utils.data.DistributedSampler(range(images), 2, rank, shuffle=False))
+    for index in torch.tensor(numbers).split(2) if images > 1 or rank == 0 else ():  # the other one of two may have nothing to do
+        rows.update(index, score=index ** 2.0)
+    try:
+        print(rows.compute()["score"].tolist())
+    except ValueError as error:
+        print(error)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_count_every_image_once(tmp_path):
+    """The sampler gives image 0 to both of them when their number is odd."""
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROCESS]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True, env=environment)
+        for rank in (0, 1)
+    ]
+    for rank in ranks:
+        whole, one, part = rank.communicate(timeout=120)[0].splitlines()
+        assert whole == "[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0]"
+        assert one == "[0.0]"
+        assert part.startswith("1 of 6 images were not counted (numbers 5), 1 more than once")

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import torch
 
-from geoflow import paths, schedules, sphere, training
+from geoflow import Geolocator, methods, paths, schedules, sphere, training
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.training import EncoderModule, FlowModule, Optimization, StepSampler, TensorBatches, fit
 from geoflow.velocity import VelocityTransformer
@@ -286,20 +286,36 @@ def test_timing_leaves_the_module_alone():
 # The embedded data set, whole, in small
 
 
+RECIPE = {
+    "tiles": 40, "validation_tiles": 20, "components": 3,
+    "encoder": {"dim": 16, "geocells": 20, "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}},
+    "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1},
+             "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1, "ema": 0.9}},
+}  # fmt: skip
+
+
 def test_tiles_pipeline(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
-    recipe = {
-        "tiles": 40, "validation_tiles": 20,
-        "encoder": {"dim": 16, "geocells": 20, "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}},
-        "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1},
-                 "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1, "ema": 0.9}},
-    }  # fmt: skip
     said = []
-    network, encoder, provenance = training.train_tiles(recipe, tmp_path / "run", say=said.append)
+    network, encoder, provenance = training.train_tiles(RECIPE, tmp_path / "run", say=said.append)
     assert "training from scratch takes about" in said[0]
     assert network.config["cond_dim"] == encoder.dim == 16
-    assert json.loads(json.dumps(provenance))["recipe"] == recipe
-    again, _, _ = training.train_tiles(recipe, tmp_path / "run", say=said.append)
+    assert json.loads(json.dumps(provenance))["recipe"] == RECIPE
+    again, _, _ = training.train_tiles(RECIPE, tmp_path / "run", say=said.append)
     assert same(again.state_dict(), network.state_dict())
     with pytest.raises(ValueError, match="holds a run with seed = 0, not 1"):
-        training.train_tiles(recipe, tmp_path / "run", seed=1, say=said.append)
+        training.train_tiles(RECIPE, tmp_path / "run", seed=1, say=said.append)
+
+
+def test_every_method_is_trained_on_one_encoder(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
+    encoder = None
+    for method in methods.TRAINED:
+        network, used, provenance = training.train_tiles(RECIPE, tmp_path / method, 0, method, encoder, say=lambda text: None)
+        assert encoder is None or used is encoder
+        encoder = used
+        geo = Geolocator(network, method, "linear", encoder, provenance)
+        assert geo.sample(cond=torch.zeros(1, 16), n=2, steps=2).isfinite().all()
+        assert (tmp_path / method / "encoder").exists() == (method == "riemannian")
+    with pytest.raises(ValueError, match="unknown method 'uniform'"):
+        training.train_tiles(RECIPE, tmp_path / "run", 0, "uniform", encoder)

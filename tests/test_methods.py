@@ -1,0 +1,307 @@
+"""The methods in R³ and the closed forms: exact fields with known solutions, densities on S² that integrate to one."""
+
+import math
+
+import pytest
+import torch
+
+from geoflow import Geolocator, losses, methods, paths, samplers, schedules, sphere
+from geoflow.data import tiles
+from geoflow.encoders import TileEncoder
+from geoflow.likelihood import log_prob
+from geoflow.methods import How
+from geoflow.velocity import VelocityTransformer
+
+FLOW, DIFFUSION = paths.by_name("flow"), paths.by_name("diffusion")
+SIGMA = 0.3  # of Gaussian data in R³
+
+
+def times(steps, path=FLOW):
+    """Evenly spaced on the path's clock: where a solver of order p has error O(stepsᵖ)."""
+    return (schedules.linear if path is FLOW else schedules.cosine)(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def column(t, x):
+    t = torch.as_tensor(t, dtype=x.dtype)
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def gaussian_flow(x, t, cond=None):
+    """E[x₁ − x₀ | x_t = x] for data N(0, σ² I)."""
+    t = column(t, x)
+    return x * (t * SIGMA**2 - (1 - t)) / (t**2 * SIGMA**2 + (1 - t) ** 2)
+
+
+def gaussian_noise(x, t, cond=None):
+    """E[x₀ | x_t = x] for data N(0, σ² I) under diffusion."""
+    t = column(t, x)
+    return (1 - t).sqrt() * x / (t * SIGMA**2 + 1 - t)
+
+
+FIELDS = {"flow": (FLOW, gaussian_flow), "diffusion": (DIFFUSION, DIFFUSION.velocity(gaussian_noise))}
+START = {"flow": 1.0, "diffusion": math.sqrt(DIFFUSION.START * SIGMA**2 + 1 - DIFFUSION.START)}  # deviation where solutions start
+
+
+@pytest.mark.parametrize("path", [FLOW, DIFFUSION], ids=lambda path: path.name)
+def test_ends_of_the_paths(path):
+    x0, x1 = normal(50), normal(50, seed=1)
+    assert torch.allclose(path.sample(x0, x1, torch.zeros(50)).x_t, x0)
+    assert torch.allclose(path.sample(x0, x1, torch.ones(50)).x_t, x1)
+
+
+def test_flow_target_is_the_derivative_and_diffusion_target_the_noise():
+    x0, x1, t = normal(20), normal(20, seed=1), torch.rand(20, dtype=torch.float64)
+    at = FLOW.sample(x0, x1, t)
+    assert torch.allclose((FLOW.sample(x0, x1, t + 1e-6).x_t - at.x_t) / 1e-6, at.target, atol=1e-8)
+    assert torch.equal(DIFFUSION.sample(x0, x1, t).target, x0)
+
+
+def test_paths_agree_with_the_official_code(shared):
+    from safetensors.torch import load_file
+
+    official = load_file(shared / "parity" / "losses.safetensors")
+    x0, x1, t = (official[name].double() for name in ("noise", "x_0", "gamma"))
+    for path, name in ((FLOW, "flow"), (DIFFUSION, "ddpm")):
+        at = path.sample(x0, x1, t)
+        assert torch.allclose(at.x_t, official[f"{name}_y"].double(), atol=1e-6)
+        error = (official[f"{name}_net_out"].double() - at.target).square()
+        assert torch.allclose(error, official[f"{name}_loss"].double(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", [FLOW, DIFFUSION], ids=lambda path: path.name)
+def test_loss_of_the_exact_field_is_zero(path):
+    """With one data point the conditional mean is known without error."""
+    place = sphere.from_latlon(torch.tensor([[30.0, 40.0]], dtype=torch.float64))
+
+    def exact(x, t, cond):
+        t = t[..., None]
+        return (place - x) / (1 - t) if path is FLOW else (x - t.sqrt() * place) / (1 - t).sqrt()
+
+    loss = losses.flow_matching_loss(exact, path, place.expand(64, 3), generator=torch.Generator().manual_seed(0))
+    assert float(loss) < 1e-8
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("solver", [*samplers.SOLVERS, "ddim"])
+def test_solver_orders_on_a_gaussian(name, solver):
+    """The probability flow of N(0, σ²) scales a state by the ratio of deviations."""
+    if solver == "ddim" and name == "flow":
+        pytest.skip("DDIM is for diffusion")
+    path, field = FIELDS[name]
+    x = normal(1, 100)
+    exact = x * SIGMA / START[name]
+    errors = [(samplers.sample(field, path, x, times(n, path), solver=solver) - exact).abs().max() for n in (32, 64)]
+    order = 1 if solver == "ddim" else samplers.SOLVERS[solver].order
+    assert math.log2(errors[0] / errors[1]) > order - 0.35  # the leading term may vanish in this symmetric problem
+    assert errors[1] < 0.1
+
+
+def test_ddim_is_exact_for_one_place_in_one_step():
+    """The prediction is constant then, and DDIM solves it at any step size; Euler does not."""
+    place = sphere.from_latlon(torch.tensor([[30.0, 40.0]], dtype=torch.float64))
+
+    def noise(x, t, cond):
+        t = column(t, x).clamp(max=1 - 1e-12)
+        return (x - t.sqrt() * place) / (1 - t).sqrt()
+
+    x0 = normal(1, 20)
+    x = DIFFUSION.sample(x0, place.expand(1, 20, 3), torch.tensor(DIFFUSION.START, dtype=torch.float64)).x_t
+    velocity = DIFFUSION.velocity(noise)
+    end = samplers.sample(velocity, DIFFUSION, x, times(1), solver="ddim")
+    assert torch.allclose(end, place.expand(1, 20, 3), atol=1e-8)
+    assert (samplers.sample(velocity, DIFFUSION, x, times(1), solver="euler") - place).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_likelihood_of_a_gaussian(name):
+    path, field = FIELDS[name]
+    x = SIGMA * normal(1, 50)
+    scale = SIGMA / START[name]
+    exact = path.noise_log_prob(x / scale) - 3 * math.log(scale)
+    assert torch.allclose(log_prob(field, path, x, times(64, path)), exact, atol=1e-4)
+    assert torch.allclose(log_prob(field, path, x, times(1), solver="dopri5"), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.3, 0.1, 0.03, 0.015])
+def test_radial_marginal_of_a_shell(width):
+    """p ∝ exp(−(|x| − 1)²/2w²) is uniform as a distribution of directions."""
+    r = torch.linspace(0, 12, 400_001, dtype=torch.float64)
+    total = torch.trapezoid(4 * math.pi * r**2 * torch.exp(-((r - 1) ** 2) / (2 * width**2)), r)
+    radii, log_weights = (values.double() for values in FLOW.radii)
+    marginal = (-((radii - 1) ** 2) / (2 * width**2) - total.log() + log_weights).logsumexp(0)
+    assert float(marginal) == pytest.approx(sphere.LOG_UNIFORM, abs=0.003)
+
+
+class NoisePrediction(VelocityTransformer):
+    """A random network that knows, as a trained one does, that a state is all noise at t = 0: √(1−t) x + t ψ."""
+
+    def jvp(self, x, t, cond, directions):
+        v, rates = super().jvp(x, t, cond, directions)
+        t = column(t, x)
+        return (1 - t).sqrt() * x + t * v, (1 - t).sqrt() * directions + t * rates
+
+
+def random_flow(name):
+    torch.manual_seed(3)
+    path = paths.by_name(name)
+    network = (NoisePrediction if name == "diffusion" else VelocityTransformer)(
+        cond_dim=8, dim=32, depth=2, time_scale=3.0, tangent=path.tangent
+    )
+    for key, weight in network.named_parameters():
+        if "modulation" in key:
+            torch.nn.init.normal_(weight, std=0.2)
+    return Geolocator(network, name, "linear")
+
+
+@pytest.mark.parametrize("name", ["flow", "diffusion"])
+def test_samples_and_density_of_a_random_network_agree(name):
+    """The radial marginal integrates to one, and its masses are the shares of projected samples."""
+    geo, cond = random_flow(name), torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
+    level = 1
+    x = sphere.healpix_centers(torch.arange(12 * 4**3), 3)
+    density = geo.log_prob(sphere.to_latlon(x), cond=cond, steps=8)[0].double().exp()
+    assert 4 * math.pi * float(density.mean()) == pytest.approx(1, abs=0.01)
+    mass = density.reshape(12 * 4**level, -1).mean(1) / density.mean() / (12 * 4**level)
+    samples = sphere.from_latlon(geo.sample(cond=cond, n=20_000, seed=0))[0]
+    share = torch.bincount(sphere.healpix_cells(samples, level), minlength=12 * 4**level).double() / len(samples)
+    chi2 = (20_000 * (share - mass) ** 2 / mass).sum()
+    assert chi2 < 12 * 4**level + 6 * math.sqrt(2 * 12 * 4**level)
+
+
+@pytest.mark.parametrize("name", ["flow", "diffusion"])
+def test_the_network_differentiates_itself_in_r3(name):
+    """One pass with derivatives equals torch.func, guided too."""
+    geo, cond = random_flow(name), torch.randn(2, 8, generator=torch.Generator().manual_seed(5))
+    geo.network.double()
+    x, t = normal(2, 7), torch.tensor(0.4, dtype=torch.float64)
+    from geoflow.likelihood import divergence
+
+    for velocity in (geo.velocity, samplers.guided(geo.velocity, 1.5)):
+        quick = divergence(velocity, geo.path, x, t, cond.double())
+        slow = divergence(lambda x, t, cond, v=velocity: v(x, t, cond), geo.path, x, t, cond.double())
+        assert torch.allclose(quick[0], slow[0])
+        assert torch.allclose(quick[1], slow[1])
+
+
+def test_ddim_is_refused_where_it_makes_no_sense():
+    cond = torch.zeros(1, 8)
+    with pytest.raises(ValueError, match="'ddim' with method 'flow'; expected 'diffusion'"):
+        random_flow("flow").sample(cond=cond, n=2, solver="ddim")
+    with pytest.raises(ValueError, match="a likelihood needs another"):
+        random_flow("diffusion").log_prob(torch.zeros(1, 2), cond=cond, solver="ddim")
+
+
+# Closed forms
+
+
+def mixture_model(components=3):
+    torch.manual_seed(0)
+    method = "vmf" if components == 1 else "vmf-mixture"
+    network = methods.network_for(method, {"cond_dim": 8, "components": components, "dim": 32, "depth": 2})
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    return Geolocator(network, method, encoder=TileEncoder(8, width=4))
+
+
+def gallery():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(200, 8, generator=generator), sphere.uniform(200, generator)
+
+
+CLOSED = {
+    "vmf": lambda: mixture_model(1),
+    "vmf-mixture": mixture_model,
+    "uniform": lambda: Geolocator(None, "uniform"),
+    "land": lambda: Geolocator(None, "land"),
+    "retrieval": lambda: Geolocator(methods.Retrieval(*gallery(), neighbors=4, concentration=100.0), "retrieval"),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_answer_everything(name):
+    geo, cond = CLOSED[name](), torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    n = 4000
+    places = geo.sample(cond=cond, n=n, seed=0)
+    assert places.shape == (3, n, 2)
+    assert torch.equal(geo.sample(cond=cond, n=n, seed=0), places)
+    assert torch.allclose(geo.sample(cond=cond[1:2], n=n, seed=0), places[1:2], atol=1e-3)
+    assert geo.predict(cond=cond, k=2, n=100).latlon.shape == (3, 2, 2)
+    assert geo.sample_likeliest(cond=cond, n=8, seed=0).shape == (3, 2)
+    bits = geo.localizability(cond=cond, n=n)
+    by_backward = geo.log_prob(places, cond=cond).mean(-1) / math.log(2)
+    assert torch.allclose(bits, by_backward, atol=0.5)
+    density = geo.density(cond=cond[:1], resolution=10.0)
+    assert density.integral == pytest.approx(1, abs=0.01 if name != "land" else 0.03)  # the land's border is no smooth function
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_have_no_flow(name):
+    geo, cond = CLOSED[name](), torch.zeros(1, 8)
+    with pytest.raises(ValueError, match=f"method '{name}' has no trajectories"):
+        geo.trajectories(cond=cond)
+    with pytest.raises(ValueError, match=f"guidance of 2.0 with method '{name}', which has none"):
+        geo.sample(cond=cond, guidance=2.0)
+    with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]"):
+        geo.sample(cond=cond, noise=torch.full((1, 5, 3), 1.5))
+
+
+def test_land_draws_land():
+    geo = Geolocator.from_pretrained("land")
+    x = sphere.from_latlon(geo.sample(n=20_000, seed=0))[0]
+    assert float(tiles.is_land(x).double().mean()) == pytest.approx(tiles.LAND_SHARE, abs=5 * math.sqrt(0.75 * 0.25 / 20_000))
+    exact = -(0.75 * geo.log_prob(torch.tensor([[24.0, 6.0]]))[0, 0] + 0.25 * geo.log_prob(torch.tensor([[-38.0, -110.0]]))[0, 0])
+    assert float(geo.log_prob(sphere.to_latlon(x)).mean()) == pytest.approx(-float(exact), abs=0.05)
+
+
+def test_retrieval_finds_itself_and_is_tuned():
+    cond, x = gallery()
+    found = methods.Retrieval(cond, x, neighbors=1, concentration=1e6, background=0.02)
+    assert torch.equal(found.nearest(cond)[:, 0], torch.arange(200))
+    # queries beside gallery images, places 0.1 rad away: the best κ is near 1/0.1²
+    generator = torch.Generator().manual_seed(2)
+    east, north = sphere.tangent_basis(x)
+    away = sphere.exp(x, 0.1 * (torch.randn(200, 1, generator=generator) * east + torch.randn(200, 1, generator=generator) * north))
+    tuned = found.tuned(cond + 0.01, away)
+    assert tuned.neighbors == 1
+    assert tuned.concentration == pytest.approx(100)
+    with pytest.raises(ValueError, match="300 neighbours"):
+        methods.Retrieval(cond, x, neighbors=300)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_mixtures_are_saved(components, tmp_path):
+    geo = mixture_model(components)
+    again = Geolocator.from_pretrained(geo.save_pretrained(tmp_path / "model"))
+    assert again.method == geo.method
+    cond = torch.ones(1, 8)
+    assert torch.equal(again.sample(cond=cond, n=9, seed=0), geo.sample(cond=cond, n=9, seed=0))
+    with pytest.raises(ValueError, match="holds a 'vmf"):
+        Geolocator.from_pretrained(tmp_path / "model", method="riemannian")
+
+
+def test_references_hold_no_weights(tmp_path):
+    with pytest.raises(ValueError, match="'uniform' has no weights to save"):
+        Geolocator.from_pretrained("uniform").save_pretrained(tmp_path / "model")
+
+
+def test_guidance_sharpens_every_flow():
+    cond = torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
+    for name in paths.PATHS:
+        geo = random_flow(name)
+        assert not torch.allclose(geo.sample(cond=cond, n=50, seed=0), geo.sample(cond=cond, n=50, seed=0, guidance=2.0), atol=1.0)
+
+
+def test_the_likeliest_of_many():
+    geo, cond = random_flow("riemannian"), torch.randn(2, 8, generator=torch.Generator().manual_seed(5))
+    best = geo.sample_likeliest(cond=cond, n=16, seed=0)
+    places = geo.sample(cond=cond, n=16, seed=0)
+    values = geo.log_prob(places, cond=cond)
+    chosen = places[torch.arange(2), values.argmax(-1)]
+    assert sphere.distance_km(sphere.from_latlon(best), sphere.from_latlon(chosen)).max() < 1
+
+
+def test_how_has_defaults():
+    assert How() == How(steps=16, solver="rk4", guidance=0.0)
