@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -106,16 +108,21 @@ def test_r3_methods_report_the_papers_number_beside_the_density_on_the_sphere():
     assert scores["ambient_bits_per_dimension"] != pytest.approx(scores["bits_per_dimension"], abs=0.01)
 
 
-def _share(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    uniform = Geolocator.from_pretrained("uniform")
-    geoflow.evaluate(uniform, data(301), samples=3).to_json(f"{folder}/{rank}.json")
-    torch.distributed.destroy_process_group()
+SHARE = """
+import sys, torch, geoflow
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+data = torch.load(f"{folder}/data.pt")
+geoflow.evaluate(geoflow.Geolocator.from_pretrained("uniform"), data, samples=3).to_json(f"{folder}/{rank}.json")
+torch.distributed.destroy_process_group()
+"""
 
 
 def test_two_processes_count_every_image_once(tmp_path):
-    torch.multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    torch.save(data(301), tmp_path / "data.pt")
+    processes = [subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(rank)]) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     alone = geoflow.evaluate(Geolocator.from_pretrained("uniform"), data(301), samples=3).metrics
     for rank in (0, 1):
         together = json.loads((tmp_path / f"{rank}.json").read_text())["metrics"]
