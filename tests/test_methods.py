@@ -287,6 +287,13 @@ def test_references_hold_no_weights(tmp_path):
         Geolocator.from_pretrained("uniform").save_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
+@pytest.mark.parametrize("place", ["ocean", "taiga"])
+def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
+    density = Geolocator.from_pretrained(name).density(tiles.tile(*tiles.TELLING[place]), resolution=10.0)
+    assert density.integral == pytest.approx(1, abs=0.01)
+
+
 def test_guidance_sharpens_every_flow():
     cond = torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
     for name in paths.PATHS:

@@ -1,4 +1,4 @@
-"""What a reader waits for: the import, 1,024 samples, a density map, beside the solvers' error. Run on an idle machine:
+"""What a reader waits for: the import, samples, the likeliest of many, PRDC, a density map, beside the solvers' error. Run on an idle machine:
 
 python tests/benchmarks/speed.py [MODEL]
 """
@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from geoflow import Geolocator, maps, sphere
+from geoflow import Geolocator, maps, metrics, sphere
 from geoflow.data import tiles
 from geoflow.training import machine
 
@@ -44,6 +44,14 @@ def main() -> None:
         ends = sphere.from_latlon(geo.sample(cond=taiga, n=1024, steps=steps, solver=solver, seed=0))
         km = sphere.distance_km(ends, fine).median()
         print(f"1,024 samples, 64 evaluations, {solver:9}{seconds:7.3f} s   median error {km:.2f} km")
+
+    one = median_seconds(lambda: geo.sample(cond=taiga, n=1, seed=0), runs=15)
+    many = median_seconds(lambda: geo.sample_likeliest(cond=taiga, n=32, seed=0), runs=15)
+    print(f"one sample of one image {one:19.3f} s   the likeliest of 32: {many / one:.1f} times that")
+
+    generator = torch.Generator().manual_seed(0)
+    real, fake = sphere.uniform(10_000, generator), sphere.uniform(10_000, generator)
+    print(f"PRDC of 10,000 + 10,000 points {median_seconds(lambda: metrics.prdc(real, fake)):12.3f} s")
 
     for name, latlon in tiles.TELLING.items():
         cond = geo.embed(tiles.tile(*latlon))
