@@ -15,6 +15,7 @@
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -99,7 +100,7 @@ class Flow:
         return likelihood.sample_with_log_prob(field, self.path, noise, times, cond, how.solver)
 
 
-class ClosedForm:
+class ClosedForm(ABC):
     """What distributions with a formula share: their noise is three uniform numbers per place."""
 
     guidable = False
@@ -115,11 +116,13 @@ class ClosedForm:
             raise ValueError(f"noise of method {self.name!r} from {noise.min().item()} to {noise.max().item()}; expected numbers in [0, 1]")
         return noise
 
+    @abstractmethod
     def sample(self, noise: Tensor, cond: Tensor | None, how: How) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} defines no samples")
+        """See the module."""
 
+    @abstractmethod
     def log_prob(self, x: Tensor, cond: Tensor | None, how: How) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} defines no density")
+        """See the module."""
 
     def sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
         x = self.sample(noise, cond, how)
@@ -263,10 +266,6 @@ def by_name(method: str, network, schedule: str):
     """
     if choose("method", method, METHODS) in paths.PATHS:
         return Flow(network, paths.by_name(method), schedule)
-    return (
-        {"uniform": Uniform, "land": Land}[method]()
-        if method in REFERENCES
-        else network
-        if method == "retrieval"
-        else VonMisesFisher(network)
-    )
+    if method == "retrieval":
+        return network
+    return {"uniform": Uniform, "land": Land}[method]() if method in REFERENCES else VonMisesFisher(network)

@@ -51,7 +51,20 @@ class PathSample:
     x1: Tensor
 
 
-class RiemannianFlow:
+class _Flow:
+    """What flows share: the network's answer is the velocity dx/dt, and t itself is the clock."""
+
+    def velocity(self, network):
+        return network
+
+    def clock(self, t):
+        return t
+
+    def time(self, s):
+        return s
+
+
+class RiemannianFlow(_Flow):
     """Flow matching on S² (PLONK, section 3.3; Chen & Lipman, 2024).
 
     x₀ ~ U(S²), x_t = exp_{x₀}(t log_{x₀} x₁), and the target is the geodesic's velocity dx_t/dt: tangent at x_t, of length
@@ -84,16 +97,6 @@ class RiemannianFlow:
         """Point and target velocity at time t on the geodesic from x0 to x1. x0, x1: (..., 3); t: (...)."""
         x_t = sphere.geodesic(x0, x1, t)
         return PathSample(x_t, t, sphere.geodesic_velocity(x0, x1, t), x0, x1)
-
-    def velocity(self, network):
-        """The network's answer is the velocity."""
-        return network
-
-    def clock(self, t):
-        return t
-
-    def time(self, s):
-        return s
 
     def project(self, x: Tensor) -> Tensor:
         return sphere.project(x)
@@ -128,7 +131,7 @@ def _radial_nodes(low: float = 0.02, high: float = 5.0, count: int = 24, width: 
     return r.float(), (2 * r.log() + (width * torch.cosh(q) * (q[1] - q[0])).log()).float()
 
 
-class EuclideanFlow:
+class EuclideanFlow(_Flow):
     """Flow matching in R³ (PLONK, section 3.2; Lipman et al., 2023): x₀ ~ N(0, I), x_t = (1 − t) x₀ + t x₁, target x₁ − x₀.
 
     States end near the sphere, not on it. A sample is the direction of its last state, and the density of a direction u is the
@@ -156,16 +159,6 @@ class EuclideanFlow:
         """Point and target at time t on the line from x0 to x1. x0, x1: (..., 3); t: (...)."""
         s = t[..., None]
         return PathSample((1 - s) * x0 + s * x1, t, x1 - x0, x0, x1)
-
-    def velocity(self, network):
-        """The network's answer is the velocity."""
-        return network
-
-    def clock(self, t):
-        return t
-
-    def time(self, s):
-        return s
 
     def project(self, x: Tensor) -> Tensor:
         """Every finite vector is a state."""
@@ -196,7 +189,7 @@ class Diffusion(EuclideanFlow):
 
         dx/dφ = cos φ x̂₁ − sin φ x̂₀ = (cos φ x − x̂₀) / sin φ,
 
-    regular at the data, where dx/dt has a factor 1/√(1−t) (missing in the official code: PAPER's erratum on 1/√κ). At pure noise
+    regular at the data, where dx/dt has a factor 1/√(1−t) (missing in the paper's official code). At pure noise
     it is 0/0 for any network: solutions start at t = 10⁻³, where the signal is 3 % of the noise.
     """
 
