@@ -295,12 +295,15 @@ class Geolocator:
             (B, 2) degrees.
         """
         batch, cond = self._condition(images, cond)
-        noise, how = self._noise(batch, n, seed, None), self._how(steps, solver, guidance)
-        parts = [
-            self.model.sample_with_log_prob(points, _rows(cond, rows), how) for rows, points in _parts(noise, self.model.points_per_place)
-        ]
-        x, log_prob = (_assemble(list(results), noise, self.model.points_per_place) for results in zip(*parts, strict=True))
+        x, log_prob = self._sample_with_log_prob(self._noise(batch, n, seed, None), cond, self._how(steps, solver, guidance))
         return sphere.to_latlon(x[torch.arange(batch), log_prob.argmax(-1)])
+
+    def _sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+        """Unit vectors (B, n, 3) and their log-densities (B, n)."""
+        size = self.model.points_per_place
+        parts = [self.model.sample_with_log_prob(points, _rows(cond, rows), how) for rows, points in _parts(noise, size)]
+        x, log_prob = (_assemble(list(results), noise, size) for results in zip(*parts, strict=True))
+        return x, log_prob
 
     # Densities
 
@@ -320,7 +323,7 @@ class Geolocator:
         Raises:
             ValueError: places that are not on Earth, wrong shapes.
         """
-        return self._log_prob(self.model.log_prob, latlon, images, cond, How(steps, solver, guidance))
+        return self._log_prob(self.model.log_prob, latlon, images, cond, self._how(steps, solver, guidance))
 
     def ambient_log_prob(self, latlon, images=None, cond=None, steps: int = 16, solver: str = "rk4") -> Tensor:
         """Log-density where a flow's states live. For R³ methods: with respect to volume, at the places on the unit sphere.
@@ -331,10 +334,9 @@ class Geolocator:
         Raises:
             ValueError: as `log_prob`, or a closed form.
         """
-        return self._log_prob(self._flow("states").ambient_log_prob, latlon, images, cond, How(steps, solver))
+        return self._log_prob(self._flow("states").ambient_log_prob, latlon, images, cond, self._how(steps, solver, 0.0))
 
     def _log_prob(self, compute, latlon, images, cond, how: How) -> Tensor:
-        how = self._how(how.steps, how.solver, how.guidance)
         batch, cond = self._condition(images, cond)
         x = sphere.from_latlon(latlon).float()
         x = (x.expand(batch, -1, -1) if x.ndim == 2 else x).to(self.device)
@@ -373,9 +375,7 @@ class Geolocator:
             (B,).
         """
         batch, cond = self._condition(images, cond)
-        noise, size = self._noise(batch, n, seed, None), self.model.points_per_place
-        results = [self.model.sample_with_log_prob(points, _rows(cond, rows), How())[1] for rows, points in _parts(noise, size)]
-        return _assemble(results, noise, size).mean(-1) / math.log(2)
+        return self._sample_with_log_prob(self._noise(batch, n, seed, None), cond, How())[1].mean(-1) / math.log(2)
 
     def predict(self, images=None, cond=None, k: int = 1, n: int = 1024, guidance: float = 0.0, seed: int = 0) -> Places:
         """The k places that together answer best: of n samples those that maximise the expected GeoScore of the nearest one.
