@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 
 from geoflow import metrics, places, samplers, settings, sphere
 from geoflow.data.tiles import Tiles
-from geoflow.methods import REFERENCES
+from geoflow.methods import REFERENCES, Flow
 from geoflow.training import machine, write_atomically
 
 
@@ -184,7 +184,7 @@ def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
 
     def compute(numbers):
         found = {"log_prob": geo.log_prob(latlon[numbers], cond=cond[numbers])[:, 0]}
-        if geo.model.points_per_place > 1:
+        if isinstance(geo.model, Flow) and not geo.path.tangent:
             found["ambient"] = geo.ambient_log_prob(latlon[numbers], cond=cond[numbers])[:, 0]
         return found
 

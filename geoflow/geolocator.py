@@ -17,7 +17,7 @@ from geoflow.checks import choose
 from geoflow.methods import How
 
 FORMAT = 1
-POINTS_PER_CALL = 8192
+POINTS_PER_CALL = 1024  # what a processor's cache holds: 8192 take twice as long; accelerators get 64 times as many
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -451,7 +451,7 @@ def _parts(points: Tensor, states: int = 1):
     states: how many states each point becomes.
     """
     batch, n = points.shape[:2]
-    size = max(1, POINTS_PER_CALL // states)
+    size = _part_size(points, states)
     images = max(1, size // n)
     for start in range(0, batch, images):
         rows = slice(start, min(start + images, batch))
@@ -461,6 +461,10 @@ def _parts(points: Tensor, states: int = 1):
 
 def _assemble(parts: list[Tensor], points: Tensor, states: int = 1) -> Tensor:
     """The results (B', N', …) of `_parts` as one tensor (B, N, …)."""
-    per_row = -(-points.shape[1] // max(1, POINTS_PER_CALL // states))
+    per_row = -(-points.shape[1] // _part_size(points, states))
     rows = [torch.cat(parts[i : i + per_row], dim=1) for i in range(0, len(parts), per_row)]
     return torch.cat(rows).cpu()
+
+
+def _part_size(points: Tensor, states: int) -> int:
+    return max(1, POINTS_PER_CALL * (1 if points.device.type == "cpu" else 64) // states)

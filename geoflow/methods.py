@@ -7,7 +7,7 @@
 ``sample(noise, cond, how)``                one place for each noise: (B, N, 3) → unit vectors (B, N, 3)
 ``log_prob(x, cond, how)``                  log-densities on S² of places: (B, N, 3) → (B, N) nats
 ``sample_with_log_prob(noise, cond, how)``  both at once
-``points_per_place``                        states that the network must follow for one place of `log_prob`
+``points_per_place``                        states that the network follows at a time for one place of `log_prob`
 ==========================================  ===================================================================
 
 `Flow` integrates a velocity field (on S² or in R³), `VonMisesFisher`, `Uniform`, `Land` and `Retrieval` are closed forms.
@@ -60,7 +60,7 @@ class Flow:
         self.schedule_name = schedule
         self.schedule = schedules.by_name(schedule)
         self.name = path.name
-        self.points_per_place = len(path.radii[0])
+        self.points_per_place = 1 if path.tangent else likelihood.RAY_POINTS
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         return self.path.noise(shape, generator)
@@ -82,10 +82,10 @@ class Flow:
         return sphere.unit(state)
 
     def log_prob(self, x: Tensor, cond: Tensor | None, how: How) -> Tensor:
-        radii, log_weights = (values.to(x) for values in self.path.radii)
-        rays = (x[:, :, None] * radii[:, None]).flatten(1, 2)  # (B, N R, 3)
-        along = self.ambient_log_prob(rays, cond, how).unflatten(1, (-1, len(radii)))
-        return (along + log_weights).logsumexp(-1)
+        def ambient(x: Tensor) -> Tensor:
+            return self.ambient_log_prob(x, cond, how)
+
+        return ambient(x) if self.path.tangent else likelihood.radial_marginal(ambient, x)
 
     def ambient_log_prob(self, x: Tensor, cond: Tensor | None, how: How) -> Tensor:
         """Log-density where the states live: on S², or in R³ with respect to volume, the number that the paper reports."""
@@ -93,7 +93,7 @@ class Flow:
         return likelihood.log_prob(field, self.path, x, times, cond, how.solver)
 
     def sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
-        if self.points_per_place > 1:
+        if not self.path.tangent:
             x = self.sample(noise, cond, how)
             return x, self.log_prob(x, cond, how)
         field, times = self._field(how)

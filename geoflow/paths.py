@@ -4,7 +4,7 @@ A path is one object with the members below; a solver, a loss or a likelihood as
 are siblings here, not branches there.
 
 ===========================  ======================================================================
-``tangent``                  whether the network's answer is tangent to the sphere
+``tangent``                  whether states live on the sphere, and the network's answer is tangent to it
 ``noise(shape, generator)``  random starting points
 ``noise_log_prob(x)``        their log-density
 ``couple(x1, generator)``    noise to pair with data
@@ -12,7 +12,6 @@ are siblings here, not branches there.
 ``velocity(network)``        the velocity field (x, t, cond) → v that a network defines
 ``clock(t)``, ``time(s)``    the variable s in which the velocity is dx/ds and regular, and its inverse
 ``project(x)``               nearest state
-``radii``                    radii r and log-weights of Σ w p(r u), the density of the direction u
 ``move(x, u)``               the state reached from x by the displacement u
 ``pull_back(x, u, v)``       the displacement's velocity when the state move(x, u) has velocity v
 ``restrict(velocity)``       the same field, defined and tangent around the manifold, so that it can be differentiated
@@ -73,7 +72,6 @@ class RiemannianFlow(_Flow):
 
     name = "riemannian"
     tangent = True
-    radii = torch.ones(1), torch.zeros(1)
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Uniform points, (*shape, 3)."""
@@ -121,16 +119,6 @@ class RiemannianFlow(_Flow):
         return sphere.tangent_basis(x)
 
 
-def _radial_nodes(low: float = 0.02, high: float = 5.0, count: int = 24, width: float = 0.02) -> tuple[Tensor, Tensor]:
-    """Trapezoidal nodes in q, r = 1 + width · sinh q: dense around 1, where data is, sparse far out. Weights hold r² dr.
-
-    They resolve shells of 0.015 and wider; a well-trained flow's is thinner (0.006 was seen), and its integrals come out wrong.
-    """
-    q = torch.linspace(math.asinh((low - 1) / width), math.asinh((high - 1) / width), count, dtype=torch.float64)
-    r = 1 + width * torch.sinh(q)
-    return r.float(), (2 * r.log() + (width * torch.cosh(q) * (q[1] - q[0])).log()).float()
-
-
 class EuclideanFlow(_Flow):
     """Flow matching in R³ (PLONK, section 3.2; Lipman et al., 2023): x₀ ~ N(0, I), x_t = (1 − t) x₀ + t x₁, target x₁ − x₀.
 
@@ -140,7 +128,6 @@ class EuclideanFlow(_Flow):
 
     name = "flow"
     tangent = False
-    radii = _radial_nodes()
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal points, (*shape, 3)."""

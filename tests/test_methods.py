@@ -8,9 +8,10 @@ import torch
 from geoflow import Geolocator, losses, methods, paths, samplers, schedules, sphere
 from geoflow.data import tiles
 from geoflow.encoders import TileEncoder
-from geoflow.likelihood import log_prob
+from geoflow.likelihood import log_prob, radial_marginal
 from geoflow.methods import How
 from geoflow.velocity import VelocityTransformer
+from geoflow.vmf import Mixture
 
 FLOW, DIFFUSION = paths.by_name("flow"), paths.by_name("diffusion")
 SIGMA = 0.3  # of Gaussian data in R³
@@ -126,14 +127,38 @@ def test_likelihood_of_a_gaussian(name):
     assert torch.allclose(log_prob(field, path, x, times(1), solver="dopri5"), exact, atol=1e-4)
 
 
-@pytest.mark.parametrize("width", [1.0, 0.3, 0.1, 0.03, 0.015])
-def test_radial_marginal_of_a_shell(width):
-    """p ∝ exp(−(|x| − 1)²/2w²) is uniform as a distribution of directions."""
-    r = torch.linspace(0, 12, 400_001, dtype=torch.float64)
-    total = torch.trapezoid(4 * math.pi * r**2 * torch.exp(-((r - 1) ** 2) / (2 * width**2)), r)
-    radii, log_weights = (values.double() for values in FLOW.radii)
-    marginal = (-((radii - 1) ** 2) / (2 * width**2) - total.log() + log_weights).logsumexp(0)
-    assert float(marginal) == pytest.approx(sphere.LOG_UNIFORM, abs=0.003)
+@pytest.mark.parametrize("width", [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001])
+@pytest.mark.parametrize("center", [0.99, 1.0, 1.01])
+def test_radial_marginal_of_a_shell(width, center):
+    """p(x) ∝ exp(−(|x| − c)²/2w²) f(x/|x|) has the directions of f: here a vMF."""
+    r = torch.linspace(0, 12, 4_000_001, dtype=torch.float64)
+    total = torch.trapezoid(r**2 * torch.exp(-((r - center) ** 2) / (2 * width**2)), r).log()
+    places = Mixture(torch.zeros(1, 1), torch.tensor([[[1.0, 0.0, 0.0]]]), torch.full((1, 1), 20.0))
+
+    def log_prob(x):
+        radius = x.norm(dim=-1)
+        return -((radius - center) ** 2) / (2 * width**2) - total + places.log_prob(sphere.unit(x))
+
+    u = sphere.uniform((1, 20), torch.Generator().manual_seed(0))
+    assert torch.allclose(radial_marginal(log_prob, u), places.log_prob(u), atol=0.02)
+
+
+def test_radial_marginal_agrees_with_kernels_on_projected_samples():
+    """An estimate that knows nothing of rays: the mean of vMF kernels around the directions of samples from N(μ, Σ)."""
+    spread = torch.tensor([0.3, 0.15, 0.2], dtype=torch.float64)
+    center = torch.tensor([0.9, 0.2, -0.1], dtype=torch.float64)
+    samples = sphere.unit(center + spread * normal(200_000))
+
+    def log_prob(x):
+        return -((x.double() - center) / spread).square().sum(-1) / 2 - spread.log().sum() - 1.5 * math.log(2 * math.pi)
+
+    u = samples[None, :30]
+    kappa = 3000.0
+    constant = math.log(kappa / (2 * math.pi)) - math.log1p(-math.exp(-2 * kappa))
+    kernels = (constant + kappa * (u[0] @ samples.T - 1)).logsumexp(-1) - math.log(len(samples))
+    dense = kernels > -1  # elsewhere the estimate is too noisy
+    assert dense.sum() > 20
+    assert torch.allclose(radial_marginal(log_prob, u)[0][dense], kernels[dense], atol=0.1)
 
 
 class NoisePrediction(VelocityTransformer):
