@@ -1,4 +1,4 @@
-"""The commands: `geoflow demo | train | evaluate | locate | doctor`."""
+"""The commands: `geoflow demo | train | compare | evaluate | locate | doctor`."""
 
 import importlib.metadata
 import importlib.resources
@@ -74,22 +74,72 @@ Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
 def train(
     recipe: Annotated[str, typer.Argument(help="tiles")] = "tiles",
     scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf, vmf-mixture or all")] = "riemannian",
+    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
     encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one")] = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
 ) -> None:
-    """Train a model; run it again to go on after an interruption. `--method all` trains each in turn, with one encoder."""
+    """Train a model; run it again to go on after an interruption."""
     from geoflow.geolocator import Geolocator
-    from geoflow.methods import TRAINED
 
     choose("recipe", recipe, ("tiles",))
-    names = TRAINED if choose("method", method, (*TRAINED, "all")) == "all" else (method,)
     shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
-    for name in names:
-        folder = out / name if method == "all" else out
-        shared = _train(scale or settings.scale(), folder, seed, name, shared).encoder
-        print(f"model: {folder / 'model'}")
+    _train(scale or settings.scale(), out, seed, method, shared)
+    print(f"model: {out / 'model'}")
+
+
+@app.command()
+def compare(
+    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
+    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one")] = "",
+    seeds: Annotated[int, typer.Option(help="how many of each method, with seeds 0, 1, …")] = 3,
+    out: Out = Path("outputs/compare"),
+) -> None:
+    """Every method on equal terms: train each with every seed on one encoder, score all on the same tiles, and the references too.
+
+    Run it again to go on after an interruption.
+    """
+    from geoflow import evaluation
+    from geoflow.geolocator import Geolocator
+    from geoflow.methods import METHODS, TRAINED
+
+    scale = scale or settings.scale()
+    first = out / f"{TRAINED[0]}-0" / "model"
+    shared = Geolocator.from_pretrained(encoder or first).encoder if encoder or first.exists() else None
+    for method in METHODS:
+        runs = range(seeds) if method in TRAINED else range(1)
+        for seed in runs:
+            folder = out / f"{method}-{seed}"
+            if all((folder / f"{name}.json").exists() for name in ("test", "held-out")):
+                continue
+            if method in TRAINED:
+                geo = _train(scale, folder, seed, method, shared)
+                shared = geo.encoder
+            else:
+                geo = _reference(method, scale, shared)
+            for name in ("test", "held-out"):
+                report = evaluation.evaluate(geo, _dataset(name, scale)[:1000], f"tiles, {name}", likelihood=name == "test", labels=True)
+                folder.mkdir(parents=True, exist_ok=True)
+                report.to_json(folder / f"{name}.json")
+        for name in ("test", "held-out"):
+            reports = [evaluation.read_report(out / f"{method}-{seed}" / f"{name}.json") for seed in runs]
+            mean = evaluation.mean_report(reports)
+            mean.to_json(out / f"{method}-{name}.json")
+            print(f"{method}, {len(reports)} trained\n{mean.table()}")
+
+
+def _reference(method: str, scale: str, encoder):
+    """A method that is not trained, on the recipe's tiles."""
+    from geoflow.data import tiles
+    from geoflow.geolocator import Geolocator
+    from geoflow.methods import REFERENCES, Retrieval
+
+    if method in REFERENCES:
+        return Geolocator(None, method)
+    recipe = read_recipe("tiles", scale)
+    train, validation = tiles.load("train", recipe["tiles"]), tiles.load("validation", recipe["validation_tiles"])
+    retrieval = Retrieval(encoder.embed(train.images), train.x).tuned(encoder.embed(validation.images), validation.x)
+    return Geolocator(retrieval, method, encoder=encoder)
 
 
 @app.command()

@@ -171,6 +171,31 @@ def _sample_scores(points: Tensor, truth: Tensor, labels: bool) -> dict[str, flo
     return scores
 
 
+def read_report(file) -> Report:
+    """A report that `Report.to_json` wrote.
+
+    Raises:
+        ValueError: the file is damaged or of another version.
+    """
+    try:
+        return Report(**json.loads(Path(file).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is no report of this version: {error}") from error
+
+
+def mean_report(reports: list[Report]) -> Report:
+    """Reports of one method trained with several seeds → their mean, with the standard deviation over them.
+
+    Raises:
+        ValueError: no reports, or reports on different data or with different settings.
+    """
+    if not reports or any((r.dataset, r.settings) != (reports[0].dataset, reports[0].settings) for r in reports):
+        raise ValueError(f"{len(reports)} reports to average; expected at least one, all on the same data with the same settings")
+    scores, deviations = _over_runs([report.metrics for report in reports])
+    how = {**reports[0].settings, "trained": len(reports)}
+    return Report(reports[0].dataset, scores, deviations, how, sum(r.seconds for r in reports) / len(reports), reports[0].machine)
+
+
 def _over_runs(runs: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
     if len(runs) == 1:
         return runs[0], {}

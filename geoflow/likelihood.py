@@ -187,6 +187,11 @@ class DensityMap:
         mass = self.cell_mass / self.integral
         return float(-(mass * (self.cell_log_density - math.log(self.integral))).sum())
 
+    @property
+    def mode(self) -> Tensor:
+        """The densest place, to the size of a cell: (2,) degrees."""
+        return sphere.to_latlon(self.x[self.cell_log_density.argmax()])
+
     def mass(self, region: Callable[[Tensor], Tensor]) -> float:
         """Probability of a region, to the size of a cell.
 

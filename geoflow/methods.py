@@ -212,10 +212,13 @@ class Retrieval(ClosedForm):
                 f"{self.neighbors} neighbours in {len(self.gallery)} embeddings and {len(self.places)} places; expected 1 ≤ k ≤ M of each"
             )
 
+    @functools.cached_property
+    def _directions(self) -> Tensor:
+        return nn.functional.normalize(self.gallery, dim=-1)
+
     def nearest(self, cond: Tensor) -> Tensor:
         """Indices of the neighbours by cosine similarity, nearest first: (B, C) → (B, k)."""
-        gallery = nn.functional.normalize(self.gallery, dim=-1)
-        return torch.cat([(part @ gallery.T).topk(self.neighbors).indices for part in cond.split(256)])
+        return torch.cat([(part @ self._directions.T).topk(self.neighbors).indices for part in cond.split(256)])
 
     def _mixture(self, nearest: Tensor) -> Mixture:
         mean = self.places[torch.cat([nearest, nearest[:, :1]], 1)]

@@ -1,6 +1,7 @@
 """The commands as a user types them, at smoke scale."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from geoflow import cli
 from geoflow.data import tiles
+from geoflow.methods import METHODS
 
 
 def run(*arguments, **environment):
@@ -47,6 +49,23 @@ def test_demo_again_reuses_what_is_there(demo):
     assert result.returncode == 0, result.stderr
     assert "found, trained before" in result.stdout
     assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
+    command = ("compare", "--encoder", demo[0] / "model", "--seeds", 1, "--out", tmp_path)
+    result = run(*command)
+    assert result.returncode == 0, result.stderr
+    for method in METHODS:
+        scores = {name: json.loads((tmp_path / f"{method}-{name}.json").read_text()) for name in ("test", "held-out")}
+        assert scores["test"]["metrics"]["images"] == 100
+        assert math.isfinite(scores["test"]["metrics"]["nll"])
+        assert scores["test"]["settings"]["trained"] == 1
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*-?/**/*") if file.is_file()}
+    (tmp_path / "flow-0" / "test.json").unlink()
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("found, trained before") == 1
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items() if file.parent.name != "flow-0")
 
 
 def test_another_seed_is_not_taken_for_this_run(demo):

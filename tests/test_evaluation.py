@@ -128,3 +128,20 @@ def test_two_processes_count_every_image_once(tmp_path):
         together = json.loads((tmp_path / f"{rank}.json").read_text())["metrics"]
         assert together == pytest.approx(alone)
         assert together["images"] == 301
+
+
+def test_mean_over_training_seeds(tmp_path):
+    reports = [
+        geoflow.evaluation.Report("data", {"images": 5, "geoscore": g}, {}, {"steps": 2}, 1.0, "here") for g in (1000.0, 1100.0, 1300.0)
+    ]
+    mean = geoflow.evaluation.mean_report(reports)
+    assert mean.metrics == {"images": 5, "geoscore": pytest.approx(3400 / 3)}
+    assert mean.deviations["geoscore"] == pytest.approx(152.75, abs=0.01)
+    mean.to_json(tmp_path / "mean.json")
+    assert geoflow.evaluation.read_report(tmp_path / "mean.json") == mean
+    other = geoflow.evaluation.Report("other", {}, {}, {"steps": 2}, 1.0, "here")
+    with pytest.raises(ValueError, match="2 reports to average"):
+        geoflow.evaluation.mean_report([reports[0], other])
+    (tmp_path / "mean.json").write_text('{"dataset": 1}')
+    with pytest.raises(ValueError, match="no report of this version"):
+        geoflow.evaluation.read_report(tmp_path / "mean.json")

@@ -527,3 +527,30 @@ def test_two_processes_count_every_image_once(tmp_path):
         assert whole == "[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0]"
         assert one == "[0.0]"
         assert part.startswith("1 of 6 images were not counted (numbers 5), 1 more than once")
+
+
+# Point answers
+
+
+def test_medoid_is_robust_and_the_mean_lies_between():
+    """Three samples in one region and two in another: the medoid is the middle one of the three, the mean between the regions."""
+    samples = sphere.from_latlon(torch.tensor([[[0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 90.0], [0.0, 91.0]]], dtype=torch.float64))
+    assert sphere.to_latlon(metrics.medoid(samples))[0, 1] == pytest.approx(3.0)
+    assert 20 < float(sphere.to_latlon(metrics.spherical_mean(samples))[0, 1]) < 50
+
+
+def test_spherical_mean_minimises_the_squared_chord():
+    samples = sphere.unit(torch.tensor([1.0, 0.2, 0.5]) + 0.4 * torch.randn(3, 40, 3, generator=torch.Generator().manual_seed(0)))
+
+    def cost(x):
+        return (samples - x[:, None]).square().sum(-1).mean(-1)
+
+    mean = metrics.spherical_mean(samples)
+    for seed in range(5):
+        near = sphere.unit(mean + 0.05 * sphere.uniform(3, torch.Generator().manual_seed(seed)))
+        assert bool((cost(near) > cost(mean)).all())
+
+
+def test_antipodal_samples_have_no_mean():
+    x = torch.tensor([[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]])
+    assert bool(metrics.spherical_mean(x).isnan().all())
