@@ -1,6 +1,8 @@
 """Image encoders: PIL images → embeddings (B, C). A frozen encoder turns images into the flow's conditions once."""
 
+import functools
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,7 @@ class TileEncoder(nn.Module):
 
     name = "tiles"
     size = 32
+    saved_with_models = True
 
     def __init__(self, dim: int = 256, width: int = 32):
         super().__init__()
@@ -89,6 +92,105 @@ class TileEncoder(nn.Module):
         return embeddings
 
 
+@dataclass(frozen=True)
+class _Photo:
+    """What is fixed about a published encoder: where it is, which class, how it sees an image."""
+
+    repository: str
+    model: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    square_first: bool
+
+
+_PHOTO = {
+    "dinov2": _Photo(
+        "facebook/dinov2-with-registers-large", "Dinov2WithRegistersModel", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True
+    ),
+    "streetclip": _Photo(
+        "geolocal/StreetCLIP", "CLIPVisionModel", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), False
+    ),
+}
+
+
+class PhotoEncoder(nn.Module):
+    """The frozen photo encoders of the paper, through transformers: (B, 3, 336, 336) → (B, 1024), the last layer's CLS token.
+
+    `dinov2` is DINOv2-L/14 with registers, `streetclip` StreetCLIP's ViT-L/14, before its final norm. The weights (1.2 GB) are
+    fetched, or read from a folder, when the first image is embedded; from then on they stay.
+
+    Args:
+        name: `dinov2` or `streetclip`.
+        source: a folder with a model of that class, in place of the published one.
+
+    Raises:
+        ValueError: unknown name.
+    """
+
+    size = 336
+    saved_with_models = False  # a model folder names it; its weights stay where they came from
+
+    def __init__(self, name: str, source: str | None = None):
+        super().__init__()
+        self.photo = _PHOTO[choose("encoder", name, _PHOTO)]
+        self.name = name
+        self.config = {} if source is None else {"source": str(source)}
+        self.source = source
+        self.body: nn.Module | None = None
+        self.register_buffer("place", torch.zeros(0), persistent=False)  # says which device to load to
+
+    def preprocess(self, image) -> Tensor:
+        """A PIL image or path → (3, 336, 336), normalised: bicubic with antialiasing, the central square.
+
+        DINOv2's photos are cropped to a square and then resized, StreetCLIP's the other way round, as in the official code.
+        """
+        image = load_image(image)
+        if self.photo.square_first:
+            side = min(image.size)
+            image = _central(image, side, side)
+        scale = self.size / min(image.size)
+        width, height = (max(self.size, int(length * scale)) for length in image.size)
+        image = _central(image.resize((width, height), Image.Resampling.BICUBIC), self.size, self.size)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.photo.mean, self.photo.std))
+        return (pixels - mean) / std
+
+    @torch.no_grad()
+    def embed(self, pixels: Tensor, batch: int = 8) -> Tensor:
+        """Embeddings, in batches; on a GPU in bfloat16: (n, 3, 336, 336) → (n, C).
+
+        Raises:
+            ModuleNotFoundError: transformers is not installed.
+            ConnectionError: the weights are not in the cache, and the hub gives no answer.
+        """
+        body, device = self.load(), self.get_buffer("place").device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            states = [body(chunk.to(device)).last_hidden_state[:, 0].float().cpu() for chunk in pixels.split(batch)]
+        return torch.cat(states)
+
+    def load(self) -> nn.Module:
+        """The network, loaded on the first call."""
+        if self.body is None:
+            try:
+                import transformers
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(
+                    f"encoder {self.name!r} needs transformers: pip install -c constraints.txt -e '.[photos]'"
+                ) from error
+            source = self.source or self.photo.repository
+            try:
+                body = getattr(transformers, self.photo.model).from_pretrained(source)
+            except OSError as error:
+                raise ConnectionError(f"encoder {self.name!r} could not be read from {source}: {error}") from error
+            self.body = body.to(self.get_buffer("place").device).eval().requires_grad_(False)
+        return self.body
+
+
+def _central(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
 class GeocellClassifier(nn.Module):
     """The encoder's teacher: which of `cells` Fibonacci cells holds the image? (B, …) → logits (B, cells)."""
 
@@ -108,10 +210,10 @@ class GeocellClassifier(nn.Module):
         return (x @ self.centers.T).argmax(-1)
 
 
-ENCODERS = {encoder.name: encoder for encoder in (TileEncoder,)}
+ENCODERS = {TileEncoder.name: TileEncoder, **{name: functools.partial(PhotoEncoder, name) for name in _PHOTO}}
 
 
-def from_config(config: dict) -> TileEncoder:
+def from_config(config: dict) -> "TileEncoder | PhotoEncoder":
     """The encoder that a checkpoint's config describes, with fresh weights: {"name": …, **arguments}.
 
     Raises:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoflow import encoders, likelihood, methods, metrics, samplers, settings, sphere
+from geoflow import encoders, likelihood, methods, metrics, plonk, samplers, settings, sphere
 from geoflow.checks import choose
 from geoflow.methods import How
 
@@ -64,7 +64,7 @@ class Geolocator:
         network,
         method: str = "riemannian",
         schedule: str = "skewed-sigmoid",
-        encoder: encoders.TileEncoder | None = None,
+        encoder: encoders.TileEncoder | encoders.PhotoEncoder | None = None,
         provenance: dict | None = None,
     ):
         self.method = method
@@ -108,16 +108,27 @@ class Geolocator:
         """Load a model.
 
         Args:
-            name_or_dir: a name of `shipped_models()`, `uniform` or `land`, or a folder that `save_pretrained` wrote.
-            method: refuse a model of another method; None takes any.
-            revision: of a model on a hub; the shipped ones and folders have none.
+            name_or_dir: a name of `shipped_models()`, `uniform` or `land`; a published model, such as `plonk-yfcc` or
+                `nicolas-dufour/PLONK_YFCC` (see `geoflow.plonk`), which is downloaded once; or a folder that `save_pretrained`
+                wrote or that holds a published model.
+            method: refuse a model of another method; None takes any. Folders of published models do not say theirs: None is
+                `riemannian`.
+            revision: of a published model: a branch, tag or commit.
 
         Raises:
-            ValueError: unknown name (with the nearest), a model of another method, or files that are damaged or do not match.
+            ValueError: unknown name or revision (with the nearest), a model of another method, or files that are damaged or do
+                not match.
             FileNotFoundError: the folder lacks a file.
+            ConnectionError: a published model is not in the cache, and the hub gives no answer.
         """
         folder = Path(name_or_dir)
         if not folder.is_dir():
+            if (published := plonk.published(str(name_or_dir))) is not None:
+                if method not in (None, published.method):
+                    raise ValueError(f"{str(name_or_dir)!r} is a {published.method!r} model; method={method!r} was asked for")
+                network = plonk.network(plonk.download(published, revision), published.method)
+                encoder = encoders.PhotoEncoder(published.encoder)
+                return cls(network, published.method, plonk.SCHEDULE, encoder, {"repository": published.repository, "revision": revision})
             if folder.is_absolute() or len(folder.parts) > 1:
                 raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
             name = choose("model", str(name_or_dir), (*shipped_models(), *methods.REFERENCES))
@@ -126,6 +137,9 @@ class Geolocator:
             folder = settings.DATA / "models" / name
         if revision is not None:
             raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
+        if plonk.is_official(folder):
+            method = choose("method", method or "riemannian", methods.GENERATIVE)
+            return cls(plonk.network(folder, method), method, plonk.SCHEDULE, provenance={"folder": folder.name})
         config, weights = _read_folder(folder)
         if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
             raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
@@ -136,7 +150,7 @@ class Geolocator:
         except TypeError as error:
             raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
         _load(network, weights, "network.", folder)
-        if encoder is not None:
+        if encoder is not None and encoder.saved_with_models:
             _load(encoder, weights, "encoder.", folder)
         if shared:
             encoder = cls.from_pretrained(config["encoder"]).encoder
@@ -163,7 +177,7 @@ class Geolocator:
         if encoder_of is not None:
             _check_same(self.encoder, Geolocator.from_pretrained(encoder_of).encoder, encoder_of)
             encoder = encoder_of
-        elif self.encoder is not None:
+        elif self.encoder is not None and self.encoder.saved_with_models:
             parts["encoder."] = self.encoder
         config = {
             "format": FORMAT,
@@ -218,7 +232,7 @@ class Geolocator:
             raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
         return len(cond), cond.to(self.device)
 
-    def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None) -> Tensor:
+    def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None, how: How) -> Tensor:
         if noise is None:
             if int(n) != n or n < 1:
                 raise ValueError(f"n={n} samples; expected a whole number of at least 1")
@@ -226,7 +240,7 @@ class Geolocator:
             return self.model.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
         if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3 or not noise.shape[1]:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1")
-        return self.model.prepare(noise.to(self.device))
+        return noise.to(self.device) if how.solver == samplers.PLONK else self.model.prepare(noise.to(self.device))
 
     def _how(self, steps: int, solver: str, guidance: float) -> How:
         if not math.isfinite(guidance):
@@ -249,11 +263,12 @@ class Geolocator:
             images, cond: see the class.
             n: samples per image.
             steps: solver steps, placed by the model's schedule.
-            solver: `euler`, `midpoint`, `heun`, `rk4`, the adaptive `dopri5`, `bosh3`, or `ddim` for diffusion. Closed forms
-                have no steps.
+            solver: `euler`, `midpoint`, `heun`, `rk4`, the adaptive `dopri5`, `bosh3`, `ddim` for diffusion, or `plonk`, the
+                official code's own sampler (with 250 steps there). Closed forms have no steps.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds to the prior.
             seed: an integer makes the result repeatable.
-            noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in [0, 1).
+            noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in [0, 1). `plonk` takes them as
+                they are, normalised or not.
 
         Returns:
             (B, n, 2) latitude and longitude, degrees.
@@ -262,7 +277,8 @@ class Geolocator:
             ValueError: unknown solver, steps or n below 1, wrong shapes, NaN, guidance with a method that has none.
         """
         batch, cond = self._condition(images, cond)
-        noise, how = self._noise(batch, n, seed, noise), self._how(steps, solver, guidance)
+        how = self._how(steps, solver, guidance)
+        noise = self._noise(batch, n, seed, noise, how)
         results = [self.model.sample(points, _rows(cond, rows), how) for rows, points in _parts(noise)]
         return sphere.to_latlon(_assemble(results, noise))
 
@@ -278,7 +294,8 @@ class Geolocator:
         """
         flow = self._flow("trajectories")
         batch, cond = self._condition(images, cond)
-        noise, how = self._noise(batch, n, seed, noise), self._how(steps, solver, guidance)
+        how = self._how(steps, solver, guidance)
+        noise = self._noise(batch, n, seed, noise, how)
         results = [
             sphere.to_latlon(torch.stack(list(flow.states(points, _rows(cond, rows), how)))).movedim(0, 2) for rows, points in _parts(noise)
         ]
@@ -295,12 +312,12 @@ class Geolocator:
             (B, 2) degrees.
         """
         batch, cond = self._condition(images, cond)
-        x, log_prob = self._sample_with_log_prob(self._noise(batch, n, seed, None), cond, self._how(steps, solver, guidance))
+        x, log_prob = self._sample_with_log_prob(batch, n, seed, cond, self._how(steps, solver, guidance))
         return sphere.to_latlon(x[torch.arange(batch), log_prob.argmax(-1)])
 
-    def _sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+    def _sample_with_log_prob(self, batch: int, n: int, seed: int | None, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, n, 3) and their log-densities (B, n)."""
-        size = self.model.points_per_place
+        noise, size = self._noise(batch, n, seed, None, how), self.model.points_per_place
         parts = [self.model.sample_with_log_prob(points, _rows(cond, rows), how) for rows, points in _parts(noise, size)]
         x, log_prob = (_assemble(list(results), noise, size) for results in zip(*parts, strict=True))
         return x, log_prob
@@ -375,7 +392,7 @@ class Geolocator:
             (B,).
         """
         batch, cond = self._condition(images, cond)
-        return self._sample_with_log_prob(self._noise(batch, n, seed, None), cond, How())[1].mean(-1) / math.log(2)
+        return self._sample_with_log_prob(batch, n, seed, cond, How())[1].mean(-1) / math.log(2)
 
     def predict(self, images=None, cond=None, k: int = 1, n: int = 1024, guidance: float = 0.0, seed: int = 0) -> Places:
         """The k places that together answer best: of n samples those that maximise the expected GeoScore of the nearest one.

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from geoflow import likelihood, paths, samplers, schedules, sphere
+from geoflow import likelihood, paths, plonk, samplers, schedules, sphere
 from geoflow.checks import choose
 from geoflow.data import tiles
 from geoflow.velocity import VelocityTransformer
@@ -74,6 +74,8 @@ class Flow:
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
         """States from noise to data, (B, N, 3) each: on S² or in R³."""
         field, times = self._field(how)
+        if how.solver == samplers.PLONK:
+            return plonk.trajectory(self.network, self.path, noise, times, cond, how.guidance)
         return samplers.trajectory(field, self.path, noise, times, cond, how.solver)
 
     def sample(self, noise: Tensor, cond: Tensor | None, how: How) -> Tensor:
@@ -247,7 +249,8 @@ class Retrieval(ClosedForm):
         return max(options, key=lambda option: float(option._mixture(widest[:, : option.neighbors]).log_prob(x[:, None]).mean()))
 
 
-TRAINED = (*paths.PATHS, "vmf", "vmf-mixture")
+GENERATIVE = tuple(paths.PATHS)
+TRAINED = (*GENERATIVE, "vmf", "vmf-mixture")
 REFERENCES = ("uniform", "land")
 METHODS = (*TRAINED, *REFERENCES, "retrieval")
 

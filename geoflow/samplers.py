@@ -37,15 +37,15 @@ SOLVERS = {
     "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 ADAPTIVE = ("dopri5", "bosh3")
-DDIM = "ddim"
-NAMES = (*SOLVERS, *ADAPTIVE, DDIM)
+DDIM, PLONK = "ddim", "plonk"
+NAMES = (*SOLVERS, *ADAPTIVE, DDIM, PLONK)
 TOLERANCE = 1e-6
 
 
 def evaluations(solver: str, steps: int) -> int | None:
     """Calls of the velocity field that a fixed-step solver makes; None for an adaptive one, which decides as it goes."""
     choose("solver", solver, NAMES)
-    return None if solver in ADAPTIVE else steps if solver == DDIM else len(SOLVERS[solver].b) * steps
+    return None if solver in ADAPTIVE else steps if solver in (DDIM, PLONK) else len(SOLVERS[solver].b) * steps
 
 
 def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -57,16 +57,19 @@ def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iter
         x: (..., 3) state at times[0].
         times: (steps + 1,) monotone.
         solver: `euler`, `midpoint`, `heun`, `rk4`: one step per interval; `dopri5`, `bosh3`: adaptive, by torchdiffeq, with
-            one step size for the whole batch; `ddim`: for diffusion, samples only.
+            one step size for the whole batch; `ddim`: for diffusion, samples only. `plonk`, which is no solver of the field's
+            ODE, is in `geoflow.plonk`.
 
     Yields:
         (x (..., 3), integral of the rate since the start (...) or None).
 
     Raises:
-        ValueError: unknown solver, or `ddim` with another path than diffusion or for a likelihood.
+        ValueError: unknown solver, `plonk`, or `ddim` with another path than diffusion or for a likelihood.
         FloatingPointError: the velocity is not finite.
     """
     choose("solver", solver, NAMES)
+    if solver == PLONK:
+        raise ValueError(f"solver {PLONK!r} draws samples, it does not solve the ODE; a likelihood needs another, such as 'rk4'")
     if solver == DDIM and path.name != "diffusion":
         raise ValueError(f"solver {DDIM!r} with method {path.name!r}; expected 'diffusion', or another solver")
     stepper = _ddim if solver == DDIM else _runge_kutta if solver in SOLVERS else _adaptive

@@ -1,0 +1,170 @@
+"""The published models: official names, layout, sampler and "likelihood", on small networks with official outputs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from geoflow import Geolocator, likelihood, paths, plonk, samplers, schedules, sphere
+
+FIXTURES = Path(__file__).parent / "fixtures" / "plonk"
+
+
+def network(method="riemannian", folder=FIXTURES):
+    return plonk.network(folder, method)
+
+
+@pytest.fixture(scope="module")
+def forward():
+    return load_file(FIXTURES / "forward.safetensors")
+
+
+@pytest.fixture(scope="module")
+def official_samples():
+    return load_file(FIXTURES / "samplers.safetensors")
+
+
+@pytest.fixture(scope="module")
+def official_likelihood():
+    return load_file(FIXTURES / "likelihood.safetensors")
+
+
+def test_network_gives_the_official_output(forward):
+    out = network("flow")(forward["y"][:, None], forward["gamma"], forward["emb"])[:, 0]
+    assert torch.allclose(out, forward["out"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [0, 2])
+@pytest.mark.parametrize("steps", [16, 250])
+@pytest.mark.parametrize("method", paths.PATHS)
+def test_official_sampler_step_for_step(method, steps, guidance, official_samples):
+    net, path = network(method), paths.by_name(method)
+    noise, cond = official_samples["x_N"][:, None], official_samples["emb"]
+    for x in plonk.trajectory(net, path, noise, schedules.time_grid(schedules.by_name(plonk.SCHEDULE), steps), cond, guidance):
+        pass
+    name = "ddim" if method == "diffusion" else method
+    error = (x[:, 0] - official_samples[f"{name}_{steps}_cfg{guidance}"]).norm(dim=-1)
+    assert float(error.max()) < 1e-4 * max(1.0, float(x.norm(dim=-1).max()))
+
+
+def test_official_trajectory(official_samples):
+    noise, cond = official_samples["x_N"][:, None], official_samples["emb"]
+    times = schedules.time_grid(schedules.by_name(plonk.SCHEDULE), 16)
+    states = torch.stack(list(plonk.trajectory(network(), paths.by_name("riemannian"), noise, times, cond)))[:, :, 0]
+    assert torch.allclose(states, official_samples["riemannian_16_cfg0_trajectory"], rtol=0, atol=1e-4)
+
+
+def test_the_geolocator_samples_officially_on_request(official_samples):
+    geo = Geolocator.from_pretrained(FIXTURES, method="riemannian")
+    places = geo.sample(cond=official_samples["emb"][:1], noise=official_samples["x_N"][None], solver="plonk", steps=16)
+    x, official = sphere.from_latlon(places[0]), sphere.from_latlon(official_samples["pipeline_gps_deg_emb0_16_cfg0"])
+    assert float(sphere.distance(x.float(), official).max()) < 1e-4
+    assert geo.sample(cond=official_samples["emb"][:2], n=3, seed=0, solver="plonk").shape == (2, 3, 2)
+    assert samplers.evaluations("plonk", plonk.STEPS) == 250
+    with pytest.raises(ValueError, match="'plonk' draws samples"):
+        geo.log_prob(torch.zeros(1, 2), cond=official_samples["emb"][:1], solver="plonk")
+
+
+@pytest.mark.parametrize("guidance", [0, 2])
+def test_official_likelihood_beside_the_right_one(guidance, official_likelihood):
+    truth = official_likelihood
+    x, cond = sphere.from_latlon(truth["coordinates_deg"])[:, None], truth["emb"]
+    theirs = plonk.ambient_trace_log_prob(network(), x.float(), cond, guidance)[:, 0]
+    assert torch.allclose(theirs.double(), truth[f"logp_raw_cfg{guidance}_f64"], rtol=0, atol=0.02)
+    field = samplers.guided(network(), guidance)
+    times = schedules.time_grid(schedules.linear, 400)
+    ours = likelihood.log_prob(field, paths.by_name("riemannian"), x.float(), times, cond)[:, 0].double()
+    assert torch.allclose(ours, truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"], rtol=0, atol=0.01)
+    assert (theirs - ours).abs().max() > 1  # they are different things
+
+
+# Names and files
+
+
+def test_nine_models_with_their_encoders():
+    assert len(plonk.MODELS) == 9
+    assert (
+        plonk.published("nicolas-dufour/PLONK_YFCC")
+        == plonk.published("plonk-yfcc")
+        == plonk.Published("nicolas-dufour/PLONK_YFCC", "riemannian", "dinov2")
+    )
+    assert plonk.published("nicolas-dufour/PLONK_OSV_5M_diffusion").encoder == "streetclip"
+    assert plonk.published("plonk-inaturalist-flow").repository == "nicolas-dufour/PLONK_iNaturalist_flow"
+    assert plonk.published("tiles") is None
+    with pytest.raises(ValueError, match="did you mean 'nicolas-dufour/PLONK_iNaturalist'"):
+        plonk.published("nicolas-dufour/PLONK_iNat")
+    with pytest.raises(ValueError, match="did you mean 'plonk-yfcc'"):
+        Geolocator.from_pretrained("plonk-yfc")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    for name in (plonk.CONFIG, plonk.WEIGHTS):
+        shutil.copy(FIXTURES / name, tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+    return tmp_path
+
+
+def test_a_local_folder_in_the_official_layout(copied, forward):
+    geo = Geolocator.from_pretrained(copied)
+    assert geo.method == "riemannian"
+    assert Geolocator.from_pretrained(copied, method="diffusion").method == "diffusion"
+    assert geo.sample(cond=forward["emb"][:2], n=4, seed=0).isfinite().all()
+    with pytest.raises(ValueError, match="no image encoder"):
+        geo.embed("photo.jpg")
+
+
+def test_damaged_files_are_refused_whole(copied):
+    whole = (copied / plonk.WEIGHTS).read_bytes()
+    (copied / plonk.WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        Geolocator.from_pretrained(copied)
+    (copied / plonk.WEIGHTS).write_bytes(whole)
+    config = json.loads((copied / plonk.CONFIG).read_text())
+    (copied / plonk.CONFIG).write_text(json.dumps({**config, "depth": 2}))
+    with pytest.raises(ValueError, match=r"blocks\.2\.ada_map\.1\.bias has \(192,\), the config expects nothing"):
+        Geolocator.from_pretrained(copied)
+    (copied / plonk.CONFIG).write_text(json.dumps({**config, "cond_dim": 16}))
+    with pytest.raises(ValueError, match=r"cond_mapper\.weight has \(64, 32\), the config expects \(64, 16\)"):
+        Geolocator.from_pretrained(copied)
+    (copied / plonk.CONFIG).write_text(json.dumps({**config, "width": 16}))
+    with pytest.raises(ValueError, match="width"):
+        Geolocator.from_pretrained(copied)
+    (copied / plonk.CONFIG).write_text(json.dumps(config))
+    weights = load_file(copied / plonk.WEIGHTS)
+    del weights["cond_mapper.bias"]
+    save_file(weights, copied / plonk.WEIGHTS)
+    with pytest.raises(ValueError, match=r"cond_mapper\.bias has nothing"):
+        Geolocator.from_pretrained(copied)
+
+
+def test_the_hub(copied, monkeypatch):
+    """What is asked of the hub, and what its failures become; no network."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    asked = []
+
+    def fetched(repository, name, revision=None):
+        asked.append((repository, name, revision))
+        return str(copied / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    geo = Geolocator.from_pretrained("nicolas-dufour/PLONK_OSV_5M_flow", revision="abc")
+    assert asked == [("nicolas-dufour/PLONK_OSV_5M_flow", name, "abc") for name in (plonk.CONFIG, plonk.WEIGHTS)]
+    assert geo.method == "flow"
+    assert geo.encoder.name == "streetclip"
+    assert Geolocator.from_pretrained("plonk-yfcc").encoder.name == "dinov2"
+    with pytest.raises(ValueError, match="'plonk-yfcc' is a 'riemannian' model"):
+        Geolocator.from_pretrained("plonk-yfcc", method="flow")
+    for failure in (LocalEntryNotFoundError("no network"), OfflineModeIsEnabled("offline")):
+
+        def failed(*_, failure=failure, **__):
+            raise failure
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", failed)
+        with pytest.raises(ConnectionError, match="PLONK_YFCC is not in the cache"):
+            Geolocator.from_pretrained("plonk-yfcc")
