@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv \
 		|| { echo "$(PYTHON) cannot create a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,notebooks]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,notebooks,photos]'
 	@touch $@
 
 demo: $(READY)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.resources
+import json
 import os
 import shutil
 import sys
@@ -173,31 +174,89 @@ def evaluate(
 
 @app.command()
 def locate(
-    images: Annotated[list[Path], typer.Argument(help="image files")],
+    images: Annotated[list[Path], typer.Argument(help="image files, folders, or patterns in quotes")],
     model: Model = "tiles",
     out: Out = Path("outputs/locate"),
     k: Annotated[int, typer.Option(help="places per image")] = 3,
     guidance: float = 0.0,
     seed: Seed = 0,
+    maps: Annotated[bool, typer.Option(help="draw a map and write regions and densities, some 10 s per image on 2 CPU cores")] = True,
+    exif: Annotated[bool, typer.Option(help="say how far the answer is from where the camera says it was; no model sees that")] = False,
 ) -> None:
-    """Where could these images have been taken? Prints the k best places and draws a density map for each."""
-    from geoflow import maps
+    """Where could these images have been taken?
+
+    Prints the k best places of each, with probability, radius and nearest town, and writes them to places.csv; for each image a map
+    (.png), samples and regions of 50, 90 and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told,
+    and the others go on.
+    """
+    import csv
+
+    from geoflow import photos
     from geoflow.encoders import load_image
     from geoflow.geolocator import Geolocator
 
+    files = photos.find(images)
     geo = Geolocator.from_pretrained(model)
     out.mkdir(parents=True, exist_ok=True)
-    for file in images:
-        image = load_image(file)
-        cond = geo.embed(image)
-        places = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
+    failed: list[str] = []
+    columns = ("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km")
+    with (out / "places.csv").open("w", newline="", encoding="utf-8") as table, settings.progress(total=len(files), unit="image") as bar:
+        rows = csv.DictWriter(table, columns)
+        rows.writeheader()
+        named = list(zip(files, photos.stems(files), strict=True))
+        for batch in (named[start : start + 8] for start in range(0, len(named), 8)):
+            readable = []
+            for file, stem in batch:
+                try:
+                    readable.append((file, stem, load_image(file)))
+                except (ValueError, OSError) as error:
+                    failed.append(str(error))
+                    print(f"geoflow: {error}", file=sys.stderr)
+            if readable:
+                for (file, stem, image), cond in zip(readable, geo.embed([image for *_, image in readable]), strict=True):
+                    rows.writerows(_locate(geo, file, image, cond[None], out / stem, k, guidance, seed, maps, exif))
+                    table.flush()
+            bar.update(len(batch))
+    print(f"results: {out}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(files)} images could not be read")
+
+
+def _locate(geo, file: Path, image, cond, stem: Path, k: int, guidance: float, seed: int, maps: bool, exif: bool) -> list[dict]:
+    """Print and write the answer for one image; rows of the table."""
+    import torch
+
+    from geoflow import photos, sphere
+    from geoflow.training import write_atomically
+
+    best = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
+    names = photos.name_of(best.latlon[0])
+    camera = photos.exif_latlon(file) if exif else None
+    print(file)
+    if maps:
+        from geoflow.maps import density_figure
+
         density = geo.density(cond=cond, guidance=guidance)
-        figure = maps.density_figure(density, image=image, guesses=places.latlon[0], mass=places.mass[0], title=file.name)
-        _save(figure, out / f"{file.stem}.png")
-        print(f"{file}  (density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²)")
-        for (lat, lon), mass, radius in zip(places.latlon[0].tolist(), places.mass[0].tolist(), places.radius_km[0].tolist(), strict=True):
-            print(f"  {mass:6.1%}  {abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}  half within {radius:,.0f} km")
-    print(f"maps: {out}")
+        _save(density_figure(density, image, camera, best.latlon[0], best.mass[0], file.name), stem.with_name(stem.name + ".png"))
+        samples = geo.sample(cond=cond, n=1000, guidance=guidance, seed=seed)[0]
+        write_atomically(stem.with_name(stem.name + ".geojson"), json.dumps(photos.to_geojson(density, samples, best, names)))
+        density.to_geotiff(stem.with_name(stem.name + ".tif"))
+        print(f"  density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²")
+    rows = []
+    for rank, ((lat, lon), mass, radius, name) in enumerate(
+        zip(best.latlon[0].tolist(), best.mass[0].tolist(), best.radius_km[0].tolist(), names, strict=True), 1
+    ):
+        off = None
+        if camera is not None:
+            off = float(sphere.distance_km(*sphere.from_latlon(torch.tensor([[lat, lon], camera]))))
+        where = f"{abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}"
+        away = f"; {off:,.0f} km from where the camera was" if off is not None else ""
+        print(f"  {mass:6.1%}  {where}  half within {radius:,.0f} km; nearest town {name}{away}")
+        rows.append(dict(file=file, rank=rank, latitude=round(lat, 5), longitude=round(lon, 5), mass=round(mass, 4),
+                         half_within_km=round(radius, 1), nearest_town=name, exif_km=None if off is None else round(off, 1)))  # fmt: skip
+    if exif and camera is None:
+        print("  the camera did not say where it was")
+    return rows
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
 from geoflow import sphere
@@ -15,15 +15,18 @@ from geoflow.checks import choose
 
 
 def load_image(image) -> Image.Image:
-    """A PIL image in RGB from a PIL image or a path.
+    """A PIL image in RGB from a PIL image or a path: upright as the camera says, the first frame of an animation, 16 bits as 8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as an image, is neither, or has more than 8 bits per channel.
+        ValueError: it cannot be read as an image, is neither, or has numbers whose scale nobody knows.
     """
     if isinstance(image, Image.Image):
-        if image.mode[0] in "IF":  # PIL would clip them: a 16-bit image would come out white
-            raise ValueError(f"an image of mode {image.mode!r}; expected 8 bits per channel, such as mode 'RGB' or 'L'")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
+            image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        if image.mode[0] in "IF":
+            raise ValueError(f"an image of mode {image.mode!r}; expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'")
         return image.convert("RGB")
     if not isinstance(image, (str, Path)):
         raise ValueError(f"an image of type {type(image).__name__}; expected a PIL image or a path")
@@ -34,7 +37,7 @@ def load_image(image) -> Image.Image:
         with Image.open(io.BytesIO(path.read_bytes())) as opened:
             opened.load()
             return load_image(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -77,10 +77,27 @@ def test_another_seed_is_not_taken_for_this_run(demo):
 
 def test_locate_prints_places_and_draws_a_map(demo, tmp_path):
     tiles.tile(12, 50.5).save(tmp_path / "coast.png")
-    result = run("locate", tmp_path / "coast.png", "--model", demo[0] / "model", "--out", tmp_path / "out", "--k", 2)
+    result = run("locate", tmp_path / "coast.png", "--model", demo[0] / "model", "--out", tmp_path / "out", "--k", 2, "--exif")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("half within") == 2
-    assert (tmp_path / "out" / "coast.png").exists()
+    assert "the camera did not say" in result.stdout
+    for ending in ("png", "geojson", "tif"):
+        assert (tmp_path / "out" / f"coast.{ending}").stat().st_size > 1000
+    assert (tmp_path / "out" / "places.csv").read_text().count("coast.png") == 2
+
+
+def test_one_bad_file_does_not_stop_a_folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        tiles.tile(12, 50.5).save(folder / name)
+    (folder / "b.png").write_text("no image")
+    result = run("locate", folder, "--out", tmp_path / "out", "--k", 1, "--no-maps")
+    assert result.returncode == 1
+    assert "1 of 3 images could not be read" in result.stderr
+    assert result.stdout.count("half within") == 2
+    rows = (tmp_path / "out" / "places.csv").read_text().splitlines()
+    assert [row.split(",")[0].split("/")[-1] for row in rows[1:]] == ["a.png", "c.png"]
 
 
 def test_what_is_no_image_is_told_in_one_line(tmp_path):

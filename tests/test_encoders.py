@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from geoflow import encoders, sphere
+from geoflow import Geolocator, encoders, sphere
 from geoflow.encoders import GeocellClassifier, TileEncoder, load_image
+from geoflow.velocity import VelocityTransformer
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
@@ -74,12 +75,18 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
         assert load_image(tmp_path / "picture.png").tobytes() == rgb.tobytes()
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_sixteen_bits_become_eight(tmp_path):
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    for image in (Image.fromarray(ramp), tmp_path / "deep.png"):
+        assert np.array_equal(np.asarray(load_image(image))[..., 0], ramp >> 8)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
 def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
     """PIL clips them to white; an answer for a white image would be a wrong number."""
     ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
     image = {
-        "I;16": Image.fromarray(ramp.astype(np.uint16)),
         "I": Image.fromarray(ramp.astype(np.int32)),
         "F": Image.fromarray(ramp.astype(np.float32)),
     }[mode]
@@ -108,6 +115,76 @@ def test_files_that_are_not_images(content, tmp_path):
     (tmp_path / "bad.png").write_bytes({"text": b"not an image", "truncated": whole[: len(whole) // 2], "empty": b""}[content])
     with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
         load_image(tmp_path / "bad.png")
+
+
+# Photo encoders
+
+
+@pytest.fixture(params=["dinov2", "streetclip"])
+def photo_encoder(request, tmp_path):
+    """A tiny network of the published class, with random weights, in a folder."""
+    import transformers
+
+    small = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=336)
+    torch.manual_seed(0)
+    if request.param == "dinov2":
+        body = transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**small))
+    else:
+        body = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**small, intermediate_size=64))
+    body.save_pretrained(tmp_path / "body")
+    return encoders.PhotoEncoder(request.param, tmp_path / "body"), body.eval()
+
+
+def test_photos_are_embedded_by_the_last_layers_class_token(photo_encoder):
+    net, body = photo_encoder
+    pixels = torch.stack([net.preprocess(picture(400, seed)) for seed in range(3)])
+    assert pixels.shape == (3, 3, 336, 336)
+    embedding = net.embed(pixels, batch=2)
+    with torch.no_grad():
+        assert torch.allclose(embedding, body(pixels).last_hidden_state[:, 0], atol=1e-5)
+    assert embedding.shape == (3, 32)
+    if net.name == "streetclip":  # before CLIP's final norm
+        assert not torch.allclose(embedding, body(pixels).pooler_output, atol=1e-2)
+
+
+def test_photo_encoders_are_named_not_saved(photo_encoder, tmp_path):
+    net, _ = photo_encoder
+    network = VelocityTransformer(cond_dim=32, dim=16, depth=1)
+    geo = Geolocator(network, encoder=net)
+    expected = geo.embed(picture(50))
+    again = Geolocator.from_pretrained(geo.save_pretrained(tmp_path / "model"))
+    assert again.encoder.name == net.name
+    assert torch.equal(again.embed(picture(50)), expected)
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("size", [(500, 300), (300, 500), (336, 336), (337, 336), (1, 1), (3000, 20)])
+@pytest.mark.parametrize("name", ["dinov2", "streetclip"])
+def test_preprocessing_of_photos(name, size):
+    """The central square, by an independent way: torch's antialiased bicubic on the cropped pixels, to a grey level or two."""
+    net = encoders.PhotoEncoder(name)
+    row, column = np.mgrid[: size[1], : size[0]]
+    waves = [128 + 50 * np.sin(row / 9 + phase) * np.cos(column / 13 - phase) for phase in range(3)]  # PIL clips overshoots in between
+    image = Image.fromarray(np.stack(waves, -1).astype(np.uint8))
+    pixels = net.preprocess(image)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (net.photo.mean, net.photo.std))
+    ours = (pixels * std + mean) * 255
+    side = min(size)
+    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top : top + side, left : left + side].float()
+    theirs = torch.nn.functional.interpolate(square, size=(336, 336), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 255)
+    if name == "dinov2":
+        assert (ours - theirs).abs().max() <= 2
+    elif side >= 300:  # crop and resize commute, to a fraction of a pixel
+        assert (ours - theirs).abs().max() < 12
+    assert ours.isfinite().all()
+
+
+def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    net = encoders.PhotoEncoder("dinov2", tmp_path / "empty")
+    with pytest.raises(ConnectionError, match="encoder 'dinov2' could not be read from"):
+        net.embed(torch.zeros(1, 3, 336, 336))
 
 
 def test_geocells_are_nearest_centres(generator):

@@ -24,6 +24,7 @@ ORDER = [
     "metrics",
     "places",
     "encoders",
+    "photos",
     "data",
     "methods",
     "training",

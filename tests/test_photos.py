@@ -1,0 +1,89 @@
+"""Photo files: which are meant, what the camera says, what a GIS gets."""
+
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+from geoflow import Geolocator, photos
+from geoflow.encoders import load_image
+
+
+def save(file, exif=None, size=(8, 6)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 10, 10)).save(file, exif=Image.Exif() if exif is None else exif)
+    return file
+
+
+def with_gps(lat, lon):
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    for value, tag, ref, sides in (
+        (lat, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS"),
+        (lon, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW"),
+    ):
+        minutes = abs(value) % 1 * 60
+        gps[tag] = (float(int(abs(value))), float(int(minutes)), minutes % 1 * 60)
+        gps[ref] = sides[value < 0]
+    return exif
+
+
+def test_files_folders_and_patterns(tmp_path):
+    a, b, c = (save(tmp_path / name) for name in ("a.jpg", "trip/b.PNG", "trip/deep/c.webp"))
+    (tmp_path / "trip" / "notes.txt").write_text("no image")
+    assert photos.find([a]) == [a]
+    assert photos.find([tmp_path]) == [a, b, c]
+    assert photos.find([str(tmp_path / "trip" / "*.PNG"), b]) == [b]
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*nothing"):
+        photos.find([tmp_path / "nothing*"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no image file in .*empty"):
+        photos.find([tmp_path / "empty"])
+
+
+def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
+    assert list(photos.stems([tmp_path / "a.jpg", tmp_path / "x" / "a.jpg", tmp_path / "a.png", tmp_path / "b.png"])) == [
+        "a",
+        "a-2",
+        "a-3",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize(("lat", "lon"), [(48.8584, 2.2945), (-33.8568, 151.2153), (-22.9519, -43.2105)])
+def test_the_camera_says_where_it_was(lat, lon, tmp_path):
+    found = photos.exif_latlon(save(tmp_path / "photo.jpg", with_gps(lat, lon)))
+    assert found == pytest.approx((lat, lon), abs=1e-4)
+
+
+def test_a_camera_that_says_nothing_or_nonsense(tmp_path):
+    assert photos.exif_latlon(save(tmp_path / "plain.jpg")) is None
+    assert photos.exif_latlon(save(tmp_path / "nonsense.jpg", with_gps(95.0, 10.0))) is None
+    (tmp_path / "text.jpg").write_text("no image")
+    assert photos.exif_latlon(tmp_path / "text.jpg") is None
+
+
+def test_photos_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    assert load_image(save(tmp_path / "turned.jpg", exif)).size == (6, 8)
+
+
+def test_animations_show_their_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert load_image(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_gis_gets_regions_samples_and_places():
+    geo = Geolocator.from_pretrained("land")
+    image = Image.new("RGB", (32, 32))
+    best = geo.predict(image, k=2, n=200)
+    names = photos.name_of(best.latlon[0])
+    assert photos.name_of(torch.tensor([[48.86, 2.29]]))[0].endswith(", FR")
+    found = photos.to_geojson(geo.density(image, resolution=10.0), geo.sample(image, n=50, seed=0)[0], best, names)
+    kinds = [feature["geometry"]["type"] for feature in found["features"]]
+    assert kinds == ["MultiPolygon"] * 3 + ["MultiPoint"] + ["Point"] * 2
+    assert len(found["features"][3]["geometry"]["coordinates"]) == 50
+    lon, lat = found["features"][4]["geometry"]["coordinates"]
+    assert (lat, lon) == pytest.approx(tuple(best.latlon[0, 0].tolist()), abs=1e-4)
+    assert found["features"][4]["properties"]["nearest_town"] == names[0]
