@@ -119,7 +119,7 @@ def compare(
             else:
                 geo = _reference(method, scale, shared)
             for name in ("test", "held-out"):
-                report = evaluation.evaluate(geo, _dataset(name, scale)[:1000], f"tiles, {name}", likelihood=name == "test", labels=True)
+                report = evaluation.evaluate(geo, _dataset(name, scale)[:500], f"tiles, {name}", likelihood=name == "test", labels=True)
                 folder.mkdir(parents=True, exist_ok=True)
                 report.to_json(folder / f"{name}.json")
         for name in ("test", "held-out"):
