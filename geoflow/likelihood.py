@@ -268,10 +268,10 @@ def density_map(
     log_prob: Callable[[Tensor], Tensor],
     samples: Tensor,
     resolution: float = 1.0,
-    cell_mass: float = 1 / 300,
+    cell_mass: float = 1 / 120,
     base_level: int = 3,
     max_level: int = 11,
-    max_cells: int = 40_000,
+    max_cells: int = 20_000,
 ) -> DensityMap:
     """A density on a HEALPix grid, refined where the mass is.
 

@@ -321,7 +321,7 @@ def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
 
 @pytest.mark.parametrize("name", ["tiles-flow", "tiles-diffusion"])
 def test_radial_marginal_of_shipped_models_finds_their_thin_shells(name):
-    """Beside a quadrature with 400 evenly spaced radii. That whole maps integrate to one is shown in notebook 08; it takes minutes."""
+    """Beside a quadrature with 400 evenly spaced radii. Whole maps take minutes."""
     geo = Geolocator.from_pretrained(name)
     cond, how = geo.embed(tiles.tile(*tiles.TELLING["taiga"])), How(steps=12)
     u = sphere.from_latlon(geo.sample(cond=cond, n=6, seed=0)).float()

@@ -40,7 +40,7 @@ mapped = by_scale(("coast",), ("ocean", "ice", "coast", "taiga"), ("ocean", "Sah
 regular_levels = by_scale((2,), (3, 4), (3, 4, 5))  # of regular HEALPix grids: 12 · 4^level cells
 ranked, ranked_held_out = by_scale((16, 8), (200, 60), (1000, 500))  # tiles whose localizability is measured
 samples_per_tile = by_scale(32, 128, 1024)
-most_cells = by_scale(2_500, 20_000, 20_000)  # of a density map
+most_cells = by_scale(1_200, 40_000, 40_000)  # of a density map
 
 # %%
 import copy
@@ -364,8 +364,8 @@ for name, (density, evaluated) in made.items():
     print(f"{name:7s} {density.integral:9.4f} {sum(evaluated):13,} {f'e^{above:.1f}':>23s}")
 
 # %% [markdown]
-# *What was seen:* one to within 0.2 %, but for the ocean: 2 % are missing there. A density that is spread over three
-# oceans *and* has a narrow ridge is the hardest for a grid. The ice is one of several places in the
+# *What was seen:* one to within a per cent. The ocean needs most evaluations: a density that is spread over three oceans
+# *and* has narrow ridges is the hardest for a grid. The ice is one of several places in the
 # inner Antarctic, the taiga a dot, and the coast has two candidates: Arabia with the Horn of Africa, and the eastern
 # Mediterranean.
 #
@@ -422,13 +422,13 @@ for i, name in enumerate(tiles.TELLING):
 # ## 4 · How a map is made
 #
 # A density may be a needle: a grid fine enough for it would need millions of cells. `likelihood.density_map` starts from
-# 768 equal cells of 7° (HEALPix) and splits a cell in four where it holds more than 1/120 of the probability, where the
+# 768 equal cells of 7° (HEALPix) and splits a cell in four where it holds more than 1/300 of the probability, where the
 # density changes fast, or where samples of the model fall, and the cells around those too, down to 0.03°:
 
 # %%
 shown = "coast"
 density, evaluated = made[shown]
-level = torch.log(math.pi / (3 * density.area)).div(math.log(4)).round().long()
+cell_level = torch.log(math.pi / (3 * density.area)).div(math.log(4)).round().long()
 
 
 def side_of(level):
@@ -437,7 +437,7 @@ def side_of(level):
 
 
 for k, n in enumerate(evaluated, start=3):
-    print(f"cells of {side_of(k):5.2f}°: {n:6,} evaluated, {int((level == k).sum()):6,} not split further")
+    print(f"cells of {side_of(k):5.2f}°: {n:6,} evaluated, {int((cell_level == k).sum()):6,} not split further")
 print(f"together {sum(evaluated):,} evaluations; a regular 1° grid has {180 * 360:,}")
 
 # %% [markdown]
@@ -448,11 +448,11 @@ fig = maps.MapFigure(figsize=(7.6, 2.9), layout="constrained")
 columns = fig.add_gridspec(1, 2, width_ratios=(1.75, 1))
 wide, near = maps.world(ax=columns[0]), maps.world("orthographic", center=tiles.TELLING[shown], ax=columns[1])
 near.set(xlim=(-2.2e6, 2.2e6), ylim=(-2.2e6, 2.2e6))
-sizes = sorted(set(level.tolist()))
+sizes = sorted(set(cell_level.tolist()))
 for k in sizes:
     color = plt.get_cmap("viridis_r")(0.05 + 0.95 * (k - sizes[0]) / max(1, len(sizes) - 1))
     for ax, size in ((wide, 1.5), (near, 4)):
-        maps.draw_points(ax, sphere.to_latlon(density.x[level == k]), color=color, size=size, alpha=1, label=f"{side_of(k):.2g}°")
+        maps.draw_points(ax, sphere.to_latlon(density.x[cell_level == k]), color=color, size=size, alpha=1, label=f"{side_of(k):.2g}°")
 fig.legend(handles=wide.get_legend_handles_labels()[0], loc="outside lower center", ncols=len(sizes), markerscale=3, fontsize=8)
 fig
 
@@ -471,8 +471,8 @@ for k in regular_levels:
 print(f"adaptive, {sum(evaluated):5,} evaluations: integral {density.integral:.3f}")
 
 # %% [markdown]
-# *What was seen:* the regular grids miss half of the probability, because they miss the peaks. The adaptive one is within
-# 0.2 %, for a fifteenth of the 64,800 evaluations of a 1° grid, whose cells are still thirty times as wide as its finest.
+# *What was seen:* the regular grids miss half of the probability, because they miss the peaks. The adaptive one finds them,
+# for an eighth of the 64,800 evaluations of a 1° grid, whose cells are still thirty times as wide as its finest.
 #
 # ## 5 · Localizability
 #
@@ -521,9 +521,8 @@ for name in mapped:
     print(f"{name:8s} {by_samples:6.2f} ± {by_samples_error:.2f} bits {by_map:10.2f} bits {6371**2 * 2**-by_map:18,.0f} km²")
 
 # %% [markdown]
-# *What was seen:* ice, coast and taiga agree within two standard errors. For the ocean, the map with 2 % missing, it is
-# two and a half: it comes out half a bit too sure. The maps cost thousands of evaluations each, the samples 512: for a number,
-# samples do.
+# *What was seen:* ice, coast and taiga agree within two standard errors; the ocean, whose log-densities scatter most, within
+# two and a half. The maps cost thousands of evaluations each, the samples 512: for a number, samples do.
 #
 # (A note on units. The paper's figure 6 gives values such as 1.75 for the Eiffel Tower and 0.47 for a beach. Its public
 # code divides the mean of log₂ p by 4π; with that factor undone they are 22 bits and 5.9 bits, areas of some 10 km² and
@@ -668,17 +667,17 @@ assert abs(sham["trace, not normalised"][0] - math.sinh(3 * s) / (3 * math.sinh(
 assert abs(sham["trace, not projected"][0] - 1) < 1e-9
 assert abs(sham["divergence"][1] - share_north) < 0.02
 assert triangle_error < 1e-2
-assert all(abs(density.integral - 1) < by_scale(0.3, 0.04, 0.04) for density in densities.values())
-assert math.isclose(sum(evaluated) - 768, 4 * sum(n - int((level == k).sum()) for k, n in enumerate(evaluated, start=3)))
+assert all(abs(density.integral - 1) < by_scale(0.9, 0.02, 0.02) for density in densities.values())
+assert math.isclose(sum(evaluated) - 768, 4 * sum(n - int((cell_level == k).sum()) for k, n in enumerate(evaluated, start=3)))
 if scale() != "smoke":
     assert default_error < 0.05
     assert error["the tile model"]["euler"][2] > 1
-    assert all(abs(densities[name].integral - 1) < 0.005 for name in ("ice", "coast", "taiga"))
+    assert all(abs(densities[name].integral - 1) < 0.01 for name in ("ice", "coast", "taiga"))
     assert 1.5 < wrong_integral[0, list(tiles.TELLING).index("Amazon")] < 6
     assert 0.5 < shift[0].abs().max() < 2
     assert shift[1].max() < -1
     assert all(integral < 0.8 for integral in regular.values())
-    assert sum(evaluated) < 64_800 / 12
+    assert 64_800 / 11 < sum(evaluated) < 64_800 / 6
     assert max(gap[name] for name in ("ice", "coast", "taiga")) < 3
     assert gap["ocean"] < 5
     assert median_of["most"] < 100 < 1000 < median_of["least"]
