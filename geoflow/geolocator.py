@@ -365,7 +365,7 @@ class Geolocator:
     def density(self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0) -> likelihood.DensityMap:
         """Density map of one image, refined where its mass is; `integral` says how exact it is.
 
-        Guidance of more than a quarter or so makes needles narrower than the finest cells of 3 km, and the integral falls short.
+        Guidance of more than a half or so makes needles that neither the grid nor the solver resolves, and the integral falls short.
 
         Args:
             images, cond: one image or embedding.
@@ -378,7 +378,7 @@ class Geolocator:
         batch, cond = self._condition(images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
-        samples = sphere.from_latlon(self.sample(cond=cond, n=2048, guidance=guidance, seed=0))[0]
+        samples = sphere.from_latlon(self.sample(cond=cond, n=8192, guidance=guidance, seed=0))[0]
 
         def log_prob(x: Tensor) -> Tensor:
             return self.log_prob(sphere.to_latlon(x), cond=cond, guidance=guidance, steps=20)[0]

@@ -3,9 +3,10 @@
     python notebooks/execute.py                      all of them, in order
     python notebooks/execute.py 01_the_sphere        one (or several); solutions/01_the_sphere for its solutions
     python notebooks/execute.py --check              execute nothing: are the products true to their sources and clean?
+    python notebooks/execute.py --text               execute nothing: carry changed text into products whose code is unchanged
     GEOFLOW_SCALE=smoke python notebooks/execute.py  try them in seconds; no product is written
 
-The conversion goes one way. A product is replaced only by a finished run, holds the hash of the source it was run
+The conversion goes one way. A product is replaced only by a finished run, holds the hash of the code it was run
 from, and is the same byte for byte when it is run again on the same machine.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import base64
 import hashlib
 import io
+import json
 import os
 import re
 import sys
@@ -52,9 +54,10 @@ def sources() -> dict[str, Path]:
     return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in paths}
 
 
-def digest(source: Path) -> str:
-    """Hash of a source's text, whatever its line endings."""
-    return hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
+def digest(notebook) -> str:
+    """Hash of a notebook's code, on which its outputs depend."""
+    code = [_content(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def execute(source: Path):
@@ -108,7 +111,7 @@ def _clean(notebook, source: Path):
             if "image/png" in data:
                 data["image/png"] = _quantise(data["image/png"])
     notebook.metadata = nbformat.from_dict(
-        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, "geoflow": {"source_sha256": digest(source)}}
+        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, "geoflow": {"code_sha256": digest(notebook)}}
     )
     nbformat.validate(notebook)
     return notebook
@@ -144,6 +147,23 @@ def write(notebook, source: Path) -> Path:
     return product
 
 
+def update_text(source: Path) -> Path:
+    """Carry the source's text into the product, whose outputs stay.
+
+    Raises:
+        NotebookError: there is no product, or it was run from other code.
+    """
+    product = source.with_suffix(".ipynb")
+    expected, notebook = jupytext.read(source), nbformat.read(product, as_version=4) if product.exists() else nbformat.v4.new_notebook()
+    if notebook.metadata.get("geoflow", {}).get("code_sha256") != digest(expected):
+        raise NotebookError(f"{source.name}: its code has changed since the last run, or was never run; execute it")
+    executed = iter([cell for cell in notebook.cells if cell.cell_type == "code"])
+    notebook.cells = [next(executed) if cell.cell_type == "code" else cell for cell in expected.cells]
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{i:03d}"
+    return write(notebook, source)
+
+
 def source_problems(notebook) -> list[str]:
     """What is wrong with a notebook before it runs."""
     problems = []
@@ -168,8 +188,8 @@ def product_problems(source: Path) -> list[str]:
     problems = source_problems(expected)
     if [_content(cell) for cell in expected.cells] != [_content(cell) for cell in notebook.cells]:
         problems.append("its cells are not those of the source")
-    if notebook.metadata.get("geoflow", {}).get("source_sha256") != digest(source):
-        problems.append("its outputs are stale: the source has changed since")
+    if notebook.metadata.get("geoflow", {}).get("code_sha256") != digest(expected):
+        problems.append("its outputs are stale: the code has changed since")
     if notebook.metadata.get("kernelspec") != KERNELSPEC or "widgets" in notebook.metadata:
         problems.append("its metadata is not what execution writes")
     if product.stat().st_size > MAX_BYTES:
@@ -194,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_the_sphere; all without one")
     parser.add_argument("--check", action="store_true", help="execute nothing; check the products")
+    parser.add_argument("--text", action="store_true", help="execute nothing; carry changed text into the products")
     arguments = parser.parse_args()
     known = sources()
     try:
@@ -210,6 +231,9 @@ def main() -> None:
             continue
         start = time.monotonic()
         try:
+            if arguments.text:
+                print(update_text(source))
+                continue
             notebook = execute(source)
             size = f"{write(notebook, source).stat().st_size / 1000:.0f} kB" if scale() != "smoke" else "smoke: not written"
             print(f"{name}: {time.monotonic() - start:.0f} s, {size}", flush=True)

@@ -46,8 +46,27 @@ def test_product_is_reproducible_and_its_changes_are_seen(tmp_path, capsys):
     source.write_text(source.read_text().replace("seed = 0", "seed = 1"))
     assert execute.product_problems(source) == [
         "its cells are not those of the source",
-        "its outputs are stale: the source has changed since",
+        "its outputs are stale: the code has changed since",
     ]
+    with pytest.raises(execute.NotebookError, match="its code has changed since the last run"):
+        execute.update_text(source)
+
+
+def test_changed_text_is_carried_into_the_product_but_no_changed_code(tmp_path):
+    source = tmp_path / "01_a.py"
+    source.write_text(TITLE + "\n# %%\nprint(seed)\n")
+    with pytest.raises(execute.NotebookError, match="never run"):
+        execute.update_text(source)
+    product = execute.write(execute.execute(source), source)
+    before = nbformat.read(product, as_version=4).cells[-1].outputs
+    source.write_text(source.read_text().replace("A title", "Another title") + "\n# %% [markdown]\n# the end\n")
+    assert execute.product_problems(source) == ["its cells are not those of the source"]
+    execute.update_text(source)
+    assert execute.product_problems(source) == []
+    cells = nbformat.read(product, as_version=4).cells
+    assert "Another title" in cells[0].source
+    assert cells[-1].source == "the end"
+    assert cells[-2].outputs == before
 
 
 def test_failing_cell_is_named(tmp_path):
