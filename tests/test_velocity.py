@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geoflow import sphere
+from geoflow import plonk, sphere
 from geoflow.velocity import VelocityTransformer
 
 
@@ -150,35 +150,9 @@ def test_wrong_width(dim):
 # Parity with the official code: its weights, its answers
 
 
-def official_name(name):
-    """Ours → theirs."""
-    for ours, theirs in (
-        ("embed_location", "initial_mapper"),
-        ("embed_time.mlp", "time_embedder.map_time"),
-        ("embed_cond", "cond_mapper"),
-        (".mlp.2", ".mlp.3"),
-        ("head", "final_linear"),
-    ):
-        if name.startswith(ours) or (ours == ".mlp.2" and name.startswith("blocks")):
-            name = name.replace(ours, theirs)
-    return name.replace("modulation", "ada_map.1" if name.startswith("blocks") else "final_adaln.1")
-
-
-def with_official_weights(folder, **options):
-    config = json.loads((folder / "config.json").read_text())
-    assert config.pop("input_dim") == 3
-    net = VelocityTransformer(**config, **options)
-    theirs = load_file(folder / "model.safetensors")
-    del theirs["time_embedder.encode_time.freqs"]  # a constant
-    ours = {name: theirs.pop(official_name(name)) for name in net.state_dict()}
-    assert theirs == {}
-    net.load_state_dict(ours)
-    return net.eval()
-
-
 @pytest.mark.parametrize("name", ["small", "odd"])
 def test_official_weights_give_official_answers(name, shared):
-    net = with_official_weights(shared / "parity" / name, tangent=False)
+    net = plonk.network(shared / "parity" / name, "flow")  # the plain function, not projected
     io = load_file(shared / "parity" / f"{name}_forward.safetensors")
     assert torch.allclose(net.embed_time(io["gamma"]), io["time_embedding"], rtol=0, atol=1e-5)
     for y, t, cond in ((io["y"][:, None], io["gamma"], io["emb"]),):

@@ -40,7 +40,7 @@ mapped = by_scale(("coast",), ("ocean", "ice", "coast", "taiga"), ("ocean", "Sah
 regular_levels = by_scale((2,), (3, 4), (3, 4, 5))  # of regular HEALPix grids: 12 · 4^level cells
 ranked, ranked_held_out = by_scale((16, 8), (200, 60), (1000, 500))  # tiles whose localizability is measured
 samples_per_tile = by_scale(32, 128, 1024)
-most_cells = by_scale(1_200, 40_000, 40_000)  # of a density map
+most_cells = by_scale(1_200, 20_000, 20_000)  # of a density map
 
 # %%
 import copy
@@ -333,7 +333,7 @@ def make_map(name):
         evaluated.append(len(x))
         return geo.log_prob(sphere.to_latlon(x), cond=cond[name], steps=20)[0]
 
-    drawn = sphere.from_latlon(geo.sample(cond=cond[name], n=2048, seed=0))[0]
+    drawn = sphere.from_latlon(geo.sample(cond=cond[name], n=8192, seed=0))[0]
     return likelihood.density_map(log_prob, drawn, resolution=0.5, max_cells=most_cells), evaluated
 
 
@@ -422,8 +422,11 @@ for i, name in enumerate(tiles.TELLING):
 # ## 4 · How a map is made
 #
 # A density may be a needle: a grid fine enough for it would need millions of cells. `likelihood.density_map` starts from
-# 768 equal cells of 7° (HEALPix) and splits a cell in four where it holds more than 1/300 of the probability, where the
-# density changes fast, or where samples of the model fall, and the cells around those too, down to 0.03°:
+# 768 equal cells of 7° (HEALPix). It splits a cell in four, and the cells around it too, where more than 1/480 of 8,192
+# samples of the model fall (in the coarsest cells a half or a quarter of that), or where the centre's density promises 1/120
+# of the probability. Why do the samples decide, and not the densities, which are exact? Because a density at a centre
+# misses a filament beside it. If such cells were kept, and those split whose centre hits one, the kept ones would all err to
+# the same side: an earlier version of this function did so, and found 0.977 for the ocean.
 
 # %%
 shown = "coast"
@@ -667,12 +670,11 @@ assert abs(sham["trace, not normalised"][0] - math.sinh(3 * s) / (3 * math.sinh(
 assert abs(sham["trace, not projected"][0] - 1) < 1e-9
 assert abs(sham["divergence"][1] - share_north) < 0.02
 assert triangle_error < 1e-2
-assert all(abs(density.integral - 1) < by_scale(0.9, 0.02, 0.02) for density in densities.values())
+assert all(abs(density.integral - 1) < by_scale(0.9, 0.01, 0.01) for density in densities.values())
 assert math.isclose(sum(evaluated) - 768, 4 * sum(n - int((cell_level == k).sum()) for k, n in enumerate(evaluated, start=3)))
 if scale() != "smoke":
     assert default_error < 0.05
     assert error["the tile model"]["euler"][2] > 1
-    assert all(abs(densities[name].integral - 1) < 0.01 for name in ("ice", "coast", "taiga"))
     assert 1.5 < wrong_integral[0, list(tiles.TELLING).index("Amazon")] < 6
     assert 0.5 < shift[0].abs().max() < 2
     assert shift[1].max() < -1
