@@ -59,11 +59,13 @@ def _train(scale: str, out: Path, seed: int, method: str, encoder=None):
     return geo
 
 
+JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks of the Earth that training never sees
+
+
 def _dataset(name: str, scale: str):
     from geoflow.data import tiles
 
-    count = {"smoke": 100, "demo": 1000}.get(scale, 4000)
-    return tiles.load(choose("data set", name, ("test", "held-out")), count)
+    return tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000))
 
 
 Out = Annotated[Path, typer.Option(help="folder for results")]
@@ -111,18 +113,18 @@ def compare(
         runs = range(seeds) if method in TRAINED else range(1)
         for seed in runs:
             folder = out / f"{method}-{seed}"
-            if all((folder / f"{name}.json").exists() for name in ("test", "held-out")):
+            if all((folder / f"{name}.json").exists() for name in JUDGED):
                 continue
             if method in TRAINED:
                 geo = _train(scale, folder, seed, method, shared)
                 shared = geo.encoder
             else:
                 geo = _reference(method, scale, shared)
-            for name in ("test", "held-out"):
+            for name in JUDGED:
                 report = evaluation.evaluate(geo, _dataset(name, scale)[:500], f"tiles, {name}", likelihood=name == "test", labels=True)
                 folder.mkdir(parents=True, exist_ok=True)
                 report.to_json(folder / f"{name}.json")
-        for name in ("test", "held-out"):
+        for name in JUDGED:
             reports = [evaluation.read_report(out / f"{method}-{seed}" / f"{name}.json") for seed in runs]
             mean = evaluation.mean_report(reports)
             mean.to_json(out / f"{method}-{name}.json")
@@ -161,7 +163,7 @@ def evaluate(
     from geoflow.geolocator import Geolocator
 
     geo = Geolocator.from_pretrained(model)
-    for name in ("test", "held-out"):
+    for name in JUDGED:
         data = _dataset(name, settings.scale())
         seen = name == "test"  # no training tile lies in a held-out block: a likelihood there says only that
         checked = calibrated if seen else 0
@@ -273,7 +275,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
         for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
             stale.unlink()
     geo = _train(scale, out, seed, "riemannian")
-    for name in ("test", "held-out"):
+    for name in JUDGED:
         table = out / f"metrics-{name}.txt"
         if not table.exists():
             report = score(geo, _dataset(name, scale), f"tiles, {name}", likelihood=name == "test")

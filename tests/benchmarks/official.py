@@ -1,0 +1,210 @@
+"""geoflow beside the paper's official code: the same weights, starting points and machine, in one run. Run it on an idle machine:
+
+python -m venv OTHER && OTHER/bin/pip install diff-plonk              # the official package, in an environment of its own
+python tests/benchmarks/official.py OTHER/bin/python [--points 1024]  # some 20 minutes on 2 CPU cores
+
+The network has the published size (512 wide, 12 blocks, 36 million parameters). As the published weights may be out of reach, it is
+trained here for a few steps on the embedded tiles, so that its field is one that training makes, and kept in outputs/official.
+The official code takes points × evaluations one by one, so its likelihood and its map are timed on some points and scaled up.
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+LIKELIHOOD_POINTS = 32
+GRID = 181 * 361  # points of the official grid at 1°
+
+
+def timed(call):
+    """Result and seconds of one call."""
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def official(folder: Path, task: str) -> None:
+    """Runs in the other environment: one task of the official code, its result and seconds to official.json."""
+    if importlib.util.find_spec("torchvision") is None:  # it prepares photos only, and there are none here
+        from unittest.mock import MagicMock
+
+        sys.modules["torchvision"] = sys.modules["torchvision.transforms"] = MagicMock()
+    import plonk.models.schedulers as schedulers
+    from plonk.models.pretrained_models import Plonk
+    from plonk.models.preconditioning import DDPMPrecond
+    from plonk.models.samplers.riemannian_flow_sampler import riemannian_flow_sampler
+    from plonk.pipe import PlonkPipeline
+    from plonk.utils.manifolds import Sphere
+
+    pipe = PlonkPipeline.__new__(PlonkPipeline)  # its __init__ would fetch a photo encoder
+    pipe.network = Plonk.from_pretrained(folder).requires_grad_(False).eval()
+    pipe.scheduler = schedulers.SigmoidScheduler(-7, 3, 1.0)
+    pipe.preconditioning, pipe.manifold, pipe.input_dim, pipe.device = DDPMPrecond(), Sphere(), 3, torch.device("cpu")
+    given = load_file(folder / "given.safetensors")
+    noise, cond = given["noise"], given["cond"]
+    threads = torch.get_num_threads()
+    if task == "likelihood":
+        degrees = given["places"][:LIKELIHOOD_POINTS]
+        emb = cond.repeat(len(degrees), 1)
+        result, seconds = timed(lambda: pipe.compute_likelihood(emb=emb, coordinates=degrees.numpy(), normalize_logp=False))
+    else:
+        batch = {"y": noise, "emb": cond.repeat(len(noise), 1)}
+        with torch.no_grad():
+            result, seconds = timed(
+                lambda: riemannian_flow_sampler(
+                    pipe.model, batch, conditioning_keys="emb", scheduler=pipe.scheduler, cfg_rate=2.0 if task == "guided" else 0
+                )
+            )
+    save_file({"result": result.contiguous()}, folder / "official.safetensors")
+    (folder / "official.json").write_text(json.dumps({"seconds": seconds, "peak_gb": peak_gb(), "threads": threads}))
+
+
+def network(steps: int):
+    """A network of the published size, trained for some steps on Earth tiles whose embeddings are padded to 1,024 channels."""
+    from geoflow import Geolocator, losses, paths, plonk, schedules, settings
+    from geoflow.data import tiles
+    from geoflow.velocity import VelocityTransformer
+
+    encoder = Geolocator.from_pretrained("tiles").encoder
+    folder = Path("outputs/official")
+    data = tiles.load("train", 20_000)
+    cond = torch.nn.functional.pad(encoder.embed(data.images), (0, 1024 - encoder.config["dim"]))
+    torch.manual_seed(0)
+    net = VelocityTransformer(cond_dim=1024, dim=512, depth=12, tangent=False)
+    if not (folder / "model.safetensors").exists():
+        optimizer, generator = torch.optim.AdamW(net.parameters(), lr=1e-3), torch.Generator().manual_seed(0)
+        for _ in settings.progress(range(steps), desc="training 36 million parameters"):
+            rows = torch.randint(len(data), (512,), generator=generator)
+            loss = losses.flow_matching_loss(
+                net, paths.RiemannianFlow(), data.x[rows], cond[rows], schedule=schedules.by_name("skewed-sigmoid"), generator=generator
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"input_dim": 3, **{key: net.config[key] for key in ("cond_dim", "dim", "depth", "expansion")}}
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file({plonk.official_name(name): weight for name, weight in net.state_dict().items()}, folder / "model.safetensors")
+    return folder, cond[:1]
+
+
+def geoflow(folder: Path, task: str) -> None:
+    """Runs in a fresh process: one task of geoflow, its result and seconds to geoflow.json."""
+    from geoflow import Geolocator, sphere
+
+    geo = Geolocator.from_pretrained(folder)
+    given = load_file(folder / "given.safetensors")
+    noise, cond = given["noise"][None], given["cond"]
+    geo.sample(cond=cond, n=8, steps=1)
+    if task == "likelihood":
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond)[0])
+    elif task == "map":
+        density, seconds = timed(lambda: geo.density(cond=cond))
+        result = torch.tensor([density.integral])
+    else:
+        guidance = 2.0 if task == "guided" else 0.0
+        latlon, seconds = timed(lambda: geo.sample(cond=cond, noise=noise, guidance=guidance))
+        result = sphere.from_latlon(latlon)[0]
+    save_file({"result": result.contiguous()}, folder / "geoflow.safetensors")
+    (folder / "geoflow.json").write_text(json.dumps({"seconds": seconds, "peak_gb": peak_gb(), "threads": torch.get_num_threads()}))
+
+
+def run(python: str, who: str, folder: Path, task: str):
+    subprocess.run([python, __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL)
+    return load_file(folder / f"{who}.safetensors")["result"], json.loads((folder / f"{who}.json").read_text())
+
+
+def matrix_gflops() -> float:
+    """Rate of a float32 matrix product, the best of 10."""
+    a = torch.randn(2048, 2048)
+    return max(2 * 2048**3 / timed(lambda: a @ a)[1] / 1e9 for _ in range(10))
+
+
+def compare(other: str, points: int, steps: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from geoflow import Geolocator, metrics, sphere
+    from geoflow.training import machine
+
+    source, cond = network(steps)
+    geo, rate = Geolocator.from_pretrained(source), matrix_gflops()
+    print(f"{machine()}, torch {torch.__version__}, float32 matrix products {rate:.0f} GFLOP/s; {points} points of one image")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in ("config.json", "model.safetensors"):
+            (folder / file).symlink_to((source / file).resolve())
+        noise = sphere.uniform(points, torch.Generator().manual_seed(0))
+        fine = geo.sample(cond=cond, noise=noise[None], steps=128)[0]
+        save_file({"noise": noise, "cond": cond, "places": fine}, folder / "given.safetensors")
+        with FlopCounterMode(display=False) as counter:
+            geo.network(noise[None], torch.tensor(0.5), cond)
+        flop = counter.get_total_flops()
+
+        print(f"{'':24}{'official s':>12}{'geoflow s':>12}{'ratio':>8}{'GB':>7}{'GB':>7}")
+        for task in ("sample", "guided"):
+            theirs, a = run(other, "official", folder, task)
+            ours, b = run(sys.executable, "geoflow", folder, task)
+            reference = fine if task == "sample" else geo.sample(cond=cond, noise=noise[None], steps=128, guidance=2.0)[0]
+            reference = sphere.from_latlon(reference).double()
+            off = [float(sphere.distance_km(x.double(), reference).mean()) for x in (theirs, ours)]
+            energy = [float(energy_distance_km(x.double(), reference)) for x in (theirs, ours)]
+            per_call = (a["seconds"] / 250) / (b["seconds"] / 64)
+            line(f"{task}, {points} points", a["seconds"], b["seconds"], a, b)
+            print(f"{'':24}per evaluation {per_call:.2f} times; mean error {off[0]:.2f}, {off[1]:.2f} km; energy {energy[0]:.3f}, {energy[1]:.3f} km")
+            if task == "sample":
+                print(f"{'':24}geoflow's evaluations run at {64 * flop / b['seconds'] / 1e9 / rate:.0%} of the matrix rate")
+        theirs, a = run(other, "official", folder, "likelihood")
+        ours, b = run(sys.executable, "geoflow", folder, "likelihood")
+        scaled = a["seconds"] * points / len(theirs)
+        line(f"log p, {points} places", scaled, b["seconds"], a, b)
+        tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=256)[0]
+        right = (ours[:LIKELIHOOD_POINTS] - tight).abs()
+        print(f"{'':24}geoflow against 256 steps: median {right.median():.1e}, largest {right.max():.1e} nats; official by {len(theirs)} places")
+        integral, b = run(sys.executable, "geoflow", folder, "map")
+        line("map, 1° or finer", a["seconds"] * GRID / len(theirs), b["seconds"], a, b)
+        print(f"{'':24}integral {float(integral):.4f}; the official grid scaled from {len(theirs)} places")
+
+
+def line(name: str, theirs: float, ours: float, a: dict, b: dict) -> None:
+    print(f"{name:24}{theirs:12.1f}{ours:12.2f}{theirs / ours:8.1f}{a['peak_gb']:7.2f}{b['peak_gb']:7.2f}", flush=True)
+
+
+def energy_distance_km(x, y):
+    """2 E d(X, Y) − E d(X, X′) − E d(Y, Y′): 0 for equal distributions."""
+    from geoflow import sphere
+
+    def mean(a, b):
+        return sphere.distance_km(a[:, None], b[None]).mean()
+
+    return 2 * mean(x, y) - mean(x, x) - mean(y, y)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python", help="the Python of an environment with diff-plonk")
+    parser.add_argument("--points", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=150, help="of the network's training")
+    for hidden in ("--who", "--folder", "--task"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.who is None:
+        compare(a.python, a.points, a.steps)
+    else:
+        {"official": official, "geoflow": geoflow}[a.who](Path(a.folder), a.task)
+
+
+if __name__ == "__main__":
+    main()
