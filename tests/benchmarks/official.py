@@ -11,7 +11,6 @@ The official code takes points × evaluations one by one, so its likelihood and 
 import argparse
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,9 @@ def timed(call):
 
 
 def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Largest memory of this process so far (Linux; getrusage would report the parent's, which forked it)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**20
 
 
 def official(folder: Path, task: str) -> None:
@@ -40,10 +41,12 @@ def official(folder: Path, task: str) -> None:
     if importlib.util.find_spec("torchvision") is None:  # it prepares photos only, and there are none here
         from unittest.mock import MagicMock
 
+        from transformers import CLIPProcessor, CLIPVisionModel  # noqa: F401 (they look for torchvision when they are first imported)
+
         sys.modules["torchvision"] = sys.modules["torchvision.transforms"] = MagicMock()
     import plonk.models.schedulers as schedulers
-    from plonk.models.pretrained_models import Plonk
     from plonk.models.preconditioning import DDPMPrecond
+    from plonk.models.pretrained_models import Plonk
     from plonk.models.samplers.riemannian_flow_sampler import riemannian_flow_sampler
     from plonk.pipe import PlonkPipeline
     from plonk.utils.manifolds import Sphere
@@ -123,7 +126,7 @@ def geoflow(folder: Path, task: str) -> None:
 
 
 def run(python: str, who: str, folder: Path, task: str):
-    subprocess.run([python, __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([python, __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return load_file(folder / f"{who}.safetensors")["result"], json.loads((folder / f"{who}.json").read_text())
 
 
@@ -136,7 +139,7 @@ def matrix_gflops() -> float:
 def compare(other: str, points: int, steps: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from geoflow import Geolocator, metrics, sphere
+    from geoflow import Geolocator, sphere
     from geoflow.training import machine
 
     source, cond = network(steps)
@@ -163,7 +166,9 @@ def compare(other: str, points: int, steps: int) -> None:
             energy = [float(energy_distance_km(x.double(), reference)) for x in (theirs, ours)]
             per_call = (a["seconds"] / 250) / (b["seconds"] / 64)
             line(f"{task}, {points} points", a["seconds"], b["seconds"], a, b)
-            print(f"{'':24}per evaluation {per_call:.2f} times; mean error {off[0]:.2f}, {off[1]:.2f} km; energy {energy[0]:.3f}, {energy[1]:.3f} km")
+            print(
+                f"{'':24}per evaluation {per_call:.2f} times; mean error {off[0]:.2f}, {off[1]:.2f} km; energy {energy[0]:.3f}, {energy[1]:.3f} km"
+            )
             if task == "sample":
                 print(f"{'':24}geoflow's evaluations run at {64 * flop / b['seconds'] / 1e9 / rate:.0%} of the matrix rate")
         theirs, a = run(other, "official", folder, "likelihood")
@@ -172,7 +177,9 @@ def compare(other: str, points: int, steps: int) -> None:
         line(f"log p, {points} places", scaled, b["seconds"], a, b)
         tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=256)[0]
         right = (ours[:LIKELIHOOD_POINTS] - tight).abs()
-        print(f"{'':24}geoflow against 256 steps: median {right.median():.1e}, largest {right.max():.1e} nats; official by {len(theirs)} places")
+        print(
+            f"{'':24}geoflow against 256 steps: median {right.median():.1e}, largest {right.max():.1e} nats; official by {len(theirs)} places"
+        )
         integral, b = run(sys.executable, "geoflow", folder, "map")
         line("map, 1° or finer", a["seconds"] * GRID / len(theirs), b["seconds"], a, b)
         print(f"{'':24}integral {float(integral):.4f}; the official grid scaled from {len(theirs)} places")
