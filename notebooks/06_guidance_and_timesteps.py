@@ -549,8 +549,8 @@ for omega, density in densities.items():
 
 # %% [markdown]
 # *What was seen:* a quarter of guidance shrinks the region to a seventh. The second part of the distribution is almost gone;
-# nothing in the image has changed. With ω = 1 the mass would lie on needles of a few kilometres, narrower than the map's
-# finest cells (3 km) can measure: the integral over the cells would miss 1, although the density does not.
+# nothing in the image has changed. With ω = 1 the mass would lie on needles of a few kilometres and less, which twenty steps back in time
+# do not hit exactly: the integral over the cells would miss 1, although the density does not.
 #
 # What to remember: steps are cheap to save, guidance is not free. It trades a distribution for an answer.
 #

@@ -126,7 +126,7 @@ def geoflow(folder: Path, task: str) -> None:
 
 
 def run(python: str, who: str, folder: Path, task: str):
-    subprocess.run([python, __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([python, "-W", "ignore", __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL)
     return load_file(folder / f"{who}.safetensors")["result"], json.loads((folder / f"{who}.json").read_text())
 
 
