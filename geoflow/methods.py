@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from geoflow import likelihood, paths, plonk, samplers, schedules, sphere
 from geoflow.checks import choose
 from geoflow.data import tiles
-from geoflow.velocity import VelocityTransformer
+from geoflow.velocity import VelocityTransformer, time_averaged
 from geoflow.vmf import Mixture, MixtureNetwork
 
 
@@ -69,7 +69,9 @@ class Flow:
         return self.path.project(noise)
 
     def _field(self, how: How):
-        return samplers.guided(self.velocity, how.guidance), schedules.time_grid(self.schedule, how.steps)
+        times = schedules.time_grid(self.schedule, how.steps)
+        network = time_averaged(self.network, times) if how.solver in samplers.SOLVERS else self.network
+        return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
         """States from noise to data, (B, N, 3) each: on S² or in R³."""

@@ -168,3 +168,32 @@ def test_the_hub(copied, monkeypatch):
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", failed)
         with pytest.raises(ConnectionError, match="PLONK_YFCC is not in the cache"):
             Geolocator.from_pretrained("plonk-yfcc")
+
+
+# Few steps on a network that is rough in time
+
+
+def mean_error_km(geo, cond, guidance=0.0, **options):
+    """Of samples from the same starting points, against a fine solution."""
+    noise = sphere.uniform((1, 256), torch.Generator().manual_seed(0)).expand(len(cond), -1, -1)
+    ends = [geo.sample(cond=cond, noise=noise, guidance=guidance, **how) for how in ({"steps": 300}, options)]
+    return float(sphere.distance_km(*(sphere.from_latlon(end).double() for end in ends)).mean())
+
+
+def test_averages_over_time_make_few_steps_accurate():
+    geo = Geolocator.from_pretrained(FIXTURES)
+    cond = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    noise = sphere.uniform((1, 256), torch.Generator().manual_seed(0)).expand(4, -1, -1)
+    plain = samplers.sample(geo.network, geo.path, noise, schedules.time_grid(geo.schedule, 16), cond)  # meets the waves at random phases
+    fine = sphere.from_latlon(geo.sample(cond=cond, noise=noise, steps=300))
+    averaged = mean_error_km(geo, cond, steps=16)
+    assert averaged < float(sphere.distance_km(plain, fine).mean()) / 3
+    assert averaged < mean_error_km(geo, cond, steps=250, solver="plonk")
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance, shared):
+    geo = Geolocator.from_pretrained(shared / "parity" / "trained128")
+    cond = torch.nn.functional.normalize(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
+    official = mean_error_km(geo, cond, guidance, steps=250, solver="plonk")
+    assert mean_error_km(geo, cond, guidance, steps=10) < official

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from geoflow import plonk, sphere
-from geoflow.velocity import VelocityTransformer
+from geoflow.velocity import VelocityTransformer, time_averaged
 
 
 def network(seed=0, **options):
@@ -145,6 +145,32 @@ def test_wrong_shapes(x, cond, message):
 def test_wrong_width(dim):
     with pytest.raises(ValueError, match=f"dim={dim}"):
         VelocityTransformer(cond_dim=4, dim=dim)
+
+
+# Averages over time
+
+
+def test_averaged_conditioning_is_a_mean_over_times():
+    net = network(cond_dim=4, time_scale=1000.0)
+    x, cond, (t, window) = points(1, 5), torch.randn(1, 4), (0.4, 0.1)
+    times = t + window * (torch.arange(4000) / 3999 - 0.5)
+    mean = torch.cat([net._condition(x, time, cond, 0.0) for time in times]).mean(0)
+    assert torch.allclose(net._condition(x, t, cond, window)[0], mean, atol=0.02)
+    assert not torch.allclose(net._condition(x, t, cond, 0.0)[0], mean, atol=0.02)
+    narrow = net.jvp(x, t, cond, x.new_zeros(0, *x.shape), 1e-7)[0]
+    assert torch.allclose(narrow, net(x, t, cond), atol=1e-4)
+
+
+def test_only_steps_longer_than_the_fastest_wave_are_averaged_over():
+    smooth, rough = network(time_scale=20.0), network(time_scale=1000.0)
+    assert time_averaged(smooth, torch.linspace(0, 1, 17)) is smooth
+    assert time_averaged(rough, torch.linspace(0, 1, 201)) is rough
+    averaged = time_averaged(rough, torch.linspace(0, 1, 17))
+    assert averaged.tangent == rough.tangent
+    x = points(2, 5)
+    v = averaged(x, 1.0, None)
+    assert torch.allclose((v * x).sum(-1), torch.zeros(2, 5), atol=1e-5)
+    assert torch.equal(v, rough.jvp(x, 1.0, None, x.new_zeros(0, *x.shape), 1 / 32)[0])
 
 
 # Parity with the official code: its weights, its answers

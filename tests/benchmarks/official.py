@@ -113,20 +113,23 @@ def geoflow(folder: Path, task: str) -> None:
     noise, cond = given["noise"][None], given["cond"]
     geo.sample(cond=cond, n=8, steps=1)
     if task == "likelihood":
-        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond)[0])
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=32)[0])
     elif task == "map":
         density, seconds = timed(lambda: geo.density(cond=cond))
         result = torch.tensor([density.integral])
     else:
-        guidance = 2.0 if task == "guided" else 0.0
-        latlon, seconds = timed(lambda: geo.sample(cond=cond, noise=noise, guidance=guidance))
+        kind, solver, steps = task.split(":")
+        guidance = 2.0 if kind == "guided" else 0.0
+        latlon, seconds = timed(lambda: geo.sample(cond=cond, noise=noise, steps=int(steps), solver=solver, guidance=guidance))
         result = sphere.from_latlon(latlon)[0]
     save_file({"result": result.contiguous()}, folder / "geoflow.safetensors")
     (folder / "geoflow.json").write_text(json.dumps({"seconds": seconds, "peak_gb": peak_gb(), "threads": torch.get_num_threads()}))
 
 
 def run(python: str, who: str, folder: Path, task: str):
-    subprocess.run([python, "-W", "ignore", __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [python, "-W", "ignore", __file__, "--who", who, "--folder", folder, "--task", task, "x"], check=True, stdout=subprocess.DEVNULL
+    )
     return load_file(folder / f"{who}.safetensors")["result"], json.loads((folder / f"{who}.json").read_text())
 
 
@@ -139,7 +142,7 @@ def matrix_gflops() -> float:
 def compare(other: str, points: int, steps: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from geoflow import Geolocator, sphere
+    from geoflow import Geolocator, samplers, sphere
     from geoflow.training import machine
 
     source, cond = network(steps)
@@ -156,37 +159,42 @@ def compare(other: str, points: int, steps: int) -> None:
             geo.network(noise[None], torch.tensor(0.5), cond)
         flop = counter.get_total_flops()
 
-        print(f"{'':24}{'official s':>12}{'geoflow s':>12}{'ratio':>8}{'GB':>7}{'GB':>7}")
         for task in ("sample", "guided"):
-            theirs, a = run(other, "official", folder, task)
-            ours, b = run(sys.executable, "geoflow", folder, task)
             reference = fine if task == "sample" else geo.sample(cond=cond, noise=noise[None], steps=128, guidance=2.0)[0]
             reference = sphere.from_latlon(reference).double()
-            off = [float(sphere.distance_km(x.double(), reference).mean()) for x in (theirs, ours)]
-            energy = [float(energy_distance_km(x.double(), reference)) for x in (theirs, ours)]
-            per_call = (a["seconds"] / 250) / (b["seconds"] / 64)
-            line(f"{task}, {points} points", a["seconds"], b["seconds"], a, b)
-            print(
-                f"{'':24}per evaluation {per_call:.2f} times; mean error {off[0]:.2f}, {off[1]:.2f} km; energy {energy[0]:.3f}, {energy[1]:.3f} km"
-            )
-            if task == "sample":
-                print(f"{'':24}geoflow's evaluations run at {64 * flop / b['seconds'] / 1e9 / rate:.0%} of the matrix rate")
+            theirs, a = run(other, "official", folder, task)
+            print(f"{task}: official, 250 steps: {a['seconds']:.1f} s, {distances(theirs, reference)}, {a['peak_gb']:.2f} GB")
+            for solver, n in (("rk4", 16), ("rk4", 12), ("rk4", 10), ("rk4", 8)):
+                ours, b = run(sys.executable, "geoflow", folder, f"{task}:{solver}:{n}")
+                calls = samplers.evaluations(solver, n)
+                print(
+                    f"  {solver}, {n} steps: {b['seconds']:.1f} s, {a['seconds'] / b['seconds']:.1f} times faster, "
+                    f"{a['seconds'] / 250 / (b['seconds'] / calls):.2f} times per evaluation ({calls}), {distances(ours, reference)}, "
+                    f"{b['peak_gb']:.2f} GB, {calls * flop * (2 if task == 'guided' else 1) / b['seconds'] / 1e9 / rate:.0%} of the matrix rate",
+                    flush=True,
+                )
         theirs, a = run(other, "official", folder, "likelihood")
         ours, b = run(sys.executable, "geoflow", folder, "likelihood")
         scaled = a["seconds"] * points / len(theirs)
-        line(f"log p, {points} places", scaled, b["seconds"], a, b)
         tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=256)[0]
-        right = (ours[:LIKELIHOOD_POINTS] - tight).abs()
+        off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
         print(
-            f"{'':24}geoflow against 256 steps: median {right.median():.1e}, largest {right.max():.1e} nats; official by {len(theirs)} places"
+            f"log p of {points} places: official {scaled:.0f} s (scaled from {len(theirs)}), {a['peak_gb']:.2f} GB; geoflow {b['seconds']:.1f} s, "
+            f"{scaled / b['seconds']:.0f} times faster, {b['peak_gb']:.2f} GB, off by {off.median():.1e} nats in the median, {off.max():.1e} at most"
         )
         integral, b = run(sys.executable, "geoflow", folder, "map")
-        line("map, 1° or finer", a["seconds"] * GRID / len(theirs), b["seconds"], a, b)
-        print(f"{'':24}integral {float(integral):.4f}; the official grid scaled from {len(theirs)} places")
+        scaled = a["seconds"] * GRID / len(theirs)
+        print(
+            f"map of 1° or finer: official {scaled / 3600:.1f} h (scaled), geoflow {b['seconds']:.0f} s, {scaled / b['seconds']:.0f} times faster, "
+            f"integral {float(integral):.4f}, {b['peak_gb']:.2f} GB"
+        )
 
 
-def line(name: str, theirs: float, ours: float, a: dict, b: dict) -> None:
-    print(f"{name:24}{theirs:12.1f}{ours:12.2f}{theirs / ours:8.1f}{a['peak_gb']:7.2f}{b['peak_gb']:7.2f}", flush=True)
+def distances(x, reference) -> str:
+    from geoflow import sphere
+
+    x = x.double()
+    return f"mean error {sphere.distance_km(x, reference).mean():.2f} km, energy distance {energy_distance_km(x, reference):.4f} km"
 
 
 def energy_distance_km(x, y):
