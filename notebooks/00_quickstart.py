@@ -25,7 +25,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | an installed geoflow, nothing else | 1 / not needed | figures only |
+# | an installed geoflow, nothing else | 2 / not needed | figures only |
 #
 # "Images" are square satellite tiles here, 300 km wide and 32 × 32 pixels, cut from NASA's Blue Marble, which comes
 # with the installation. The question is the same as for photos: *where on Earth is this?*

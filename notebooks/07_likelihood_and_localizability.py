@@ -27,7 +27,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 03 and 05 | 4 / not needed | figures only |
+# | notebooks 03 and 05 | 6 / not needed | figures only |
 #
 # The model is the shipped one for Earth tiles, a Riemannian flow. Sections 1 and 2 need no model.
 
@@ -635,7 +635,7 @@ fig
 # %% [markdown]
 # *What was seen:* the coast's region has several pieces, which no single place with a radius could describe. The ocean
 # shows what one number hides. Its bits are almost those of the coast. But its 50 % lie on a streak, smaller than
-# the coast's and beside the truth, and its 95 % on eight times the coast's area.
+# the coast's and beside the truth, and its 95 % on seven times the coast's area.
 #
 # A region of 90 % is worth something only if it holds the truth in nine of ten cases. No maps are needed to find out: the
 # truth lies inside if fewer than 90 % of the samples have a higher density.

@@ -24,7 +24,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 03, 07 and 08 | MINUTES / not needed | figures only |
+# | notebooks 03, 07 and 08 | 2 / not needed | figures only |
 #
 # Every published code base of this size has such places; ours had, and surely has, its own. The method is sound: in notebook 05
 # you saw it work. We write this down for those who compare numbers, and for the authors, whose open code and weights made it
@@ -126,7 +126,7 @@ print(f"code − Riemannian: mean {difference.mean():+.2f}, root mean square {di
 
 # %% [markdown]
 # *What was seen:* the Riemannian density integrates to one, and its distance from the data's is what the small network has not learnt.
-# The ambient "density" of the same network integrates to a fifth more, and single values are off by 0.8 nats (root mean
+# The ambient "density" of the same network integrates to a sixth more, and single values are off by 0.7 nats (root mean
 # square), up or down. How far depends on the network: the less its output is tangent and constant along rays, the more.
 #
 # In geoflow: `Geolocator.log_prob` is the density; `plonk.ambient_trace_log_prob` is the code's number, for comparison. The published
@@ -289,8 +289,8 @@ print(
 )
 
 # %% [markdown]
-# *What was seen:* tens of kilometres in the median for this small network, more for the samples that missed the sphere most. It matters
-# for accuracies within 25 km. (DDIM's samples cannot be NaN: its predictions are clamped to a cube, whose corners have radius √3.)
+# *What was seen:* 6 km in the median for this small network, more than 50 km for one sample in twenty. It matters for accuracies
+# within 25 km. (DDIM's samples cannot be NaN: its predictions are clamped to a cube, whose corners have radius √3.)
 #
 # ## 7 · Counting images
 #
