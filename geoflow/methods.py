@@ -69,15 +69,19 @@ class Flow:
         return self.path.project(noise)
 
     def _field(self, how: How):
-        times = schedules.time_grid(self.schedule, how.steps)
+        """The velocity, and the times of its steps, which the schedule places in the path's clock: near the data a diffusion's states
+        differ by √(1 − t), and even steps in t would be too long for it."""
+        start, end = self.path.clock(torch.tensor([0.0, 1.0]))
+        times = self.path.time(start + (end - start) * schedules.time_grid(self.schedule, how.steps))
         network = time_averaged(self.network, times) if how.solver in samplers.SOLVERS else self.network
         return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
         """States from noise to data, (B, N, 3) each: on S² or in R³."""
-        field, times = self._field(how)
         if how.solver == samplers.PLONK:
+            times = schedules.time_grid(self.schedule, how.steps)
             return plonk.trajectory(self.network, self.path, noise, times, cond, how.guidance)
+        field, times = self._field(how)
         return samplers.trajectory(field, self.path, noise, times, cond, how.solver)
 
     def sample(self, noise: Tensor, cond: Tensor | None, how: How) -> Tensor:
