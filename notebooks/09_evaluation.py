@@ -27,7 +27,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 03 and 05 | 4 / not needed | figures only |
+# | notebooks 03 and 05 | 3 / not needed | figures only |
 #
 # All models are shipped; nothing is trained here.
 
