@@ -1,5 +1,6 @@
-"""The commands: `geoflow demo | train | compare | evaluate | locate | doctor`."""
+"""The commands: `geoflow demo | train | compare | embed | evaluate | locate | doctor`."""
 
+import importlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -145,6 +146,46 @@ def _reference(method: str, scale: str, encoder):
     return Geolocator(retrieval, method, encoder=encoder)
 
 
+SOURCES = ("osv5m", "inat21", "yfcc")
+
+
+@app.command()
+def embed(
+    dataset: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc, or a table of id, latitude, longitude, path (.csv, .tsv, .parquet)")],
+    out: Annotated[Path, typer.Option(help="folder for the shards")],
+    root: Annotated[Path | None, typer.Option(help="folder of the data set; for a table, of its images (default: beside it)")] = None,
+    split: Annotated[str, typer.Option(help="train or test")] = "train",
+    encoder: Annotated[str, typer.Option(help="dinov2, streetclip, or a model whose encoder to use")] = "dinov2",
+    weights: Annotated[str, typer.Option(help="folder with the photo encoder's weights; default: the published ones")] = "",
+    shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
+    batch: Annotated[int, typer.Option(help="images per call of the encoder")] = 64,
+    workers: Annotated[int, typer.Option(help="processes that read images, for each device")] = 2,
+    devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, that share the work")] = 1,
+) -> None:
+    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an interruption, on as many machines as you like.
+
+    Prints what is listed, usable and missing, what it will take, and what could not be read.
+    """
+    from geoflow.data.embedding import embed as write
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
+    from geoflow.geolocator import Geolocator
+
+    chosen = PhotoEncoder(encoder, weights or None) if encoder in PHOTO_ENCODERS else Geolocator.from_pretrained(encoder).encoder
+    write(_records(dataset, root, split), chosen, out, shard, batch, workers, devices)
+
+
+def _records(dataset: str, root: Path | None, split: str):
+    """The located images of a data set, or of a table."""
+    if Path(dataset).suffix:
+        from geoflow.data.records import read_table
+
+        return read_table(dataset, root).with_images()
+    reader = importlib.import_module(f"geoflow.data.{choose('data set', dataset, SOURCES)}")
+    if root is None:
+        raise ValueError(f"--root is missing: the folder where {dataset} lies")
+    return reader.read(root, split)
+
+
 @app.command()
 def evaluate(
     model: Model = "tiles",
@@ -229,7 +270,7 @@ def _locate(geo, file: Path, image, cond, stem: Path, k: int, guidance: float, s
     import torch
 
     from geoflow import photos, sphere
-    from geoflow.training import write_atomically
+    from geoflow.files import write_atomically
 
     best = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
     names = photos.name_of(best.latlon[0])
@@ -265,7 +306,7 @@ def _locate(geo, file: Path, image, cond, stem: Path, k: int, guidance: float, s
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to reuse or resume."""
     from geoflow.evaluation import evaluate as score
-    from geoflow.training import write_atomically
+    from geoflow.files import write_atomically
 
     start = time.perf_counter()
     scale = "smoke" if settings.scale() == "smoke" else "demo"

@@ -213,6 +213,7 @@ class GeocellClassifier(nn.Module):
         return (x @ self.centers.T).argmax(-1)
 
 
+PHOTO_ENCODERS = tuple(_PHOTO)
 ENCODERS = {TileEncoder.name: TileEncoder, **{name: functools.partial(PhotoEncoder, name) for name in _PHOTO}}
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, distributed
 
 from geoflow import metrics, places, samplers, settings, sphere
 from geoflow.data.tiles import Tiles
+from geoflow.files import write_atomically
 from geoflow.methods import REFERENCES, Flow
-from geoflow.training import machine, write_atomically
+from geoflow.training import machine
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,6 @@ def show_progress() -> bool:
     return not os.environ.get("CI") and sys.stderr.isatty()
 
 
-def progress(iterable=None, **options):
+def progress(iterable=None, disable: bool = False, **options):
     """A progress bar that is silent where nobody watches."""
-    return tqdm(iterable, disable=not show_progress(), dynamic_ncols=True, **options)
+    return tqdm(iterable, disable=disable or not show_progress(), dynamic_ncols=True, **options)

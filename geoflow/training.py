@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from geoflow import losses, methods, paths, schedules, settings
 from geoflow.data import tiles
 from geoflow.encoders import GeocellClassifier, TileEncoder
+from geoflow.files import write_atomically
 from geoflow.schedules import Schedule
 
 CHECKPOINT_EVERY = timedelta(seconds=20)
@@ -340,13 +341,6 @@ def _claim(folder: Path, run: dict) -> None:
                 )
     else:
         write_atomically(file, json.dumps(run, indent=1))
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file under another name and rename it when it is whole."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    partial.replace(file)
 
 
 def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:

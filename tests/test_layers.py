@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "geoflow"
 ORDER = [
     "checks",
+    "files",
     "settings",
     "sphere",
     "schedules",
@@ -42,6 +43,7 @@ CONFINED = {
     "anywidget": {"widgets"},
     "IPython": {"widgets"},
     "typer": {"cli"},
+    "pyarrow": {"data"},
     "reverse_geocoder": set(),
     "torchvision": set(),
     "notebooks": set(),

@@ -26,16 +26,18 @@ def median_seconds(call, runs: int = 5) -> float:
     return statistics.median(seconds)
 
 
-def import_seconds(statement: str) -> float:
-    """Median wall time of a statement in a fresh interpreter, by its own clock."""
-    code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
-    return statistics.median(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5))
+def import_seconds(*statements: str) -> list[float]:
+    """Median wall times of statements in fresh interpreters, by their own clocks and taken in turn."""
+    code = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+    rounds = [[float(subprocess.check_output([sys.executable, "-c", code.format(s)])) for s in statements] for _ in range(7)]
+    return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
 
 
 def main() -> None:
     geo = Geolocator.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "tiles")
     print(f"{machine()}, torch {torch.__version__}, medians of 5")
-    print(f"import geoflow beyond torch          {import_seconds('import torch, geoflow') - import_seconds('import torch'):7.3f} s")
+    both, torch_alone = import_seconds("import torch, geoflow", "import torch")
+    print(f"import torch, geoflow {both:22.3f} s   torch alone {torch_alone:.3f} s")
 
     taiga = geo.embed(tiles.tile(*tiles.TELLING["taiga"]))
     fine = sphere.from_latlon(geo.sample(cond=taiga, n=1024, steps=64, seed=0))

@@ -1,0 +1,155 @@
+"""Embedding a data set: complete, in order, and killed at any moment without a loss."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import synthetic
+import torch
+
+from geoflow import Geolocator
+from geoflow.data import osv5m
+from geoflow.data.embedding import embed
+from geoflow.data.records import Records, read_table
+from geoflow.data.shards import open_shards
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Geolocator.from_pretrained("tiles").encoder
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return osv5m.read(synthetic.osv5m(tmp_path_factory.mktemp("osv5m")), "train")
+
+
+def ids(shards):
+    return [row["id"] for number in range(len(shards.files)) for row in shards.read(number)[2]]
+
+
+def test_every_image_once_and_in_order(tmp_path, encoder, records, capsys):
+    shards = embed(records, encoder, tmp_path, shard=15, batch=4, workers=2)
+    assert shards.counts == (15, 15, 10)
+    assert ids(shards) == records.rows["id"].to_pylist()
+    cond, latlon, rows = shards.read(1)
+    with torch.no_grad():
+        expected = encoder.embed(torch.stack([encoder.preprocess(synthetic_image(records, i)) for i in range(15, 30)]))
+    assert torch.allclose(cond.float(), expected, atol=2e-3)
+    assert torch.equal(latlon, records.latlon[15:30])
+    assert rows[0]["country"] == "CL"
+    shards.verify()
+    text = capsys.readouterr().out
+    assert "40 images to embed" in text
+    assert "40 embeddings in 3 shards; 0 images could not be read" in text
+
+
+def synthetic_image(records, i):
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(records.read(records.rows["path"][i].as_py())))
+
+
+def test_a_corrupt_image_is_skipped_and_named(tmp_path, encoder, capsys):
+    records = read_table(synthetic.table(tmp_path))
+    (tmp_path / "pictures" / "photo 3.jpg").write_bytes(b"no jpg")
+    (tmp_path / "pictures" / "photo 4.jpg").unlink()
+    shards = embed(records, encoder, tmp_path / "out", shard=10, batch=3)
+    assert shards.counts == (8, 10)
+    assert "2 images could not be read, the first: pictures/photo 3.jpg" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"]) == {"photo.3", "photo.4"}
+
+
+def test_another_encoder_or_data_set_is_refused(tmp_path, encoder, records):
+    embed(records, encoder, tmp_path, shard=20)
+    other = type(encoder)(**encoder.config)
+    with pytest.raises(ValueError, match="holds embeddings with encoder"):
+        embed(records, other, tmp_path, shard=20)
+    with pytest.raises(ValueError, match="holds embeddings with images = 40, not 39"):
+        embed(Records(records.name, records.rows.slice(1), records.root), encoder, tmp_path, shard=20)
+    with pytest.raises(ValueError, match="holds embeddings with shard = 20, not 10"):
+        embed(records, encoder, tmp_path, shard=10)
+    with pytest.raises(ValueError, match="0 images; expected at least 1"):
+        embed(Records(records.name, records.rows.slice(0, 0), records.root), encoder, tmp_path)
+
+
+def test_a_full_disk_is_seen_before(tmp_path, encoder, records, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match="are needed in"):
+        embed(records, encoder, tmp_path, shard=20)
+    assert list(tmp_path.glob("*.tar*")) == []
+
+
+def test_a_disk_that_fills_up_leaves_no_half_shard(tmp_path, encoder, records, monkeypatch):
+    import io
+
+    real, written = io.BytesIO.getvalue, []
+
+    def full(self, info, content=None):
+        written.append(info)
+        if len(written) > 50:
+            raise OSError(28, "No space left on device")
+        return add(self, info, content)
+
+    import tarfile
+
+    add = tarfile.TarFile.addfile
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        embed(records, encoder, tmp_path, shard=15)
+    monkeypatch.undo()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["00000.json", "00000.tar", "run.json"]
+    assert ids(embed(records, encoder, tmp_path, shard=15)) == records.rows["id"].to_pylist()
+    assert real
+
+
+SCRIPT = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from geoflow import Geolocator
+from geoflow.data import osv5m
+from geoflow.data.embedding import embed
+encoder = Geolocator.from_pretrained("tiles").encoder
+preprocess = encoder.preprocess
+encoder.preprocess = lambda image: time.sleep(0.004) or preprocess(image)
+print("ready", flush=True)
+embed(osv5m.read({root!r}, "train"), encoder, {out!r}, shard=5, batch=2)
+"""
+
+
+def test_killed_at_random_moments(tmp_path, records):
+    code = SCRIPT.format(tests=str(Path(__file__).parent), root=str(records.root), out=str(tmp_path))
+    delays = torch.rand(20, generator=torch.Generator().manual_seed(0)) * 0.12
+    kills = 0
+    for delay in [*delays.tolist(), None]:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            if delay is not None:
+                time.sleep(delay)
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            process.communicate()
+    assert kills == 20
+    shards = open_shards(tmp_path)
+    assert ids(shards) == records.rows["id"].to_pylist()
+    shards.verify()
+
+
+def test_two_processes_share_the_work(tmp_path, records):
+    code = SCRIPT.format(tests=str(Path(__file__).parent), root=str(records.root), out=str(tmp_path)).replace("batch=2", "batch=2, devices=2")
+    script = tmp_path / "embed.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert ids(open_shards(tmp_path)) == records.rows["id"].to_pylist()
