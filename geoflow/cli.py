@@ -76,20 +76,44 @@ Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiles")] = "tiles",
-    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
+    recipe: Annotated[str, typer.Argument(help="tiles, or osv5m, inat21, yfcc (for your own photos too)")] = "tiles",
+    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; but for tiles smoke or paper; default: GEOFLOW_SCALE")] = "",
     method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
-    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one")] = "",
+    data: Annotated[list[Path] | None, typer.Option(help="shards from `geoflow embed`; given twice they count twice")] = None,
+    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one, or that of the shards")] = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
+    devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, of each machine")] = 1,
+    nodes: Annotated[int, typer.Option(help="machines")] = 1,
+    stream: Annotated[bool, typer.Option(help="read shards as they are needed: for data that the disk cannot hold twice")] = False,
 ) -> None:
-    """Train a model; run it again to go on after an interruption."""
+    """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an interruption."""
     from geoflow.geolocator import Geolocator
 
-    choose("recipe", recipe, ("tiles",))
     shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
-    _train(scale or settings.scale(), out, seed, method, shared)
+    if recipe == "tiles":
+        _train(scale or settings.scale(), out, seed, method, shared)
+    else:
+        chosen = read_recipe(recipe, scale or ("smoke" if settings.scale() == "smoke" else "paper"))
+        _train_on_shards(chosen, data or [], out, seed, method, shared, devices, nodes, stream)
     print(f"model: {out / 'model'}")
+
+
+def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool):
+    from geoflow.data.shards import FIELDS, open_shards
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
+    from geoflow.geolocator import Geolocator
+    from geoflow.training import is_first_process, train_shards
+
+    if not data:
+        raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
+    shards = [open_shards(folder, recipe["field"] if not (folder / "manifest.json").exists() else None) for folder in data]
+    say = print if is_first_process() else lambda line: None
+    network, provenance = train_shards(recipe, shards, out, seed, method, devices, nodes, stream, say)
+    if is_first_process():
+        photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
+        encoder = encoder or (PhotoEncoder(photo) if photo else None)
+        Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance).save_pretrained(out / "model")
 
 
 @app.command()
@@ -151,18 +175,18 @@ SOURCES = ("osv5m", "inat21", "yfcc")
 
 @app.command()
 def embed(
-    dataset: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc, or a table of id, latitude, longitude, path (.csv, .tsv, .parquet)")],
+    dataset: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc, or a .csv, .tsv, .parquet of id, latitude, longitude, path")],
     out: Annotated[Path, typer.Option(help="folder for the shards")],
     root: Annotated[Path | None, typer.Option(help="folder of the data set; for a table, of its images (default: beside it)")] = None,
     split: Annotated[str, typer.Option(help="train or test")] = "train",
     encoder: Annotated[str, typer.Option(help="dinov2, streetclip, or a model whose encoder to use")] = "dinov2",
     weights: Annotated[str, typer.Option(help="folder with the photo encoder's weights; default: the published ones")] = "",
-    shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
+    shard: Annotated[int | None, typer.Option(help="samples per shard; default: 10,000, fewer for small data sets")] = None,
     batch: Annotated[int, typer.Option(help="images per call of the encoder")] = 64,
     workers: Annotated[int, typer.Option(help="processes that read images, for each device")] = 2,
     devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, that share the work")] = 1,
 ) -> None:
-    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an interruption, on as many machines as you like.
+    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an interruption.
 
     Prints what is listed, usable and missing, what it will take, and what could not be read.
     """
@@ -189,6 +213,7 @@ def _records(dataset: str, root: Path | None, split: str):
 @app.command()
 def evaluate(
     model: Model = "tiles",
+    data: Annotated[Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the reports as JSON")] = None,
     samples: Annotated[int, typer.Option(help="per image")] = 24,
     steps: int = 16,
@@ -199,20 +224,35 @@ def evaluate(
     labels: Annotated[bool, typer.Option(help="compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, typer.Option(help="images whose highest-density regions are checked")] = 0,
 ) -> None:
-    """Score a model on seen regions and on held-out blocks of the Earth tiles."""
+    """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the Earth tiles.
+
+    Under `torchrun` the processes share the images, and each image is counted once.
+    """
+    from geoflow.evaluation import distributed_if_launched
     from geoflow.evaluation import evaluate as score
     from geoflow.geolocator import Geolocator
+    from geoflow.training import is_first_process
 
     geo = Geolocator.from_pretrained(model)
-    for name in JUDGED:
-        data = _dataset(name, settings.scale())
-        seen = name == "test"  # no training tile lies in a held-out block: a likelihood there says only that
-        checked = calibrated if seen else 0
-        report = score(geo, data, f"tiles, {name}", samples, steps, solver, guidance, seed, seeds, seen, labels, checked)
-        print(report.table())
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            report.to_json(out / f"{name}.json")
+    distributed_if_launched()
+    for name in JUDGED if data is None else (data.name,):
+        title, images = (f"tiles, {name}", _dataset(name, settings.scale())) if data is None else (name, _embeddings(data, geo))
+        likely = name != "held-out"  # no training tile lies in a held-out block: a likelihood there says only that
+        report = score(geo, images, title, samples, steps, solver, guidance, seed, seeds, likely, labels, calibrated if likely else 0)
+        if is_first_process():
+            print(report.table())
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                report.to_json(out / f"{name}.json")
+
+
+def _embeddings(folder: Path, geo):
+    """Embeddings and places (degrees) of all shards in a folder, memory-mapped."""
+    from geoflow import sphere
+    from geoflow.data.shards import FIELDS, open_shards
+
+    cond, x = open_shards(folder, FIELDS[geo.encoder.name] if geo.encoder is not None else None).mapped()
+    return cond, sphere.to_latlon(x)
 
 
 @app.command()

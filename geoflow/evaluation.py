@@ -1,6 +1,7 @@
 """A model and a data set → a report: what was scored, on what, how many, with which solver and seed, how long it took."""
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,6 +129,12 @@ def evaluate(
     if calibrated:
         scores |= _calibration_scores(geo, cond[:calibrated], truth[:calibrated], seed)
     return Report(name, scores, deviations, how, time.perf_counter() - start, machine())
+
+
+def distributed_if_launched() -> None:
+    """Join the other processes if `torchrun` started several."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
 
 
 def _shares(n: int):

@@ -5,6 +5,10 @@ from torch import Tensor
 
 from geoflow.schedules import Schedule, linear
 
+Share = tuple[int, int]
+"""(rank, processes): rows rank, rank + processes, … of a batch."""
+WHOLE: Share = (0, 1)
+
 
 def drop_condition(cond: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
     """A copy of cond in which each image's embedding is the null condition, zero, with probability `rate`.
@@ -45,6 +49,7 @@ def flow_matching_loss(
     draws: int = 1,
     dropout: float = 0.1,
     generator: torch.Generator | None = None,
+    share: Share = WHOLE,
 ) -> Tensor:
     """Mean squared error of the network's answer: E |ψ(x_t, t, c) − target|² (PLONK, equation 8).
 
@@ -60,16 +65,23 @@ def flow_matching_loss(
         draws: noise draws N per image; they share the image's conditioning.
         dropout: probability that an image's condition is dropped.
         generator: source of randomness.
+        share: which rows of a batch these are. Noise, times and dropped conditions are drawn for the whole batch, so that the mean
+            of all shares' losses is the loss of the batch, however many processes share it.
 
     Returns:
         A scalar.
     """
+    rank, world = share
+
+    def whole(rows: Tensor) -> Tensor:
+        return rows.repeat_interleave(world, 0)
+
     x1 = x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
-    x0 = path.couple(x1, generator)
-    t = draw_times(x1.shape[:2], schedule, generator, like=x1)
+    x0 = path.couple(whole(x1), generator)[rank::world]
+    t = draw_times((world * len(x1), draws), schedule, generator, like=x1)[rank::world]
     at = path.sample(x0, x1, t)
     if cond is not None:
-        cond = drop_condition(cond, dropout, generator)
+        cond = drop_condition(whole(cond), dropout, generator)[rank::world]
     return (network(at.x_t, at.t, cond) - at.target).square().sum(-1).mean()
 
 

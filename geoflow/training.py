@@ -20,12 +20,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from geoflow import losses, methods, paths, schedules, settings
 from geoflow.data import tiles
+from geoflow.data.batches import Batches, Rows, StreamBatches, TensorBatches
+from geoflow.data.shards import Shards
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.files import write_atomically
+from geoflow.losses import WHOLE, Share
 from geoflow.schedules import Schedule
 
 CHECKPOINT_EVERY = timedelta(seconds=20)
@@ -57,15 +61,15 @@ class Optimization:
 
 
 class _Module(L.LightningModule):
-    """What both trainings share: the optimiser, and randomness keyed by (seed, step, rank)."""
+    """What all trainings share: the optimiser, and randomness keyed by (seed, step)."""
 
     def __init__(self, optimization: Optimization, seed: int):
         super().__init__()
         self.optimization = optimization
         self.seed = seed
 
-    def loss(self, batch, generator: torch.Generator) -> Tensor:
-        """The loss of a batch, a scalar."""
+    def loss(self, batch, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
+        """The loss of a process's share of a batch, a scalar."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def configure_optimizers(self):
@@ -75,11 +79,11 @@ class _Module(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def generator(self, step: int) -> torch.Generator:
-        """Source of randomness of one step on this process."""
-        return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
+        """Source of randomness of one step, the same on every process."""
+        return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) * 4099)
 
     def training_step(self, batch, _):
-        loss = self.loss(batch, self.generator(self.global_step))
+        loss = self.loss(batch, self.generator(self.global_step), (self.trainer.global_rank, self.trainer.world_size))
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -95,7 +99,7 @@ class EncoderModule(_Module):
         super().__init__(optimization, seed)
         self.classifier = classifier
 
-    def loss(self, batch, generator):
+    def loss(self, batch, generator, share=WHOLE):
         pixels, x = batch
         return nn.functional.cross_entropy(self.classifier(pixels), self.classifier.cell_of(x))
 
@@ -111,10 +115,18 @@ class FlowModule(_Module):
         self.draws = draws
         self.dropout = dropout
 
-    def loss(self, batch, generator):
+    def loss(self, batch, generator, share=WHOLE):
         cond, x = batch
         return losses.flow_matching_loss(
-            self.network, self.path, x, cond, schedule=self.schedule, draws=self.draws, dropout=self.dropout, generator=generator
+            self.network,
+            self.path,
+            x,
+            cond,
+            schedule=self.schedule,
+            draws=self.draws,
+            dropout=self.dropout,
+            generator=generator,
+            share=share,
         )
 
 
@@ -125,91 +137,9 @@ class MixtureModule(_Module):
         super().__init__(optimization, seed)
         self.network = network
 
-    def loss(self, batch, generator):
+    def loss(self, batch, generator, share=WHOLE):
         cond, x = batch
         return losses.likelihood_loss(self.network, x, cond)
-
-
-# Batches
-
-
-class StepSampler(torch.utils.data.Sampler):
-    """Batches of indices that depend on (seed, step) alone: epoch permutations, resumed at any step.
-
-    Every process draws the same global batch and keeps its own share.
-    """
-
-    def __init__(self, n: int, batch: int, steps: int, seed: int, rank: int = 0, world: int = 1):
-        if batch > n:
-            raise ValueError(f"a batch of {batch} from {n} examples; expected at most as many as there are")
-        if batch % world:
-            raise ValueError(f"a batch of {batch} over {world} processes; expected a multiple")
-        self.n, self.batch, self.steps, self.seed, self.rank, self.world = n, batch, steps, seed, rank, world
-        self.first_step = 0
-
-    def __len__(self) -> int:
-        return self.steps  # with those before first_step: Lightning restores their count and ends the epoch by it
-
-    def __iter__(self):
-        per_epoch = self.n // self.batch
-        epoch = None
-        for step in range(self.first_step, self.steps):
-            if epoch != step // per_epoch:
-                epoch = step // per_epoch
-                order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
-            start = step % per_epoch * self.batch
-            yield order[start : start + self.batch][self.rank :: self.world]
-
-
-class _Rows(torch.utils.data.Dataset):
-    def __init__(self, *columns: Tensor):
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    def __getitem__(self, index: Tensor):
-        return tuple(column[index] for column in self.columns)
-
-
-class TensorBatches(L.LightningDataModule):
-    """Batches from tensors in memory.
-
-    Args:
-        train, validation: columns of equal length, such as (cond, x).
-        optimization: batch size and number of steps.
-        seed: of the permutations.
-    """
-
-    def __init__(self, train: tuple[Tensor, ...], validation: tuple[Tensor, ...], optimization: Optimization, seed: int = 0):
-        super().__init__()
-        self.train, self.validation = _Rows(*train), _Rows(*validation)
-        self.optimization, self.seed = optimization, seed
-        self.first_step = 0
-        self.seconds_before, self.started = 0.0, time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Time spent, over all interruptions."""
-        return self.seconds_before + time.perf_counter() - self.started
-
-    def train_dataloader(self):
-        o, trainer = self.optimization, self.trainer
-        assert trainer is not None
-        sampler = StepSampler(len(self.train), o.batch, o.steps, self.seed, trainer.global_rank, trainer.world_size)
-        sampler.first_step = self.first_step
-        return torch.utils.data.DataLoader(self.train, sampler=sampler, batch_size=None)
-
-    def val_dataloader(self):
-        rows = torch.arange(len(self.validation)).split(1024)
-        return torch.utils.data.DataLoader(self.validation, sampler=list(rows), batch_size=None)
-
-    def state_dict(self):
-        assert self.trainer is not None
-        return {"step": self.trainer.global_step, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict):
-        self.first_step, self.seconds_before = state_dict["step"], state_dict["seconds"]
 
 
 # Runs
@@ -243,7 +173,7 @@ class _Progress(TQDMProgressBar):
         self.train_progress_bar.set_description(self.description)
 
 
-def fit(module: _Module, batches: TensorBatches, folder, run: dict, description: str = "training") -> float:
+def fit(module: _Module, batches: Batches, folder, run: dict, description: str = "training", devices: int = 1, nodes: int = 1) -> float:
     """Train a module in place: from the start, from where an interrupted run stopped, or not at all if it is done.
 
     The module ends in evaluation mode on the CPU, with the weights of lowest validation loss (averaged ones where an average is
@@ -255,6 +185,8 @@ def fit(module: _Module, batches: TensorBatches, folder, run: dict, description:
         folder: where checkpoints and the loss curve go.
         run: plain values that identify the run; a folder with others is refused.
         description: of the progress bar.
+        devices: GPUs, or CPU processes, of each machine. Under `torchrun` or SLURM as many as were started there.
+        nodes: machines.
 
     Returns:
         Seconds of training, over all interruptions.
@@ -268,14 +200,14 @@ def fit(module: _Module, batches: TensorBatches, folder, run: dict, description:
     _claim(folder, run)
     done = folder / "done.json"
     if not done.exists():
-        _run_trainer(module, batches, folder, description)
+        _run_trainer(module, batches, folder, description, devices, nodes)
         write_atomically(done, json.dumps({"seconds": batches.seconds}))
     module.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"])
     module.cpu().eval()
     return json.loads(done.read_text())["seconds"]
 
 
-def _run_trainer(module: _Module, batches: TensorBatches, folder: Path, description: str) -> None:
+def _run_trainer(module: _Module, batches: Batches, folder: Path, description: str, devices: int, nodes: int) -> None:
     steps = module.optimization.steps
     callbacks: list[L.Callback] = [
         ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
@@ -293,7 +225,10 @@ def _run_trainer(module: _Module, batches: TensorBatches, folder: Path, descript
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         trainer = L.Trainer(
             max_steps=steps,
-            devices=1,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if devices * nodes > 1 else "auto",
+            use_distributed_sampler=False,  # ours knows the ranks
             precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
             logger=CSVLogger(folder, name="", version=f"log-{time.time_ns()}"),
             callbacks=callbacks,
@@ -308,12 +243,12 @@ def _run_trainer(module: _Module, batches: TensorBatches, folder: Path, descript
         trainer.fit(module, batches, ckpt_path=last if last.exists() else None, weights_only=False)
 
 
-def seconds_per_step(module: _Module, batches: TensorBatches, trials: int = 4) -> float:
+def seconds_per_step(module: _Module, batches: Batches, trials: int = 4) -> float:
     """Time of one training step on this machine, measured on a copy of the module: what a run will cost, before it starts."""
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     module = copy.deepcopy(module).to(device)
     optimizer = torch.optim.AdamW(module.parameters())
-    batch = tuple(column.to(device) for column in batches.train[torch.arange(module.optimization.batch)])
+    batch = tuple(column.to(device) for column in batches.example())
     for trial in range(trials + 1):
         if trial == 1:  # the first one warms up
             start = time.perf_counter()
@@ -390,32 +325,92 @@ def train_tiles(
         encoder = TileEncoder(width)
         o = Optimization(**recipe["encoder"]["optimization"])
         teacher = EncoderModule(GeocellClassifier(encoder, recipe["encoder"]["geocells"]), o, seed)
-    module = network_module(recipe, method, seed)
+    module = network_module(recipe, method, width, seed)
     optimization = module.optimization
 
-    dummy = TensorBatches((torch.zeros(optimization.batch, width), train.x[: optimization.batch]), (), optimization)
+    nothing = Rows((torch.zeros(len(train), 1).expand(-1, width), train.x))
+    dummy = TensorBatches(nothing, nothing, optimization.batch, optimization.steps)
     minutes = f"{seconds_per_step(module, dummy) * optimization.steps / 60:.1f} min ({method})"
     if teacher is not None:
-        batches = TensorBatches((train.images, train.x), (validation.images, validation.x), teacher.optimization, seed)
+        rows, judged = Rows((train.images, train.x)), Rows((validation.images, validation.x))
+        batches = TensorBatches(rows, judged, teacher.optimization.batch, teacher.optimization.steps, seed)
         minutes = f"{seconds_per_step(teacher, batches) * teacher.optimization.steps / 60:.1f} min (encoder) + {minutes}"
     say(f"training from scratch takes about {minutes} on this machine")
 
     if teacher is not None:
         seconds["encoder"] = round(fit(teacher, batches, folder / "encoder", run, "encoder"))
         say(f"encoder: {teacher.optimization.steps} steps, {seconds['encoder'] / 60:.1f} min")
-    batches = TensorBatches((encoder.embed(train.images), train.x), (encoder.embed(validation.images), validation.x), optimization, seed)
+    rows, judged = Rows((encoder.embed(train.images), train.x)), Rows((encoder.embed(validation.images), validation.x))
+    batches = TensorBatches(rows, judged, optimization.batch, optimization.steps, seed)
     seconds["flow"] = round(fit(module, batches, folder / "flow", run, method))
     say(f"{method}: {optimization.steps} steps, {seconds['flow'] / 60:.1f} min")
     return module.network, encoder, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
 
 
-def network_module(recipe: dict, method: str, seed: int = 0) -> "FlowModule | MixtureModule":
-    """A method's network with fresh weights, ready to be trained by `fit`.
+def train_shards(
+    recipe: dict,
+    data: list[Shards],
+    folder,
+    seed: int = 0,
+    method: str = "riemannian",
+    devices: int = 1,
+    nodes: int = 1,
+    stream: bool = False,
+    say=print,
+) -> tuple[nn.Module, dict]:
+    """Train a network on shards of embeddings. A folder that holds part of the run is continued.
+
+    Args:
+        recipe: see `geoflow/recipes`.
+        data: folders of shards; one given twice counts twice in an epoch. The last shard of each folder validates.
+        folder: of the run.
+        seed: of weights, batches and noise.
+        method: see `geoflow.methods`.
+        devices, nodes: see `fit`.
+        stream: read shards as they are needed, in place of unpacking them once to a memory-mapped file. Memory and disk then do not
+            grow with the data, but samples are mixed within groups of shards only.
+        say: takes lines of text about what happens.
+
+    Returns:
+        Network and provenance.
+
+    Raises:
+        ValueError: a method that is not trained, embeddings of different encoders, or a folder with a single shard.
+    """
+    dims = {(shards.field, shards.dim, json.dumps(shards.encoder.get("weights"))) for shards in data}
+    if len(dims) != 1:
+        raise ValueError(
+            f"embeddings of different encoders: {', '.join(f'{field} ({dim}, weights {w})' for field, dim, w in sorted(dims))}"
+        )
+    for shards in data:
+        if len(shards.files) < 2:
+            raise ValueError(f"{shards.files[0].parent} has a single shard; expected at least 2, as the last one validates")
+    width = data[0].dim
+    folder = Path(folder)
+    L.seed_everything(seed, verbose=False)
+    module = network_module(recipe, method, width, seed)
+    o = module.optimization
+    judged = Rows(*(shards.last() for shards in {shards.files[0]: shards for shards in data}.values()))
+    if stream:
+        batches: Batches = StreamBatches([shards.but_last() for shards in data], judged, o.batch, o.steps, seed)
+    else:
+        batches = TensorBatches(Rows(*(shards.but_last().mapped() for shards in data)), judged, o.batch, o.steps, seed)
+    images = sum(len(shards.but_last()) for shards in data)
+    hours = seconds_per_step(module, batches) * o.steps / 3600
+    say(f"{images:,} images, {o.steps:,} steps of {o.batch:,} ({o.steps * o.batch / images:.1f} epochs): {hours:.2f} h on one device")
+    run = {"recipe": recipe, "seed": seed, "method": method, "data": [str(shards.files[0].parent) for shards in data], "stream": stream}
+    seconds = {"flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes))}
+    say(f"{method}: {o.steps:,} steps, {seconds['flow'] / 60:.1f} min")
+    return module.network, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
+
+
+def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "FlowModule | MixtureModule":
+    """A method's network for embeddings of a width, with fresh weights, ready to be trained by `fit`.
 
     Raises:
         ValueError: a method that is not trained.
     """
-    flow, width = recipe["flow"], recipe["encoder"]["dim"]
+    flow = recipe["flow"]
     optimization = Optimization(**flow["optimization"])
     if method in paths.PATHS:
         path = paths.by_name(method)
@@ -424,6 +419,11 @@ def network_module(recipe: dict, method: str, seed: int = 0) -> "FlowModule | Mi
     components = 1 if method == "vmf" else recipe["components"]
     size = {key: flow["network"][key] for key in ("dim", "depth")}
     return MixtureModule(methods.network_for(method, {"cond_dim": width, "components": components, **size}), optimization, seed)
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks and writes for all: rank 0, or the only one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def machine() -> str:

@@ -330,9 +330,9 @@ for name, density in densities.items():
 
 # %% [markdown]
 # *What was seen:* the ocean lies in several basins, the ice all over the inner continent, the desert rather in Arabia than
-# in the Sahara. The taiga's region is the smallest. The coast's is one long band of warm desert shores: four minutes of
-# training have learned colours, but hardly shapes. (The shipped model, trained five times longer, is narrower: notebook
-# 00.)
+# in the Sahara. The taiga's region is the smallest. The coast's is a band of warm desert shores, densest on the
+# Mediterranean and thin at the true one: four minutes of training have learned colours, but hardly shapes. (The shipped
+# model, trained five times longer, is narrower: notebook 00.)
 #
 # ## Where it errs
 #
@@ -363,7 +363,7 @@ ax.figure.legend(loc="outside lower center", ncols=3)
 ax.figure
 
 # %% [markdown]
-# *What was seen:* in seen regions one hump around 300 km and a thin tail; in held-out regions hardly anything below 500 km,
+# *What was seen:* in seen regions one hump around 200 km and a thin tail; in held-out regions hardly anything below 500 km,
 # and a heap at the far end, where the answer is on another continent. On the map the far errors are at sea, where a tile
 # says little, and in Antarctica; on land most answers are within 500 km.
 #
@@ -388,7 +388,7 @@ plt.show()
 print({split: f"promised {a:.0f}, obtained {b:.0f}" for split, (a, b) in calibration.items()})
 
 # %% [markdown]
-# *What was seen:* in seen regions the model keeps its word at every level. In held-out ones it promises more than twice of
+# *What was seen:* in seen regions the model keeps its word, or does a little better. In held-out ones it promises more than twice of
 # what it obtains: **it does not know that it does not know.** A distribution is an honest answer only for images like
 # those it was trained on.
 #

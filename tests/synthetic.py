@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 from geoflow import sphere
 from geoflow.data import tiles
 
-OSV_COLUMNS = (
-    "id,latitude,longitude,thumb_original_url,country,sequence,captured_at,lon_bin,lat_bin,cell,region,sub-region,city,land_cover,road_index,"
-    "drive_side,climate,soil,dist_sea,quadtree_10_5000,quadtree_10_25000,quadtree_10_1000,quadtree_10_50000,quadtree_10_12500,quadtree_10_500,"
-    "quadtree_10_2500,unique_region,unique_sub-region,unique_city,unique_country,creator_username,creator_id"
-).split(",")
+OSV_COLUMNS = [
+    "id", "latitude", "longitude", "thumb_original_url", "country", "sequence", "captured_at", "lon_bin", "lat_bin", "cell",
+    "region", "sub-region", "city", "land_cover", "road_index", "drive_side", "climate", "soil", "dist_sea", "quadtree_10_5000",
+    "quadtree_10_25000", "quadtree_10_1000", "quadtree_10_50000", "quadtree_10_12500", "quadtree_10_500", "quadtree_10_2500",
+    "unique_region", "unique_sub-region", "unique_city", "unique_country", "creator_username", "creator_id",
+]  # fmt: skip
 
 
 def pictures(n: int, seed: int) -> list[tuple[float, float, bytes]]:
@@ -65,7 +67,9 @@ def inat21(root: Path, train: int = 40, test: int = 20) -> Path:
             name = f"{file}/{i % 3:05d}_Animalia_Species/{hashlib.md5(str((seed, i)).encode()).hexdigest()}.jpg"
             write(root / name, jpg)
             places = {"latitude": None, "longitude": None} if i % 10 == 0 else {"latitude": lat, "longitude": lon}
-            images.append({"id": seed * 1000 + i, "width": 32, "height": 32, "file_name": name, "license": 0, "date": "2020-01-01", **places})
+            images.append(
+                {"id": seed * 1000 + i, "width": 32, "height": 32, "file_name": name, "license": 0, "date": "2020-01-01", **places}
+            )
         annotations = [{"id": image["id"], "image_id": image["id"], "category_id": image["id"] % 3} for image in images]
         (root / f"{file}.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
     return root
@@ -105,3 +109,14 @@ def table(root: Path, n: int = 20) -> Path:
             write(root / "pictures" / f"photo {i}.jpg", jpg)
             rows.writerow({"id": f"photo.{i}", "latitude": lat, "longitude": lon, "path": f"pictures/photo {i}.jpg", "comment": "a\nb"})
     return root / "photos.csv"
+
+
+def embed_slowly(records, encoder, out: Path, started) -> None:
+    """In a process of its own: embed, some 15 ms per image."""
+    from geoflow.data.embedding import embed
+
+    torch.set_num_threads(1)
+    preprocess = encoder.preprocess
+    encoder.preprocess = lambda image: time.sleep(0.01) or preprocess(image)
+    started.set()
+    embed(records, encoder, out, shard=5, batch=2)

@@ -1,16 +1,18 @@
 """Embedding a data set: complete, in order, and killed at any moment without a loss."""
 
+import io
 import json
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 import synthetic
 import torch
+from PIL import Image
 
 from geoflow import Geolocator
 from geoflow.data import osv5m
@@ -39,7 +41,7 @@ def test_every_image_once_and_in_order(tmp_path, encoder, records, capsys):
     assert ids(shards) == records.rows["id"].to_pylist()
     cond, latlon, rows = shards.read(1)
     with torch.no_grad():
-        expected = encoder.embed(torch.stack([encoder.preprocess(synthetic_image(records, i)) for i in range(15, 30)]))
+        expected = encoder.embed(torch.stack([encoder.preprocess(image(records, i)) for i in range(15, 30)]))
     assert torch.allclose(cond.float(), expected, atol=2e-3)
     assert torch.equal(latlon, records.latlon[15:30])
     assert rows[0]["country"] == "CL"
@@ -49,11 +51,7 @@ def test_every_image_once_and_in_order(tmp_path, encoder, records, capsys):
     assert "40 embeddings in 3 shards; 0 images could not be read" in text
 
 
-def synthetic_image(records, i):
-    import io
-
-    from PIL import Image
-
+def image(records, i):
     return Image.open(io.BytesIO(records.read(records.rows["path"][i].as_py())))
 
 
@@ -88,9 +86,7 @@ def test_a_full_disk_is_seen_before(tmp_path, encoder, records, monkeypatch):
 
 
 def test_a_disk_that_fills_up_leaves_no_half_shard(tmp_path, encoder, records, monkeypatch):
-    import io
-
-    real, written = io.BytesIO.getvalue, []
+    add, written = tarfile.TarFile.addfile, []
 
     def full(self, info, content=None):
         written.append(info)
@@ -98,55 +94,50 @@ def test_a_disk_that_fills_up_leaves_no_half_shard(tmp_path, encoder, records, m
             raise OSError(28, "No space left on device")
         return add(self, info, content)
 
-    import tarfile
-
-    add = tarfile.TarFile.addfile
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
     with pytest.raises(OSError, match="No space left"):
         embed(records, encoder, tmp_path, shard=15)
     monkeypatch.undo()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["00000.json", "00000.tar", "run.json"]
     assert ids(embed(records, encoder, tmp_path, shard=15)) == records.rows["id"].to_pylist()
-    assert real
+
+
+def test_killed_at_random_moments(tmp_path, encoder, records):
+    """20 times: embed slowly in a process of its own, kill it there, go on in this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["synthetic", "geoflow.data.embedding"])
+    cut_short = 0
+    for trial, delay in enumerate((torch.rand(20, generator=torch.Generator().manual_seed(0)) * 0.4).tolist()):
+        out = tmp_path / str(trial)
+        started = context.Event()
+        process = context.Process(target=synthetic.embed_slowly, args=(records, encoder, out, started))
+        process.start()
+        started.wait()
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        cut_short += 0 < len(list(out.glob("*.tar"))) < 8
+        shards = embed(records, encoder, out, shard=5)
+        assert ids(shards) == records.rows["id"].to_pylist()
+        shards.verify()
+    assert cut_short > 5
 
 
 SCRIPT = """
-import sys, time
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
+import sys
 sys.path.insert(0, {tests!r})
+import torch
 from geoflow import Geolocator
 from geoflow.data import osv5m
 from geoflow.data.embedding import embed
-encoder = Geolocator.from_pretrained("tiles").encoder
-preprocess = encoder.preprocess
-encoder.preprocess = lambda image: time.sleep(0.004) or preprocess(image)
-print("ready", flush=True)
-embed(osv5m.read({root!r}, "train"), encoder, {out!r}, shard=5, batch=2)
+
+torch.set_num_threads(1)
+embed(osv5m.read({root!r}, "train"), Geolocator.from_pretrained("tiles").encoder, {out!r}, shard=5, batch=2, devices=2)
 """
 
 
-def test_killed_at_random_moments(tmp_path, records):
-    code = SCRIPT.format(tests=str(Path(__file__).parent), root=str(records.root), out=str(tmp_path))
-    delays = torch.rand(20, generator=torch.Generator().manual_seed(0)) * 0.12
-    kills = 0
-    for delay in [*delays.tolist(), None]:
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "ready\n"
-            if delay is not None:
-                time.sleep(delay)
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-            process.communicate()
-    assert kills == 20
-    shards = open_shards(tmp_path)
-    assert ids(shards) == records.rows["id"].to_pylist()
-    shards.verify()
-
-
 def test_two_processes_share_the_work(tmp_path, records):
-    code = SCRIPT.format(tests=str(Path(__file__).parent), root=str(records.root), out=str(tmp_path)).replace("batch=2", "batch=2, devices=2")
+    code = SCRIPT.format(tests=str(Path(__file__).parent), root=str(records.root), out=str(tmp_path))
     script = tmp_path / "embed.py"
     script.write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", str(script)]

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from geoflow import Geolocator, methods, paths, schedules, sphere, training
+from geoflow.data.batches import Rows, TensorBatches
 from geoflow.encoders import GeocellClassifier, TileEncoder
-from geoflow.training import EncoderModule, FlowModule, Optimization, StepSampler, TensorBatches, fit
+from geoflow.training import EncoderModule, FlowModule, Optimization, fit
 from geoflow.velocity import VelocityTransformer
 
 RUN = {"recipe": {"steps": 12}, "seed": 0}
@@ -39,8 +40,8 @@ def flow(steps=12, ema=0.9, kill_at=None, killer=Killed, loss=None):
             self.seen.append(self.global_step)
             return super().training_step(batch, index)
 
-        def loss(self, batch, generator):
-            value = super().loss(batch, generator)
+        def loss(self, batch, *how):
+            value = super().loss(batch, *how)
             return value if loss is None else value * loss(self.global_step)
 
     with torch.random.fork_rng():
@@ -52,10 +53,14 @@ def flow(steps=12, ema=0.9, kill_at=None, killer=Killed, loss=None):
     return module
 
 
+def in_memory(module, rows, judged):
+    return TensorBatches(Rows(rows), Rows(judged), module.optimization.batch, module.optimization.steps)
+
+
 def batches(module, n=50):
     generator = torch.Generator().manual_seed(0)
     cond, x = torch.randn(n, 4, generator=generator), sphere.uniform(n, generator)
-    return TensorBatches((cond, x), (cond[:20], x[:20]), module.optimization)
+    return in_memory(module, (cond, x), (cond[:20], x[:20]))
 
 
 def train(folder, **options):
@@ -203,7 +208,7 @@ def test_training_lowers_the_loss(tmp_path):
     x = sphere.fibonacci_grid(5)[torch.arange(100) % 5]
     cond = torch.eye(5)[torch.arange(100) % 5, :4]
     module = flow(steps=150, ema=0.9)
-    fit(module, TensorBatches((cond, x), (cond, x), module.optimization), tmp_path / "run", RUN)
+    fit(module, in_memory(module, (cond, x), (cond, x)), tmp_path / "run", RUN)
     curve = training.loss_curve(tmp_path / "run")
     assert curve["val_loss"][-1][1] < 0.5 * curve["val_loss"][0][1]
     assert [step for step, _ in curve["loss"]] == sorted({step for step, _ in curve["loss"]})
@@ -220,47 +225,8 @@ def test_encoder_learns_where_tiles_are(tmp_path):
         torch.manual_seed(0)
         classifier = GeocellClassifier(TileEncoder(dim=16, width=4), 8)
     module = EncoderModule(classifier, Optimization(steps=40, batch=32, lr=1e-2, warmup=5))
-    fit(module, TensorBatches((pixels, x), (pixels, x), module.optimization), tmp_path / "run", RUN)
+    fit(module, in_memory(module, (pixels, x), (pixels, x)), tmp_path / "run", RUN)
     assert (module.classifier(pixels).argmax(-1) == module.classifier.cell_of(x)).float().mean() > 0.8
-
-
-# Batches
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_step_sampler_shares_an_epoch_between_ranks(world):
-    shares = [list(StepSampler(48, 8, 18, seed=3, rank=rank, world=world)) for rank in range(world)]
-    whole = list(StepSampler(48, 8, 18, seed=3))
-    for epoch in range(3):
-        steps = range(6 * epoch, 6 * epoch + 6)
-        rows = torch.cat([share[step] for step in steps for share in shares])
-        assert sorted(rows.tolist()) == list(range(48))
-    for step in range(18):
-        assert set(torch.cat([share[step] for share in shares]).tolist()) == set(whole[step].tolist())
-        assert all(len(share[step]) == 8 // world for share in shares)
-    assert not torch.equal(torch.cat(whole[:6]), torch.cat(whole[6:12]))
-
-
-def test_step_sampler_resumes_anywhere():
-    whole = list(StepSampler(50, 8, 20, seed=3))
-    for first in (0, 1, 6, 13, 20):
-        resumed = StepSampler(50, 8, 20, seed=3)
-        resumed.first_step = first
-        rest = list(resumed)
-        assert len(rest) == 20 - first
-        assert len(resumed) == 20  # what Lightning compares with its restored count of batches
-        assert all(torch.equal(a, b) for a, b in zip(rest, whole[first:], strict=True))
-
-
-def test_step_sampler_depends_on_its_seed():
-    assert not torch.equal(next(iter(StepSampler(50, 8, 20, seed=3))), next(iter(StepSampler(50, 8, 20, seed=4))))
-
-
-def test_bad_batches():
-    with pytest.raises(ValueError, match="a batch of 60 from 50 examples"):
-        StepSampler(50, 60, 1, seed=0)
-    with pytest.raises(ValueError, match="a batch of 8 over 3 processes"):
-        StepSampler(50, 8, 1, seed=0, world=3)
 
 
 # Optimisation

@@ -31,7 +31,7 @@ def embed(
     records: Records,
     encoder,
     out,
-    shard: int = SHARD,
+    shard: int | None = None,
     batch: int = 64,
     workers: int = 0,
     devices: int = 1,
@@ -46,7 +46,7 @@ def embed(
         records: which images.
         encoder: of `geoflow.encoders`.
         out: folder of the shards.
-        shard: S, samples in each.
+        shard: S, samples in each; default: 10,000, or a twentieth of a small data set (the last shard validates a training).
         batch: images per call of the encoder.
         workers: processes that read images, for each device.
         devices: GPUs, or CPU processes, of this machine.
@@ -59,6 +59,7 @@ def embed(
         ValueError: the folder holds embeddings of other images or by another encoder, or a number is below 1.
         OSError: not enough disk space.
     """
+    shard = max(1, min(SHARD, len(records) // 20)) if shard is None else shard
     if min(shard, batch, devices) < 1 or not len(records):
         raise ValueError(f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images; expected at least 1 of each")
     fabric = L.Fabric(accelerator="auto", devices=devices)
@@ -116,9 +117,9 @@ class _Images(torch.utils.data.Dataset):
     def __init__(self, records: Records, preprocess):
         self.records, self.preprocess = records, preprocess
 
-    def __getitem__(self, numbers: range) -> tuple[list[dict], Tensor, dict[str, str]]:
+    def __getitem__(self, index: range) -> tuple[list[dict], Tensor, dict[str, str]]:
         rows, pixels, unreadable = [], [], {}
-        for row in self.records.rows.slice(numbers[0], len(numbers)).to_pylist():
+        for row in self.records.rows.slice(index[0], len(index)).to_pylist():
             path = row.pop("path")
             try:
                 with Image.open(io.BytesIO(self.records.read(path))) as image:

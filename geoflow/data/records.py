@@ -131,7 +131,7 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
         first = outside[0]
         raise ValueError(
             f"{name}: {pc.sum(pc.invert(on_earth)).as_py():,} of {len(records):,} places are not on Earth, the first of them "
-            f"{first['id']!r} with latitude {first['latitude']}, longitude {first['longitude']}; are the columns swapped, or not in degrees?"
+            f"{first['id']!r} with latitude {first['latitude']}, longitude {first['longitude']}: are the columns swapped, or no degrees?"
         )
     records = records.without("not on Earth", on_earth)
     return records.without("with the id of an earlier row", _first_of_each(records.rows["id"]))

@@ -5,18 +5,22 @@ of ours has a `manifest.json` besides: which encoder, how many, checksums. Tars 
 library and webdataset read some 7,000 samples a second, this ten times as many.
 """
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
+from geoflow import settings, sphere
 from geoflow.checks import choose
 from geoflow.files import sha256, write_atomically
 
@@ -119,6 +123,53 @@ class Shards:
         latlon = torch.tensor([[row["latitude"], row["longitude"]] for row in rows], dtype=torch.float64).reshape(-1, 2)
         stacked = np.stack(embeddings).astype(np.float16) if embeddings else np.zeros((0, self.dim), np.float16)
         return torch.from_numpy(stacked), latlon, rows
+
+    def but_last(self) -> "Shards":
+        """All but the last shard."""
+        return replace(self, files=self.files[:-1], counts=self.counts[:-1])
+
+    def last(self) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, C) and places (n, 3) of the last shard, in memory."""
+        cond, latlon, _rows = self.read(len(self.files) - 1)
+        return cond, sphere.from_latlon(latlon).float()
+
+    def mapped(self) -> tuple[Tensor, Tensor]:
+        """All embeddings (n, C) float16 and places (n, 3) float32, memory-mapped: unpacked once to the cache.
+
+        Raises:
+            OSError: not enough disk space, or a shard is gone or damaged.
+        """
+        known = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        name = hashlib.sha256(json.dumps([known, self.field]).encode()).hexdigest()[:16]
+        folder = settings.cache_dir() / "shards" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):  # of several processes one unpacks
+            if not folder.exists():
+                self._unpack(folder)
+        cond, x = (torch.from_numpy(np.load(folder / f"{column}.npy", mmap_mode="c")) for column in ("cond", "x"))
+        return cond, x
+
+    def _unpack(self, folder: Path) -> None:
+        needed, free = len(self) * (2 * self.dim + 12), shutil.disk_usage(folder.parent).free
+        if free < 1.05 * needed:
+            raise OSError(
+                f"{needed / 1e9:.2f} GB are needed in {folder.parent}, {free / 1e9:.2f} GB are free; set GEOFLOW_CACHE elsewhere, or stream"
+            )
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        cond = np.lib.format.open_memmap(partial / "cond.npy", "w+", np.float16, (len(self), self.dim))
+        x = np.lib.format.open_memmap(partial / "x.npy", "w+", np.float32, (len(self), 3))
+        first = 0
+        with settings.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
+            for number, count in enumerate(self.counts):
+                embeddings, latlon, _rows = self.read(number)
+                cond[first : first + count], x[first : first + count] = embeddings.numpy(), sphere.from_latlon(latlon).float().numpy()
+                first += count
+                bar.update(count)
+        cond.flush()
+        x.flush()
+        partial.rename(folder)
 
     def verify(self) -> None:
         """Compare every tar with its checksum.

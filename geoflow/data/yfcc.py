@@ -34,9 +34,7 @@ def read(root, split: str) -> Records:
     choose("split", split, SPLITS)
     ids_file = root / "yfcc4k_ids.txt"
     if not ids_file.is_file():
-        raise FileNotFoundError(
-            f"no {ids_file.name} in {root}; it lists the test photos, an id per line, which training leaves out"
-        )
+        raise FileNotFoundError(f"no {ids_file.name} in {root}; it lists the test photos, an id per line, which training leaves out")
     test = pa.array(ids_file.read_text().split(), pa.string())
     photos, dropped = _photos(_file(root, "yfcc100m_dataset"), test, split)
     records = clean(f"yfcc {split}", photos, root, dropped)

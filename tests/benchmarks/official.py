@@ -4,7 +4,7 @@ python -m venv OTHER && OTHER/bin/pip install diff-plonk              # the offi
 python tests/benchmarks/official.py OTHER/bin/python [--points 1024]  # some 20 minutes on 2 CPU cores
 
 The network has the published size (512 wide, 12 blocks, 36 million parameters). As the published weights may be out of reach, it is
-trained here for a few steps on the embedded tiles, so that its field is one that training makes, and kept in outputs/official.
+trained here for a few steps on the embedded tiles, so that its field is one that training makes, and kept in outputs/official-STEPS.
 The official code takes points × evaluations one by one, so its likelihood and its map are timed on some points and scaled up.
 """
 
@@ -81,7 +81,7 @@ def network(steps: int):
     from geoflow.velocity import VelocityTransformer
 
     encoder = Geolocator.from_pretrained("tiles").encoder
-    folder = Path("outputs/official")
+    folder = Path(f"outputs/official-{steps}")
     data = tiles.load("train", 20_000)
     cond = torch.nn.functional.pad(encoder.embed(data.images), (0, 1024 - encoder.config["dim"]))
     torch.manual_seed(0)

@@ -1,0 +1,119 @@
+"""The whole path on small copies of the real layouts, as a user walks it: images → shards → training on two processes, killed and
+resumed → evaluation on two processes → a report.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import synthetic
+import torch
+
+from geoflow import Geolocator, training
+from geoflow.cli import read_recipe
+from geoflow.data.shards import open_shards
+
+GEOFLOW = str(Path(sys.executable).parent / "geoflow")
+ENVIRONMENT = {**os.environ, "GEOFLOW_SCALE": "smoke", "CI": "1", "OMP_NUM_THREADS": "1"}
+
+
+def command(*arguments, processes=1, port=29520):
+    launcher = (
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", port] if processes > 1 else []
+    )
+    return [str(part) for part in (*launcher, GEOFLOW, *arguments)]
+
+
+def run(*arguments, **options):
+    result = subprocess.run(command(*arguments, **options), capture_output=True, text=True, timeout=300, env=ENVIRONMENT, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Embeddings of both splits of a small OpenStreetView-5M, by the command."""
+    root = synthetic.osv5m(tmp_path_factory.mktemp("osv5m"), train=120, test=30)
+    for split in ("train", "test"):
+        text = run("embed", "osv5m", "--root", root, "--split", split, "--encoder", "tiles", "--out", root / "shards" / split)
+        assert "images could not be read" in text
+    return root / "shards"
+
+
+def test_from_images_to_a_report_on_two_processes(shards, tmp_path):
+    train = ("train", "osv5m", "--data", shards / "train", "--encoder", "tiles", "--out", tmp_path / "run", "--devices", 2)
+    with subprocess.Popen(command(*train, processes=2), env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if list(tmp_path.glob("run/flow/log-*/metrics.csv")) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    run(*train, processes=2)
+    whole = run(*(tmp_path / "whole" if part == tmp_path / "run" else part for part in train), processes=2)
+    assert "steps of 16" in whole
+    a, b = (Geolocator.from_pretrained(tmp_path / name / "model").network.state_dict() for name in ("run", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+    score = ("evaluate", "--model", tmp_path / "run" / "model", "--data", shards / "test", "--samples", 4)
+    assert run(*score, "--out", tmp_path / "two", processes=2).count("geoscore") == run(*score, "--out", tmp_path / "one").count("geoscore")
+    one, two = (json.loads((tmp_path / name / "test.json").read_text())["metrics"] for name in ("one", "two"))
+    assert one["images"] == 30
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.fixture
+def opened(shards, monkeypatch, tmp_path):
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return open_shards(shards / "train")
+
+
+TWO = """
+import sys
+from pathlib import Path
+from geoflow import training
+from geoflow.cli import read_recipe
+from geoflow.data.shards import open_shards
+training.train_shards(read_recipe("osv5m", "smoke"), [open_shards(sys.argv[1])], sys.argv[2], devices=2)
+"""
+
+
+def test_two_processes_train_as_one_does(opened, shards, tmp_path):
+    training.train_shards(read_recipe("osv5m", "smoke"), [opened], tmp_path / "one")
+    (tmp_path / "two.py").write_text(TWO)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29521"]
+    subprocess.run([*launcher, tmp_path / "two.py", shards / "train", tmp_path / "two"], env=ENVIRONMENT, check=True, timeout=300)
+    one, two = (training.loss_curve(tmp_path / name / "flow")["val_loss"] for name in ("one", "two"))
+    assert len(one) == 20
+    assert [value for _, value in two] == pytest.approx([value for _, value in one], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["diffusion", "vmf-mixture"])
+def test_streamed_training_lowers_the_loss(opened, tmp_path, method):
+    network, provenance = training.train_shards(
+        read_recipe("osv5m", "smoke"), [opened, opened], tmp_path / "run", method=method, stream=True
+    )
+    curve = training.loss_curve(tmp_path / "run" / "flow")["val_loss"]
+    assert curve[-1][1] < curve[0][1]
+    assert provenance["stream"]
+    assert network.config["cond_dim"] == 256
+
+
+def test_bad_data_is_refused(opened, tmp_path, shards):
+    recipe = read_recipe("osv5m", "smoke")
+    with pytest.raises(ValueError, match="has a single shard; expected at least 2"):
+        training.train_shards(
+            recipe, [opened.but_last().__class__(opened.files[:1], opened.counts[:1], "tiles", 256, {})], tmp_path / "run"
+        )
+    other = opened.__class__(opened.files, opened.counts, "street_clip", 1024, {})
+    with pytest.raises(ValueError, match=r"embeddings of different encoders: .*street_clip \(1024"):
+        training.train_shards(recipe, [opened, other], tmp_path / "run")
+    result = subprocess.run(command("train", "osv5m"), capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert result.returncode == 1
+    assert "--data is missing" in result.stderr
