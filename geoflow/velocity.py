@@ -223,12 +223,14 @@ class VelocityTransformer(nn.Module):
 
 @dataclass(frozen=True)
 class TimeAveraged:
-    """A network for steps that are longer than its waves in time: its conditioning is averaged over half a step around each time.
+    """A network for steps that are longer than its waves in time: its conditioning is averaged around each time of RK4.
 
     The time embedding of the published networks turns up to 1000 t radians, and what training left of its fast waves is no part of the
     answer, but few steps meet these waves at random phases: then RK4 converges as slowly as a sum of random numbers. Their mean is
-    what counts over a step, and a mean of the conditioning costs nothing, since it is computed per image, not per point. On a trained
-    network of that kind, 10 steps of RK4 then err less (7 km) than 16 without (16 km), or than the official 250 Euler steps (10 km).
+    what counts over a step, and a mean of the conditioning costs nothing, since it is computed per image, not per point. A window is
+    as wide as the time's weight in Simpson's rule, a third of a step around its ends and two thirds around its middle, so that the
+    windows together cover every moment once. On a trained network of that kind 10 steps then err less (8 km) than 16 without (16 km),
+    or than the official 250 Euler steps (11 km); 16 steps err by 3 km.
 
     Attributes:
         network: a VelocityTransformer.
@@ -247,9 +249,15 @@ class TimeAveraged:
 
     def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         """As `VelocityTransformer.jvp`, for one time."""
-        step = int(torch.searchsorted(self.times, float(t), right=True)) - 1
-        start, end = self.times[min(step, len(self.times) - 2) :][:2].tolist()
-        return self.network.jvp(x, t, cond, directions, (end - start) / 2)
+        times, moment = self.times.double(), float(t)
+        nearest = int((times - moment).abs().argmin())
+        if abs(float(times[nearest]) - moment) < 1e-6:
+            around = times[max(nearest - 1, 0) : nearest + 2]
+            window = float(around[-1] - around[0]) / (3 * (len(around) - 1))
+        else:
+            step = int(torch.searchsorted(times, moment))
+            window = float(times[step] - times[step - 1]) * 2 / 3
+        return self.network.jvp(x, t, cond, directions, window)
 
 
 def time_averaged(network, times: Tensor):
