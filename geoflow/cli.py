@@ -1,4 +1,4 @@
-"""The commands: `geoflow demo | train | compare | embed | evaluate | locate | doctor`."""
+"""The commands: `geoflow demo | train | plan | compare | embed | evaluate | locate | doctor`."""
 
 import importlib
 import importlib.metadata
@@ -114,6 +114,27 @@ def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, metho
         photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
         encoder = encoder or (PhotoEncoder(photo) if photo else None)
         Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance).save_pretrained(out / "model")
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="osv5m, inat21 or yfcc")] = "osv5m",
+    gpus: Annotated[int, typer.Option(help="that share each batch, each taken to be as fast as this machine")] = 1,
+    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
+    scale: Annotated[str, typer.Option(help="smoke or paper")] = "paper",
+) -> None:
+    """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step measured on this machine."""
+    from geoflow.training import machine
+    from geoflow.training import plan as estimate
+
+    p = estimate(read_recipe(choose("recipe", recipe, SOURCES), scale), method, gpus)
+    print(f"{recipe}, {method}, {gpus} × {machine()}")
+    print(
+        f"  {p['parameters'] / 1e6:.1f} million parameters, {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top"
+    )
+    print(f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs")
+    print(f"  embeddings: {p['shards_gb']:.1f} GB in shards, and {p['unpacked_gb']:.1f} GB unpacked (not with --stream)")
+    print(f"  {p['seconds_per_step']:.3f} s per step, measured here: {p['hours']:,.1f} h, if the devices need not wait for each other")
 
 
 @app.command()

@@ -23,10 +23,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from geoflow import losses, methods, paths, schedules, settings
+from geoflow import losses, methods, paths, schedules, settings, sphere
 from geoflow.data import tiles
 from geoflow.data.batches import Batches, Rows, StreamBatches, TensorBatches
-from geoflow.data.shards import Shards
+from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.files import write_atomically
 from geoflow.losses import WHOLE, Share
@@ -419,6 +419,43 @@ def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "Flo
     components = 1 if method == "vmf" else recipe["components"]
     size = {key: flow["network"][key] for key in ("dim", "depth")}
     return MixtureModule(methods.network_for(method, {"cond_dim": width, "components": components, **size}), optimization, seed)
+
+
+def plan(recipe: dict, method: str = "riemannian", devices: int = 1, width: int = 1024) -> dict[str, float]:
+    """What a training on shards of embeddings will take, from some steps measured on this machine.
+
+    Args:
+        recipe: see `geoflow/recipes`; with `images`, their number.
+        method: see `geoflow.methods`.
+        devices: that share each batch; they are taken to be as fast as this machine, and their communication to cost nothing.
+        width: C, of the embeddings.
+
+    Returns:
+        `parameters`; `steps`; `samples` seen; `epochs`; `shards_gb` and `unpacked_gb` on disk (unpacked is not needed for streaming);
+        `state_gb`, weights, gradients, optimiser and average on each device (activations come on top); `seconds_per_step`; `hours`.
+
+    Raises:
+        ValueError: a method that is not trained, or a batch that is no multiple of the devices.
+    """
+    module = network_module(recipe, method, width)
+    o, images = module.optimization, recipe["images"]
+    if devices < 1 or o.batch % devices:
+        raise ValueError(f"a batch of {o.batch} over {devices} devices; expected a multiple of at least one")
+    share = o.batch // devices
+    rows = Rows((torch.zeros(share, width), sphere.uniform(share, torch.Generator().manual_seed(0))))
+    seconds = seconds_per_step(module, TensorBatches(rows, rows, share, o.steps))
+    parameters = sum(weight.numel() for weight in module.network.parameters())
+    return {
+        "parameters": parameters,
+        "steps": o.steps,
+        "samples": o.steps * o.batch,
+        "epochs": o.steps * o.batch / images,
+        "shards_gb": images * (2 * width + SAMPLE_OVERHEAD) / 1e9,
+        "unpacked_gb": images * (2 * width + 12) / 1e9,
+        "state_gb": parameters * 4 * (5 if o.ema else 4) / 1e9,
+        "seconds_per_step": seconds,
+        "hours": seconds * o.steps / 3600,
+    }
 
 
 def is_first_process() -> bool:

@@ -120,6 +120,7 @@ def test_killed_at_random_moments(tmp_path, encoder, records):
         shards = embed(records, encoder, out, shard=5)
         assert ids(shards) == records.rows["id"].to_pylist()
         shards.verify()
+        assert not list(out.glob("*.partial"))
     assert cut_short > 5
 
 

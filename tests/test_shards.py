@@ -87,7 +87,9 @@ def test_we_read_official_shards(tmp_path, form, length):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0\n"), min_size=1, max_size=20), min_size=1, max_size=4, unique=True)
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1, max_size=200), min_size=1, max_size=4, unique=True
+    )
 )
 def test_any_id_survives(ids):
     import tempfile

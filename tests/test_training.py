@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geoflow import Geolocator, methods, paths, schedules, sphere, training
+from geoflow.cli import read_recipe
 from geoflow.data.batches import Rows, TensorBatches
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.training import EncoderModule, FlowModule, Optimization, fit
@@ -247,6 +248,18 @@ def test_timing_leaves_the_module_alone():
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert training.seconds_per_step(module, batches(module), trials=2) > 0
     assert same(module.state_dict(), before)
+
+
+def test_plan():
+    recipe = read_recipe("osv5m", "smoke")
+    one, two = training.plan(recipe), training.plan(recipe, devices=2)
+    assert one["parameters"] == sum(p.numel() for p in training.network_module(recipe, "riemannian", 1024).parameters())
+    assert one["samples"] == two["samples"] == 40 * 16
+    assert one["epochs"] == 40 * 16 / recipe["images"]
+    assert one["shards_gb"] > one["unpacked_gb"] > 0
+    assert one["hours"] == pytest.approx(one["seconds_per_step"] * 40 / 3600)
+    with pytest.raises(ValueError, match="a batch of 16 over 3 devices"):
+        training.plan(recipe, devices=3)
 
 
 # The embedded data set, whole, in small

@@ -18,13 +18,11 @@ from torch import Tensor
 
 from geoflow import settings
 from geoflow.data.records import Records
-from geoflow.data.shards import FIELDS, Shards, ShardWriter, open_shards
+from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
 from geoflow.encoders import load_image
 from geoflow.files import write_atomically
 
 SHARD = 10_000
-BYTES_BESIDE = 2048
-"""Of a sample in a shard, apart from its embedding: two headers, a json and padding."""
 
 
 def embed(
@@ -80,7 +78,7 @@ def embed(
     todo = [number for number in range(len(files)) if not files[number].exists()]
     mine = todo[fabric.global_rank :: fabric.world_size]
     left = sum(min(shard, len(records) - number * shard) for number in mine)
-    needed, free = left * (2 * width + BYTES_BESIDE), shutil.disk_usage(out).free
+    needed, free = left * (2 * width + SAMPLE_OVERHEAD), shutil.disk_usage(out).free
     if free < 1.05 * needed:
         raise OSError(f"{needed / 1e9:.2f} GB are needed in {out}, {free / 1e9:.2f} GB are free")
     say(f"{records}; {len(files) - len(todo)} of {len(files)} shards are there, {left:,} images to embed, {needed / 1e9:.2f} GB")

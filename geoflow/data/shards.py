@@ -25,6 +25,8 @@ from geoflow.checks import choose
 from geoflow.files import sha256, write_atomically
 
 BLOCK = 512
+SAMPLE_OVERHEAD = 2048
+"""Bytes of a sample in a shard apart from its embedding: two headers, a json and padding."""
 FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "street_clip"}
 """Encoder → field of its embeddings."""
 
@@ -50,8 +52,10 @@ class ShardWriter:
         self.skipped: dict[str, str] = {}
 
     def __enter__(self) -> "ShardWriter":
+        for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):  # by a process that was killed
+            left.unlink()
         self._partial = self.file.with_name(f"{self.file.name}.{os.getpid()}.partial")
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)  # as ustar, but for long names
         return self
 
     def add(self, row: dict, embedding: Tensor) -> None:
