@@ -129,9 +129,8 @@ def plan(
 
     p = estimate(read_recipe(choose("recipe", recipe, SOURCES), scale), method, gpus)
     print(f"{recipe}, {method}, {gpus} × {machine()}")
-    print(
-        f"  {p['parameters'] / 1e6:.1f} million parameters, {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top"
-    )
+    print(f"  {p['parameters'] / 1e6:.1f} million parameters")
+    print(f"  {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top")
     print(f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs")
     print(f"  embeddings: {p['shards_gb']:.1f} GB in shards, and {p['unpacked_gb']:.1f} GB unpacked (not with --stream)")
     print(f"  {p['seconds_per_step']:.3f} s per step, measured here: {p['hours']:,.1f} h, if the devices need not wait for each other")
