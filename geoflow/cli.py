@@ -192,6 +192,21 @@ def _reference(method: str, scale: str, encoder):
 
 SOURCES = ("osv5m", "inat21", "yfcc")
 
+data_app = typer.Typer(help="Data sets that others publish.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="osv5m or inat21")],
+    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    split: Annotated[str, typer.Option(help="train or test")] = "test",
+) -> None:
+    """Download a data set, checked by size and checksum; its licence is shown first. Run it again to go on after an interruption."""
+    from geoflow.data.fetch import fetch as download
+
+    download(dataset, split, root)
+
 
 @app.command()
 def embed(

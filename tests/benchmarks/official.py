@@ -89,6 +89,7 @@ def network(steps: int):
     net = VelocityTransformer(cond_dim=1024, dim=512, depth=12, tangent=False)
     if not (folder / "model.safetensors").exists():
         optimizer, generator = torch.optim.AdamW(net.parameters(), lr=1e-3), torch.Generator().manual_seed(0)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.05)
         for _ in settings.progress(range(steps), desc="training 36 million parameters"):
             rows = torch.randint(len(data), (512,), generator=generator)
             loss = losses.flow_matching_loss(
@@ -98,6 +99,7 @@ def network(steps: int):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
+            rate.step()
         folder.mkdir(parents=True, exist_ok=True)
         config = {"input_dim": 3, **{key: net.config[key] for key in ("cond_dim", "dim", "depth", "expansion")}}
         (folder / "config.json").write_text(json.dumps(config))
@@ -213,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", help="the Python of an environment with diff-plonk")
     parser.add_argument("--points", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=150, help="of the network's training")
+    parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
     for hidden in ("--who", "--folder", "--task"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     a = parser.parse_args()
