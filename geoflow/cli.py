@@ -76,7 +76,7 @@ Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiles, or osv5m, inat21, yfcc (for your own photos too)")] = "tiles",
+    recipe: Annotated[str, typer.Argument(help="tiles, or osv5m, inat21, yfcc, combined (for your own photos too)")] = "tiles",
     scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; but for tiles smoke or paper; default: GEOFLOW_SCALE")] = "",
     method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
     data: Annotated[list[Path] | None, typer.Option(help="shards from `geoflow embed`; given twice they count twice")] = None,
@@ -86,6 +86,7 @@ def train(
     devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, of each machine")] = 1,
     nodes: Annotated[int, typer.Option(help="machines")] = 1,
     stream: Annotated[bool, typer.Option(help="read shards as they are needed: for data that the disk cannot hold twice")] = False,
+    wandb: Annotated[str, typer.Option(help="project in Weights & Biases (needs wandb) that gets the loss curve too")] = "",
 ) -> None:
     """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an interruption."""
     from geoflow.geolocator import Geolocator
@@ -95,11 +96,11 @@ def train(
         _train(scale or settings.scale(), out, seed, method, shared)
     else:
         chosen = read_recipe(recipe, scale or ("smoke" if settings.scale() == "smoke" else "paper"))
-        _train_on_shards(chosen, data or [], out, seed, method, shared, devices, nodes, stream)
+        _train_on_shards(chosen, data or [], out, seed, method, shared, devices, nodes, stream, wandb)
     print(f"model: {out / 'model'}")
 
 
-def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool):
+def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool, wandb: str):
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.geolocator import Geolocator
@@ -109,7 +110,7 @@ def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, metho
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
     shards = [open_shards(folder, recipe["field"] if not (folder / "manifest.json").exists() else None) for folder in data]
     say = print if is_first_process() else lambda line: None
-    network, provenance = train_shards(recipe, shards, out, seed, method, devices, nodes, stream, say)
+    network, provenance = train_shards(recipe, shards, out, seed, method, devices, nodes, stream, wandb, say)
     if is_first_process():
         photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
         encoder = encoder or (PhotoEncoder(photo) if photo else None)
@@ -118,7 +119,7 @@ def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, metho
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="osv5m, inat21 or yfcc")] = "osv5m",
+    recipe: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc or combined")] = "osv5m",
     gpus: Annotated[int, typer.Option(help="that share each batch, each taken to be as fast as this machine")] = 1,
     method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
     scale: Annotated[str, typer.Option(help="smoke or paper")] = "paper",
@@ -127,7 +128,7 @@ def plan(
     from geoflow.training import machine
     from geoflow.training import plan as estimate
 
-    p = estimate(read_recipe(choose("recipe", recipe, SOURCES), scale), method, gpus)
+    p = estimate(read_recipe(choose("recipe", recipe, (*SOURCES, "combined")), scale), method, gpus)
     print(f"{recipe}, {method}, {gpus} × {machine()}")
     print(f"  {p['parameters'] / 1e6:.1f} million parameters")
     print(f"  {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top")

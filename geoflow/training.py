@@ -1,6 +1,7 @@
 """Training through Lightning: modules, batches, averaging, checkpoints. No mathematics lives here.
 
-A run is a folder: `last.ckpt` and `best.ckpt` to resume from, `log-…/metrics.csv` with the loss curve. Batches depend on the seed
+A run is a folder: `last.ckpt` and `best.ckpt` to resume from, `log-…/` with the loss curve (`metrics.csv`, and for
+TensorBoard). Batches depend on the seed
 and the step alone, so a run that was interrupted and resumed sees the same data, noise and dropout as one that was not.
 """
 
@@ -19,11 +20,12 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from geoflow import losses, methods, paths, schedules, settings, sphere
+from geoflow.checks import choose
 from geoflow.data import tiles
 from geoflow.data.batches import Batches, Rows, StreamBatches, TensorBatches
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
@@ -32,20 +34,22 @@ from geoflow.files import write_atomically
 from geoflow.losses import WHOLE, Share
 from geoflow.schedules import Schedule
 
+OPTIMIZERS = ("adamw", "lamb")
 CHECKPOINT_EVERY = timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a module is optimised: AdamW, linear warm-up, cosine decay to zero, clipped gradients.
+    """How a module is optimised: linear warm-up, cosine decay to zero, clipped gradients.
 
     Attributes:
         steps: optimiser steps.
         batch: images per step, over all devices.
         lr: peak learning rate.
-        weight_decay: AdamW's.
+        weight_decay: of all weights.
         warmup: steps to the peak.
         ema: decay of the weight average; 0 keeps none.
+        optimizer: `adamw`, or `lamb` as in the paper.
     """
 
     steps: int
@@ -54,6 +58,19 @@ class Optimization:
     weight_decay: float = 0.0
     warmup: int = 100
     ema: float = 0.0
+    optimizer: str = "adamw"
+
+    def optimizer_of(self, parameters) -> torch.optim.Optimizer:
+        """The optimiser of a module's parameters, at the peak learning rate.
+
+        Raises:
+            ValueError: an unknown optimiser.
+        """
+        if choose("optimizer", self.optimizer, OPTIMIZERS) == "lamb":
+            from pytorch_optimizer import Lamb
+
+            return Lamb(parameters, lr=self.lr, weight_decay=self.weight_decay, weight_decouple=False)  # decay before the trust ratio
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
     def lr_factor(self, step: int) -> float:
         """Learning rate at a step, relative to the peak."""
@@ -74,7 +91,7 @@ class _Module(L.LightningModule):
 
     def configure_optimizers(self):
         o = self.optimization
-        optimizer = torch.optim.AdamW(self.parameters(), lr=o.lr, weight_decay=o.weight_decay)
+        optimizer = o.optimizer_of(self.parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, o.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -173,7 +190,16 @@ class _Progress(TQDMProgressBar):
         self.train_progress_bar.set_description(self.description)
 
 
-def fit(module: _Module, batches: Batches, folder, run: dict, description: str = "training", devices: int = 1, nodes: int = 1) -> float:
+def fit(
+    module: _Module,
+    batches: Batches,
+    folder,
+    run: dict,
+    description: str = "training",
+    devices: int = 1,
+    nodes: int = 1,
+    wandb: str | None = None,
+) -> float:
     """Train a module in place: from the start, from where an interrupted run stopped, or not at all if it is done.
 
     The module ends in evaluation mode on the CPU, with the weights of lowest validation loss (averaged ones where an average is
@@ -187,12 +213,13 @@ def fit(module: _Module, batches: Batches, folder, run: dict, description: str =
         description: of the progress bar.
         devices: GPUs, or CPU processes, of each machine. Under `torchrun` or SLURM as many as were started there.
         nodes: machines.
+        wandb: Weights & Biases project that gets the loss curve too; by default it goes to a csv and to TensorBoard, in the folder.
 
     Returns:
         Seconds of training, over all interruptions.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or wandb is not installed.
         FloatingPointError: the loss is not finite.
     """
     folder = Path(folder)
@@ -200,14 +227,16 @@ def fit(module: _Module, batches: Batches, folder, run: dict, description: str =
     _claim(folder, run)
     done = folder / "done.json"
     if not done.exists():
-        _run_trainer(module, batches, folder, description, devices, nodes)
+        _run_trainer(module, batches, folder, description, devices, nodes, _loggers(folder, wandb))
         write_atomically(done, json.dumps({"seconds": batches.seconds}))
     module.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"])
     module.cpu().eval()
     return json.loads(done.read_text())["seconds"]
 
 
-def _run_trainer(module: _Module, batches: Batches, folder: Path, description: str, devices: int, nodes: int) -> None:
+def _run_trainer(
+    module: _Module, batches: Batches, folder: Path, description: str, devices: int, nodes: int, loggers: list[Logger]
+) -> None:
     steps = module.optimization.steps
     callbacks: list[L.Callback] = [
         ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
@@ -230,7 +259,7 @@ def _run_trainer(module: _Module, batches: Batches, folder: Path, description: s
             strategy="ddp" if devices * nodes > 1 else "auto",
             use_distributed_sampler=False,  # ours knows the ranks
             precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-            logger=CSVLogger(folder, name="", version=f"log-{time.time_ns()}"),
+            logger=loggers,
             callbacks=callbacks,
             gradient_clip_val=1.0,
             val_check_interval=max(steps // 20, 1),
@@ -247,7 +276,7 @@ def seconds_per_step(module: _Module, batches: Batches, trials: int = 4) -> floa
     """Time of one training step on this machine, measured on a copy of the module: what a run will cost, before it starts."""
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     module = copy.deepcopy(module).to(device)
-    optimizer = torch.optim.AdamW(module.parameters())
+    optimizer = module.optimization.optimizer_of(module.parameters())
     batch = tuple(column.to(device) for column in batches.example())
     for trial in range(trials + 1):
         if trial == 1:  # the first one warms up
@@ -256,6 +285,17 @@ def seconds_per_step(module: _Module, batches: Batches, trials: int = 4) -> floa
         module.loss(batch, module.generator(trial)).backward()
         optimizer.step()
     return (time.perf_counter() - start) / trials
+
+
+def _loggers(folder: Path, wandb: str | None) -> list[Logger]:
+    version = f"log-{time.time_ns()}"
+    loggers: list[Logger] = [CSVLogger(folder, name="", version=version), TensorBoardLogger(folder, name="", version=version)]
+    if wandb:
+        try:
+            loggers.append(WandbLogger(project=wandb, name=folder.parent.name, save_dir=folder))
+        except ModuleNotFoundError as error:
+            raise ValueError(f"to log to the Weights & Biases project {wandb!r}, install it: pip install wandb") from error
+    return loggers
 
 
 class _StopOnNaN(L.Callback):
@@ -356,6 +396,7 @@ def train_shards(
     devices: int = 1,
     nodes: int = 1,
     stream: bool = False,
+    wandb: str | None = None,
     say=print,
 ) -> tuple[nn.Module, dict]:
     """Train a network on shards of embeddings. A folder that holds part of the run is continued.
@@ -369,6 +410,7 @@ def train_shards(
         devices, nodes: see `fit`.
         stream: read shards as they are needed, in place of unpacking them once to a memory-mapped file. Memory and disk then do not
             grow with the data, but samples are mixed within groups of shards only.
+        wandb: see `fit`.
         say: takes lines of text about what happens.
 
     Returns:
@@ -399,7 +441,7 @@ def train_shards(
     hours = seconds_per_step(module, batches) * o.steps / 3600
     say(f"{images:,} images, {o.steps:,} steps of {o.batch:,} ({o.steps * o.batch / images:.1f} epochs): {hours:.2f} h on one device")
     run = {"recipe": recipe, "seed": seed, "method": method, "data": [str(shards.files[0].parent) for shards in data], "stream": stream}
-    seconds = {"flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes))}
+    seconds = {"flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes, wandb))}
     say(f"{method}: {o.steps:,} steps, {seconds['flow'] / 60:.1f} min")
     return module.network, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
 
