@@ -1,4 +1,4 @@
-"""The commands: `geoflow demo | train | plan | compare | embed | evaluate | locate | doctor`."""
+"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | locate | doctor`."""
 
 import importlib
 import importlib.metadata
@@ -100,7 +100,9 @@ def train(
     print(f"model: {out / 'model'}")
 
 
-def _train_on_shards(recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool, wandb: str):
+def _train_on_shards(
+    recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool, wandb: str
+):
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.geolocator import Geolocator
@@ -211,7 +213,9 @@ def fetch(
 
 @app.command()
 def embed(
-    dataset: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc, or a .csv, .tsv, .parquet of id, latitude, longitude, path")],
+    dataset: Annotated[
+        str, typer.Argument(help="osv5m, inat21, yfcc; a .csv, .tsv, .parquet of id, latitude, longitude, path; or a folder of tars")
+    ],
     out: Annotated[Path, typer.Option(help="folder for the shards")],
     root: Annotated[Path | None, typer.Option(help="folder of the data set; for a table, of its images (default: beside it)")] = None,
     split: Annotated[str, typer.Option(help="train or test")] = "train",
@@ -236,9 +240,11 @@ def embed(
 
 def _records(dataset: str, root: Path | None, split: str):
     """The located images of a data set, or of a table."""
-    if Path(dataset).suffix:
-        from geoflow.data.records import read_table
+    from geoflow.data.records import read_table, read_tars
 
+    if Path(dataset).is_dir():
+        return read_tars(dataset)
+    if Path(dataset).suffix:
         return read_table(dataset, root).with_images()
     reader = importlib.import_module(f"geoflow.data.{choose('data set', dataset, SOURCES)}")
     if root is None:
@@ -259,11 +265,15 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="how many seeds to average over")] = 1,
     labels: Annotated[bool, typer.Option(help="compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, typer.Option(help="images whose highest-density regions are checked")] = 0,
+    answer: Annotated[str, typer.Option(help="which sample answers: geoscore (highest expected one) or likeliest")] = "geoscore",
+    name: Annotated[str, typer.Option(help="of the data in reports; default: as embedded, such as 'osv5m test'")] = "",
 ) -> None:
     """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the Earth tiles.
 
     Under `torchrun` the processes share the images, and each image is counted once.
     """
+    from geoflow import sphere
+    from geoflow.data.shards import FIELDS, open_shards
     from geoflow.evaluation import distributed_if_launched
     from geoflow.evaluation import evaluate as score
     from geoflow.geolocator import Geolocator
@@ -271,24 +281,45 @@ def evaluate(
 
     geo = Geolocator.from_pretrained(model)
     distributed_if_launched()
-    for name in JUDGED if data is None else (data.name,):
-        title, images = (f"tiles, {name}", _dataset(name, settings.scale())) if data is None else (name, _embeddings(data, geo))
-        likely = name != "held-out"  # no training tile lies in a held-out block: a likelihood there says only that
-        report = score(geo, images, title, samples, steps, solver, guidance, seed, seeds, likely, labels, calibrated if likely else 0)
+    if data is None:
+        judged = [(f"tiles, {split}", _dataset(split, settings.scale()), split != "held-out") for split in JUDGED]
+    else:
+        shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
+        cond, x = shards.mapped()
+        judged = [(name or shards.name, (cond, sphere.to_latlon(x)), True)]
+    for title, images, likely in judged:  # no training tile lies in a held-out block: a likelihood there says only that
+        how = (samples, steps, solver, guidance, seed, seeds, likely, labels, calibrated if likely else 0, answer)
+        report = score(geo, images, title, *how)
         if is_first_process():
             print(report.table())
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                report.to_json(out / f"{name}.json")
+                report.to_json(out / f"{title.replace(', ', '-').replace(' ', '-')}.json")
 
 
-def _embeddings(folder: Path, geo):
-    """Embeddings and places (degrees) of all shards in a folder, memory-mapped."""
-    from geoflow import sphere
-    from geoflow.data.shards import FIELDS, open_shards
+@app.command()
+def tables(
+    results: Annotated[Path, typer.Argument(help="folder with reports of `geoflow evaluate --out`, at any depth")],
+    only: Annotated[str, typer.Option(help="one table; default: all that have a report")] = "",
+    dataset: Annotated[str, typer.Option(help="whose reports stand beside the printed rows; default: each table's own data set")] = "",
+    out: Annotated[Path | None, typer.Option(help="Markdown file")] = None,
+) -> None:
+    """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the difference.
 
-    cond, x = open_shards(folder, FIELDS[geo.encoder.name] if geo.encoder is not None else None).mapped()
-    return cond, sphere.to_latlon(x)
+    The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out RESULTS/METHOD` for each method.
+    """
+    from geoflow import paper
+    from geoflow.files import write_atomically
+
+    reports = paper.read_reports(results)
+    drawn = [paper.table(table, reports, dataset or None) for table in ([only] if only else paper.names())]
+    shown = [table.markdown() for table in drawn if only or table.notes]
+    if not shown:
+        raise ValueError(f"none of the {len(reports)} reports in {results} belongs to a row of the paper; see `geoflow tables --help`")
+    text = "\n\n".join(shown) + "\n"
+    print(text, end="")
+    if out is not None:
+        write_atomically(out, text)
 
 
 @app.command()

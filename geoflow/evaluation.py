@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, distributed
 
 from geoflow import metrics, places, samplers, settings, sphere
+from geoflow.checks import choose
 from geoflow.data.tiles import Tiles
 from geoflow.files import write_atomically
 from geoflow.methods import REFERENCES, Flow
 from geoflow.training import machine
+
+ANSWERS = ("geoscore", "likeliest")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def evaluate(
     likelihood: bool = True,
     labels: bool = False,
     calibrated: int = 0,
+    answer: str = "geoscore",
 ) -> Report:
     """Score a model.
 
@@ -84,26 +88,28 @@ def evaluate(
         geo: a Geolocator.
         dataset: `Tiles`, or embeddings (B, C) and places (B, 2) in degrees.
         name: of the data set, for the report.
-        samples: per image; the answer is the one with the highest expected GeoScore.
+        samples: per image; the answer is one of them, see `answer`.
         steps, solver, guidance: of the sampler; likelihood and calibration are always those of the unguided model, by RK4.
         seed: of the starting points.
         seeds: how many seeds to average over: seed, seed + 1, …
         likelihood: whether to compute the NLL of the true places.
         labels: whether to compare country, region, sub-region and city (nearest towns, offline).
         calibrated: number of images, the first ones, whose highest-density regions are checked, by 200 samples each.
+        answer: `geoscore`, the sample of highest expected GeoScore, or `likeliest`, that of highest density (the paper's ensemble).
 
     Returns:
         A report with
-        for the best of the samples `geoscore`, `mean_km`, `median_km` and `within_…_km`;
+        for the answer `geoscore`, `mean_km`, `median_km` and `within_…_km`;
         `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the `medoid` and the `spherical_mean`;
-        `energy_km`, the energy score; `precision`, `recall`, `density`, `coverage` of single samples against true places (k = 3);
+        `energy_km`, the energy score; `precision`, `recall`, `density`, `coverage` of single samples, or of the likeliest ones, against
+        true places (k = 3);
         `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess), `bits_per_dimension`, the paper's unit, and for
         methods in R³ `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;
         with `labels` the shares of right labels; with `calibrated` how often a region of probability 0.5, 0.9, 0.95 holds the truth;
         the number of images and of NaN predictions, which count as misses.
 
     Raises:
-        ValueError: an empty data set, shapes that differ, samples or seeds < 1.
+        ValueError: an empty data set, shapes that differ, samples or seeds < 1, an unknown answer.
     """
     start = time.perf_counter()
     if isinstance(dataset, Tiles):
@@ -117,12 +123,15 @@ def evaluate(
         raise ValueError(f"{len(cond)} embeddings and {len(truth)} places; expected equal numbers of at least 1")
     if samples < 1 or seeds < 1:
         raise ValueError(f"{samples} samples per image, {seeds} seeds; expected at least 1 of each")
-    how = {"samples": samples, "solver": solver, "steps": steps, "guidance": guidance, "seeds": list(range(seed, seed + seeds))}
-    how["evaluations"] = samplers.evaluations(solver, steps)
+    likeliest = choose("answer", answer, ANSWERS) == "likeliest"
+    how: dict[str, object] = {"method": geo.method, "samples": samples, "answer": answer, "guidance": guidance}
+    if isinstance(geo.model, Flow):
+        how |= {"schedule": geo.model.schedule_name, "solver": solver, "steps": steps, "evaluations": samplers.evaluations(solver, steps)}
+    how["seeds"] = list(range(seed, seed + seeds))
     runs = []
     for s in range(seed, seed + seeds):
-        rows = _sampled(geo, cond, truth, name, samples, dict(steps=steps, solver=solver, guidance=guidance), s)
-        runs.append(_sample_scores(rows["points"], truth, labels))
+        rows = _sampled(geo, cond, truth, name, samples, dict(steps=steps, solver=solver, guidance=guidance), s, likeliest)
+        runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
     scores, deviations = _over_runs(runs)
     if likelihood:
         scores |= _likelihood_scores(geo, cond, truth, name)
@@ -155,16 +164,21 @@ def _collected(n: int, description: str, compute) -> dict[str, Tensor]:
     return rows.compute()
 
 
-def _sampled(geo, cond, truth, name, samples, options, seed) -> dict[str, Tensor]:
+def _sampled(geo, cond, truth, name, samples, options, seed, likeliest) -> dict[str, Tensor]:
     def compute(numbers):
         noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
-        return {"points": sphere.from_latlon(geo.sample(cond=cond[numbers], noise=noise, **options))}
+        drawn = geo.sample(cond=cond[numbers], noise=noise, **options)
+        found = {"points": sphere.from_latlon(drawn)}
+        if likeliest:
+            log_prob = geo.log_prob(drawn, cond=cond[numbers], guidance=options["guidance"])
+            found["likeliest"] = found["points"][torch.arange(len(numbers)), log_prob.argmax(-1)]
+        return found
 
     return _collected(len(truth), f"sampling {name}", compute)
 
 
-def _sample_scores(points: Tensor, truth: Tensor, labels: bool) -> dict[str, float]:
-    best = metrics.best_for_geoscore(points)
+def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest: Tensor | None) -> dict[str, float]:
+    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
     scores = metrics.summary(best, truth)
     others = {"single": points[:, 0], "medoid": metrics.medoid(points), "spherical_mean": metrics.spherical_mean(points)}
     for answer, x in others.items():
@@ -173,7 +187,7 @@ def _sample_scores(points: Tensor, truth: Tensor, labels: bool) -> dict[str, flo
     if points.shape[1] > 1:
         scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
     if len(truth) > 3:
-        scores |= metrics.prdc(truth, points[:, 0])
+        scores |= metrics.prdc(truth, points[:, 0] if likeliest is None else likeliest)
     if labels:
         scores |= metrics.label_accuracy(places.lookup(sphere.to_latlon(best)), places.lookup(sphere.to_latlon(truth)))
     return scores

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -56,6 +57,22 @@ def osv5m(root: Path, train: int = 40, test: int = 20, zipped: bool = True) -> P
                         archive.writestr(f"{i % 2:02d}/{id_}.jpg", jpg)
                 else:
                     write(images / f"{i % 2:02d}" / f"{id_}.jpg", jpg)
+    return root
+
+
+def tars(root: Path, n: int = 20) -> Path:
+    """Webdataset shards of images, as the official ones: KEY.jpg and KEY.json in two tars; every tenth sample lacks its image."""
+    root.mkdir(parents=True, exist_ok=True)
+    for shard in range(2):
+        with tarfile.open(root / f"{shard:04d}.tar", "w") as archive:
+            for i, (lat, lon, jpg) in enumerate(pictures(n, 5)):
+                if i % 2 == shard:
+                    row = {"id": f"{i}", "latitude": lat, "longitude": lon, "unique_country": "CL", "sequence": "x"}
+                    for name, content in ((f"{i:06d}.jpg", jpg), (f"{i:06d}.json", json.dumps(row).encode())):
+                        if i % 10 or name.endswith("json"):
+                            member = tarfile.TarInfo(name)
+                            member.size = len(content)
+                            archive.addfile(member, io.BytesIO(content))
     return root
 
 

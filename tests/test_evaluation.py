@@ -48,6 +48,23 @@ def test_each_image_has_starting_points_of_its_own(geo):
     assert report.metrics["single_median_km"] == pytest.approx(float(km.median()), rel=1e-5)
 
 
+def test_the_likeliest_of_the_samples_answers(geo):
+    """Same samples, another answer: the one of highest density, and that for precision and recall too."""
+    cond, latlon = data(6)
+    report = geoflow.evaluate(geo, (cond, latlon), samples=5, steps=2, answer="likeliest")
+    other = geoflow.evaluate(geo, (cond, latlon), samples=5, steps=2)
+    assert report.metrics["single_geoscore"] == other.metrics["single_geoscore"]
+    noise = samplers.noise_for(geo.path, range(6), 5, seed=0)
+    drawn = geo.sample(cond=cond, noise=noise, steps=2)
+    best = drawn[torch.arange(6), geo.log_prob(drawn, cond=cond).argmax(-1)]
+    km = sphere.distance_km(sphere.from_latlon(best).double(), sphere.from_latlon(latlon).double())
+    assert report.metrics["mean_km"] == pytest.approx(float(km.mean()), rel=1e-4)
+    assert report.settings["answer"] == "likeliest"
+    assert report.settings["schedule"] == "skewed-sigmoid"
+    with pytest.raises(ValueError, match="unknown answer 'best'"):
+        geoflow.evaluate(geo, (cond, latlon), answer="best")
+
+
 def test_a_field_of_zero_scores_as_uniform(geo):
     torch.nn.init.zeros_(geo.network.head.weight)
     torch.nn.init.zeros_(geo.network.head.bias)

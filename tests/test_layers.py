@@ -30,6 +30,7 @@ ORDER = [
     "methods",
     "training",
     "evaluation",
+    "paper",
     "geolocator",
     "maps",
     "widgets",

@@ -10,7 +10,7 @@ import synthetic
 import torch
 
 from geoflow.data import inat21, osv5m, yfcc
-from geoflow.data.records import Records, clean, read_table
+from geoflow.data.records import Records, clean, read_table, read_tars
 
 
 def places(seed, n):
@@ -34,6 +34,21 @@ def test_osv5m_of_a_partial_copy(tmp_path):
     records = osv5m.read(root, "train")
     assert str(records) == "osv5m train: 40 listed, 20 whose image is missing; 20 usable"
     assert all("00.zip" in path for path in records.rows["path"].to_pylist())
+
+
+def test_tars_of_images(tmp_path):
+    root = synthetic.tars(tmp_path / "train")
+    records = read_tars(root)
+    assert str(records) == "train: 20 listed, 2 whose image is missing; 18 usable"
+    pictures = {str(i): jpg for i, (_lat, _lon, jpg) in enumerate(synthetic.pictures(20, 5))}
+    for row in records.rows.to_pylist():
+        assert records.read(row["path"]) == pictures[row["id"]]
+        assert row["country"] == "CL"
+    (root / "0001.tar").write_bytes((root / "0001.tar").read_bytes()[:20_000])
+    with pytest.raises(OSError, match=r"0001\.tar is no whole tar archive"):
+        read_tars(root)
+    with pytest.raises(FileNotFoundError, match="no tars of images"):
+        read_tars(tmp_path)
 
 
 def test_inat21(tmp_path):

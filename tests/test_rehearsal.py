@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import synthetic
 import torch
+from typer.testing import CliRunner
 
-from geoflow import Geolocator, training
+from geoflow import Geolocator, cli, training
 from geoflow.cli import read_recipe
 from geoflow.data.shards import open_shards
 
@@ -61,9 +62,36 @@ def test_from_images_to_a_report_on_two_processes(shards, tmp_path):
 
     score = ("evaluate", "--model", tmp_path / "run" / "model", "--data", shards / "test", "--samples", 4)
     assert run(*score, "--out", tmp_path / "two", processes=2).count("geoscore") == run(*score, "--out", tmp_path / "one").count("geoscore")
-    one, two = (json.loads((tmp_path / name / "test.json").read_text())["metrics"] for name in ("one", "two"))
+    one, two = (json.loads((tmp_path / name / "osv5m-test.json").read_text())["metrics"] for name in ("one", "two"))
     assert one["images"] == 30
     assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.parametrize(("dataset", "row"), [("inat21", "RFM S²"), ("yfcc", "vMF mixture")])
+def test_from_a_real_layout_to_a_row_of_the_paper(dataset, row, tmp_path, monkeypatch):
+    """In one process: what the commands above do on two."""
+    root = getattr(synthetic, dataset)(tmp_path / "raw", 100, 20)
+    method = {"RFM S²": "riemannian", "vMF mixture": "vmf-mixture"}[row]
+    for name, value in {"GEOFLOW_SCALE": "smoke", "CI": "1", "GEOFLOW_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+
+    def command(*arguments):
+        result = CliRunner().invoke(cli.app, [str(part) for part in arguments], catch_exceptions=False)
+        return result.stdout
+
+    for split in ("train", "test"):
+        out = tmp_path / "shards" / split
+        command("embed", dataset, "--root", root, "--split", split, "--encoder", "tiles", "--out", out, "--workers", 0)
+    train, test = tmp_path / "shards" / "train", tmp_path / "shards" / "test"
+    twice = ("--data", train, "--data", train, "--stream")
+    command("train", dataset, "--method", method, *twice, "--encoder", "tiles", "--out", tmp_path / "run")
+    how = ("--samples", 1, "--steps", 2, "--labels", *(("--guidance", 2) if method == "riemannian" else ()))
+    command("evaluate", "--model", tmp_path / "run" / "model", "--data", test, *how, "--out", tmp_path / "results" / method)
+    text = command("tables", tmp_path / "results", "--out", tmp_path / "tables.md")
+    assert text == (tmp_path / "tables.md").read_text()
+    report = json.loads((tmp_path / "results" / method / f"{dataset}-test.json").read_text())
+    assert f"→ {report['metrics']['mean_km']:,.0f} (" in text
+    assert f"- {row}: {method}/{dataset}-test.json, {dataset} test: {report['metrics']['images']} images" in text
 
 
 @pytest.fixture
@@ -109,9 +137,9 @@ def test_bad_data_is_refused(opened, tmp_path, shards):
     recipe = read_recipe("osv5m", "smoke")
     with pytest.raises(ValueError, match="has a single shard; expected at least 2"):
         training.train_shards(
-            recipe, [opened.but_last().__class__(opened.files[:1], opened.counts[:1], "tiles", 256, {})], tmp_path / "run"
+            recipe, [opened.but_last().__class__(opened.files[:1], opened.counts[:1], "tiles", 256, {}, "")], tmp_path / "run"
         )
-    other = opened.__class__(opened.files, opened.counts, "street_clip", 1024, {})
+    other = opened.__class__(opened.files, opened.counts, "street_clip", 1024, {}, "")
     with pytest.raises(ValueError, match=r"embeddings of different encoders: .*street_clip \(1024"):
         training.train_shards(recipe, [opened, other], tmp_path / "run")
     result = subprocess.run(command("train", "osv5m"), capture_output=True, text=True, env=ENVIRONMENT, check=False)

@@ -1,12 +1,16 @@
 """Located images as rows: what a data set lists, which of it is usable, and why the rest is not.
 
 Every reader ends here. A row has an `id`, `latitude` and `longitude` in degrees and, where images are at hand, a `path`, relative to
-the data set's root; a path may lead into a zip archive (`images/test/00.zip/00/1.jpg`). Partial copies are legal: what is missing is
-counted, never guessed.
+the data set's root; a path may lead into an archive (`images/test/00.zip/00/1.jpg`, `0000.tar/1.jpg`). Partial copies are legal: what
+is missing is counted, never guessed.
 """
 
 import bz2
+import functools
 import gzip
+import json
+import os
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,20 +69,15 @@ class Records:
         return Records(self.name, kept, self.root, {**self.dropped, reason: self.dropped.get(reason, 0) + lost})
 
     def with_images(self) -> "Records":
-        """The rows whose image is there, in a folder or in a zip archive.
+        """The rows whose image is there, in a folder or in an archive.
 
         Raises:
             ValueError: no image is there at all.
         """
-        archives: dict[Path, set[str]] = {}
 
         def there(path: str) -> bool:
-            archive, member = _split_at_zip(self.root / path)
-            if archive is None:
-                return (self.root / path).is_file()
-            if archive not in archives:
-                archives[archive] = set(_members(archive)) if archive.is_file() else set()
-            return member in archives[archive]
+            archive, member = _split_at_archive(self.root / path)
+            return (self.root / path).is_file() if archive is None else archive.is_file() and member in _opened(archive)
 
         paths = settings.progress(self.rows["path"], desc=f"looking for images of {self.name}", unit="image")
         found = np.fromiter((there(path.as_py()) for path in paths), bool, len(self))
@@ -94,14 +93,8 @@ class Records:
         Raises:
             OSError: it is missing or its archive is damaged.
         """
-        archive, member = _split_at_zip(self.root / path)
-        if archive is None:
-            return (self.root / path).read_bytes()
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                return opened.read(member)
-        except (KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise OSError(f"{member} cannot be read from {archive}: {error}") from error
+        archive, member = _split_at_archive(self.root / path)
+        return (self.root / path).read_bytes() if archive is None else _opened(archive).read(member)
 
 
 def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = None) -> Records:
@@ -207,26 +200,103 @@ def images_below(folder: Path, root: Path) -> dict[str, str]:
     """Stem → path relative to the root, of every .jpg below a folder and in the zip archives below it."""
     found: dict[str, str] = {}
     for file in sorted(folder.rglob("*")):
-        inside = [file] if file.suffix == ".jpg" else _inside(file) if file.suffix == ".zip" else ()
-        found |= {image.stem: str(image.relative_to(root)) for image in inside}
+        inside = [file] if file.suffix == ".jpg" else (file / name for name in _opened(file)) if file.suffix == ".zip" else ()
+        found |= {image.stem: str(image.relative_to(root)) for image in inside if image.suffix == ".jpg"}
     return found
 
 
-def _inside(archive: Path) -> Iterator[Path]:
-    return (archive / member for member in _members(archive) if member.endswith(".jpg"))
+def read_tars(folder) -> Records:
+    """Images in webdataset tars, as the paper's official shards have them: `KEY.json` with latitude and longitude, `KEY.jpg` (or .png).
+
+    Raises:
+        FileNotFoundError: no tars.
+        OSError: one is damaged.
+        ValueError: a json is damaged, or no image is there at all.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.tar"))
+    if not files:
+        raise FileNotFoundError(f"no tars of images in {folder}")
+    rows: list[dict] = []
+    for file in settings.progress(files, desc=f"listing {folder.name}", unit="tar"):
+        archive = _opened(file)
+        images = {name.rpartition(".")[0]: name for name in archive if name.endswith((".jpg", ".jpeg", ".png"))}
+        for name in archive:
+            if name.endswith(".json"):
+                key = name.removesuffix(".json")
+                try:
+                    found = json.loads(archive.read(name))
+                    row = {"latitude": found.get("latitude"), "longitude": found.get("longitude")}
+                    row |= {label: found.get(f"unique_{label}", found.get(label)) for label in LABELS}
+                except (ValueError, AttributeError) as error:
+                    raise ValueError(f"{file}: {name} is no json of a sample: {error}") from error
+                rows.append({"id": str(found.get("id", key)), **row, "path": f"{file.name}/{images[key]}" if key in images else None})
+    columns = {name: [row[name] for row in rows] for name in ("id", "latitude", "longitude", "path", *LABELS)}
+    types = {name: pa.float64() if name in ("latitude", "longitude") else pa.string() for name in columns}
+    records = clean(folder.name, pa.table({name: pa.array(column, types[name]) for name, column in columns.items()}), folder)
+    if len(records) and records.rows["path"].null_count == len(records):
+        raise ValueError(f"the tars in {folder} hold no images (.jpg, .png)")
+    return records.without("whose image is missing", pc.is_valid(records.rows["path"]))
 
 
-def _members(archive: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return opened.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise OSError(f"{archive} is no whole zip archive ({error}); fetch it again") from error
+class _Archive:
+    """What a zip or tar archive holds: an iterable of names, and their bytes."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        try:
+            self._archive = zipfile.ZipFile(file) if file.suffix == ".zip" else _Tar(file)
+            self._names = dict.fromkeys(self._archive.namelist())
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+            raise OSError(f"{file} is no whole {file.suffix[1:]} archive ({error}); fetch it again") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._archive.read(name)
+        except (KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise OSError(f"{name} cannot be read from {self.file}: {error}") from error
 
 
-def _split_at_zip(path: Path) -> tuple[Path | None, str]:
+class _Tar:
+    """An uncompressed tar with `ZipFile`'s interface."""
+
+    def __init__(self, file: Path):
+        with tarfile.open(file, "r:") as opened:
+            self._spans = {member.name: (member.offset_data, member.size) for member in opened if member.isfile()}
+        end = max((start + size for start, size in self._spans.values()), default=0)
+        if file.stat().st_size < end:
+            raise EOFError(f"{file.stat().st_size:,} bytes, expected at least {end:,}")
+        self._file = file
+
+    def namelist(self) -> list[str]:
+        return list(self._spans)
+
+    def read(self, name: str) -> bytes:
+        start, size = self._spans[name]
+        with self._file.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(size)
+
+
+def _opened(file: Path) -> _Archive:
+    """An archive that stays open: its list of members is read once by each process, which must not share another's file position."""
+    return _opened_by(os.getpid(), file, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=128)
+def _opened_by(_process: int, file: Path, _size: int, _date: int) -> _Archive:
+    return _Archive(file)
+
+
+def _split_at_archive(path: Path) -> tuple[Path | None, str]:
     """A path into an archive → the archive and the member; (None, "") for an ordinary one."""
     for parent in path.parents:
-        if parent.suffix == ".zip":
+        if parent.suffix in (".zip", ".tar"):
             return parent, path.relative_to(parent).as_posix()
     return None, ""

@@ -97,6 +97,7 @@ class Shards:
         field: which embedding is read.
         dim: C, its width.
         encoder: what the manifest says of the encoder; empty for shards without one.
+        name: of the data set, by the manifest; else of the folder.
     """
 
     files: tuple[Path, ...]
@@ -104,6 +105,7 @@ class Shards:
     field: str
     dim: int
     encoder: dict
+    name: str
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -208,7 +210,9 @@ def open_shards(folder, field: str | None = None) -> Shards:
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is gone; {manifest} lists it")
         choose("field", field or described["field"], (described["field"],))
-        return Shards(files, tuple(described["shards"].values()), described["field"], described["dim"], described["encoder"])
+        return Shards(
+            files, tuple(described["shards"].values()), described["field"], described["dim"], described["encoder"], described["dataset"]
+        )
     if (folder / "run.json").is_file():
         raise OSError(f"embedding into {folder} was not finished; run the same `geoflow embed` again")
     files = tuple(sorted(folder.glob("*.tar")))
@@ -220,7 +224,7 @@ def open_shards(folder, field: str | None = None) -> Shards:
     field = choose("field", field or fields[0], fields)
     counts = tuple(sum(suffix == f"{field}.npy" for _key, suffix, _content in _members(file)) for file in files)
     first = next(samples(files[0], field))[1]
-    return Shards(files, counts, field, len(first), {})
+    return Shards(files, counts, field, len(first), {}, folder.name)
 
 
 def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
