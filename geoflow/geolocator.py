@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoflow import encoders, likelihood, methods, metrics, plonk, samplers, settings, sphere
+from geoflow import encoders, likelihood, methods, metrics, plonk, samplers, schedules, settings, sphere
 from geoflow.checks import choose
 from geoflow.methods import How
 
@@ -128,7 +128,9 @@ class Geolocator:
                     raise ValueError(f"{str(name_or_dir)!r} is a {published.method!r} model; method={method!r} was asked for")
                 network = plonk.network(plonk.download(published, revision), published.method)
                 encoder = encoders.PhotoEncoder(published.encoder)
-                return cls(network, published.method, plonk.SCHEDULE, encoder, {"repository": published.repository, "revision": revision})
+                return cls(
+                    network, published.method, schedules.FEW_STEPS, encoder, {"repository": published.repository, "revision": revision}
+                )
             if folder.is_absolute() or len(folder.parts) > 1:
                 raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
             name = choose("model", str(name_or_dir), (*shipped_models(), *methods.REFERENCES))
@@ -139,7 +141,7 @@ class Geolocator:
             raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
         if plonk.is_official(folder):
             method = choose("method", method or "riemannian", methods.GENERATIVE)
-            return cls(plonk.network(folder, method), method, plonk.SCHEDULE, provenance={"folder": folder.name})
+            return cls(plonk.network(folder, method), method, schedules.FEW_STEPS, provenance={"folder": folder.name})
         config, weights = _read_folder(folder)
         if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
             raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")

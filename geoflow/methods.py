@@ -79,7 +79,7 @@ class Flow:
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
         """States from noise to data, (B, N, 3) each: on S² or in R³."""
         if how.solver == samplers.PLONK:
-            times = schedules.time_grid(self.schedule, how.steps)
+            times = schedules.time_grid(schedules.by_name(plonk.SCHEDULE), how.steps)
             return plonk.trajectory(self.network, self.path, noise, times, cond, how.guidance)
         field, times = self._field(how)
         return samplers.trajectory(field, self.path, noise, times, cond, how.solver)

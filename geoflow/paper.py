@@ -111,10 +111,10 @@ def _published() -> dict:
 
 
 def _belongs(report: Report, dataset: str, wanted: dict) -> bool:
-    """Whether a report is on the data set and has all the settings that are wanted."""
-    return report.dataset.replace(",", " ").split()[0] == dataset and all(
-        report.settings.get(key) == value for key, value in wanted.items()
-    )
+    """Whether a report is on the data set and has all the settings that are wanted, each a value or one of a list."""
+    allowed = {key: value if isinstance(value, list) else [value] for key, value in wanted.items()}
+    on_it = report.dataset.replace(",", " ").split()[0] == dataset
+    return on_it and all(report.settings.get(key) in values for key, values in allowed.items())
 
 
 def _score(report: Report, metric: str) -> float | None:

@@ -101,7 +101,7 @@ class _Module(L.LightningModule):
 
     def training_step(self, batch, _):
         loss = self.loss(batch, self.generator(self.global_step), (self.trainer.global_rank, self.trainer.world_size))
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch, index):

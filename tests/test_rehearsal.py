@@ -102,24 +102,32 @@ def opened(shards, monkeypatch, tmp_path):
     return open_shards(shards / "train")
 
 
-TWO = """
+TRAIN = """
 import sys
 from pathlib import Path
 from geoflow import training
 from geoflow.cli import read_recipe
 from geoflow.data.shards import open_shards
-training.train_shards(read_recipe("osv5m", "smoke"), [open_shards(sys.argv[1])], sys.argv[2], devices=2)
+recipe = read_recipe("osv5m", "smoke")
+recipe["flow"]["optimization"]["steps"] = 100
+training.train_shards(recipe, [open_shards(sys.argv[1])], sys.argv[2], devices=int(sys.argv[3]))
 """
 
 
 def test_two_processes_train_as_one_does(opened, shards, tmp_path):
-    training.train_shards(read_recipe("osv5m", "smoke"), [opened], tmp_path / "one")
-    (tmp_path / "two.py").write_text(TWO)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29521"]
-    subprocess.run([*launcher, tmp_path / "two.py", shards / "train", tmp_path / "two"], env=ENVIRONMENT, check=True, timeout=300)
-    one, two = (training.loss_curve(tmp_path / name / "flow")["val_loss"] for name in ("one", "two"))
-    assert len(one) == 20
-    assert [value for _, value in two] == pytest.approx([value for _, value in one], rel=1e-4)
+    """Losses of the batches and of validation, over the first 100 steps."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    curves = []
+    for world in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(world), "--master-port", "29521"]
+        arguments = [tmp_path / "train.py", shards / "train", tmp_path / str(world), str(world)]
+        subprocess.run([*launcher, *arguments], env=ENVIRONMENT, check=True, timeout=300)
+        curves.append(training.loss_curve(tmp_path / str(world) / "flow"))
+    one, two = curves
+    for name, count in (("loss", 10), ("val_loss", 20)):
+        assert len(one[name]) == count
+        assert [step for step, _ in two[name]] == [step for step, _ in one[name]]
+        assert [value for _, value in two[name]] == pytest.approx([value for _, value in one[name]], rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["diffusion", "vmf-mixture"])

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 LIKELIHOOD_POINTS = 32
+TRAINING_STEPS = 5
 REFERENCES = 256  # points whose exact ends are computed
 GRID = 181 * 361  # points of the official grid at 1°
 
@@ -63,6 +64,24 @@ def official(folder: Path, task: str) -> None:
         degrees = given["places"][:LIKELIHOOD_POINTS]
         emb = cond.repeat(len(degrees), 1)
         result, seconds = timed(lambda: pipe.compute_likelihood(emb=emb, coordinates=degrees.numpy(), normalize_logp=False))
+    elif task == "train":
+        from plonk.models.losses import RiemannianFlowMatchingLoss
+        from plonk.utils.optimizers import Lamb
+
+        pipe.network.requires_grad_(True).train()
+        loss = RiemannianFlowMatchingLoss(pipe.scheduler, cond_drop_rate=0.1, conditioning_key="emb")
+        optimizer = Lamb(pipe.network.parameters(), lr=8e-4, weight_decay=0.05)
+
+        def step():
+            batch = {"x_0": noise, "emb": cond.repeat(len(noise), 1)}
+            optimizer.zero_grad()
+            value = loss(pipe.preconditioning, pipe.network, batch)
+            value.backward()
+            optimizer.step()
+            return value.detach()[None]
+
+        step()
+        result, seconds = timed(lambda: [step() for _ in range(TRAINING_STEPS)][-1])
     else:
         batch = {"y": noise, "emb": cond.repeat(len(noise), 1)}
         with torch.no_grad():
@@ -117,6 +136,24 @@ def geoflow(folder: Path, task: str) -> None:
     geo.sample(cond=cond, n=8, steps=1)
     if task == "likelihood":
         result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=32)[0])
+    elif task == "train":
+        from geoflow.cli import read_recipe
+        from geoflow.training import network_module
+
+        module = network_module(read_recipe("osv5m", "paper"), "riemannian", cond.shape[1])
+        module.network.load_state_dict(geo.network.state_dict())
+        optimizer = module.optimization.optimizer_of(module.parameters())
+        batch = cond.repeat(noise.shape[1], 1), noise[0]
+
+        def step(number):
+            optimizer.zero_grad()
+            loss = module.loss(batch, module.generator(number))
+            loss.backward()
+            optimizer.step()
+            return loss.detach()[None]
+
+        step(0)
+        result, seconds = timed(lambda: [step(1 + n) for n in range(TRAINING_STEPS)][-1])
     elif task == "map":
         density, seconds = timed(lambda: geo.density(cond=cond))
         result = torch.tensor([density.integral])
@@ -168,7 +205,7 @@ def compare(other: str, points: int, steps: int) -> None:
             reference = sphere.from_latlon(exact).double()
             theirs, a = run(other, "official", folder, task)
             print(f"{task}: official, 250 steps: {a['seconds']:.1f} s, {distances(theirs, reference)}, {a['peak_gb']:.2f} GB")
-            for solver, n in (("rk4", 16), ("rk4", 10), ("rk4", 8)):
+            for solver, n in (("rk4", 16), ("rk4", 12), ("rk4", 9)):
                 ours, b = run(sys.executable, "geoflow", folder, f"{task}:{solver}:{n}")
                 calls = samplers.evaluations(solver, n)
                 print(
@@ -177,6 +214,12 @@ def compare(other: str, points: int, steps: int) -> None:
                     f"{b['peak_gb']:.2f} GB, {calls * flop * (2 if task == 'guided' else 1) / b['seconds'] / 1e9 / rate:.0%} of the matrix rate",
                     flush=True,
                 )
+        _, a = run(other, "official", folder, "train")
+        _, b = run(sys.executable, "geoflow", folder, "train")
+        print(
+            f"training step of {points}, LAMB: official {a['seconds'] / TRAINING_STEPS:.2f} s, {a['peak_gb']:.2f} GB; geoflow "
+            f"{b['seconds'] / TRAINING_STEPS:.2f} s, {a['seconds'] / b['seconds']:.2f} times faster, {b['peak_gb']:.2f} GB", flush=True,
+        )  # fmt: skip
         theirs, a = run(other, "official", folder, "likelihood")
         ours, b = run(sys.executable, "geoflow", folder, "likelihood")
         scaled = a["seconds"] * points / len(theirs)

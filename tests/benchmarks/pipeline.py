@@ -1,0 +1,151 @@
+"""What scales how: the same path for 20,000 and for 200,000 embeddings of 1,024 channels. Run it on an idle machine with 2 GB of disk:
+
+python tests/benchmarks/pipeline.py [--scratch FOLDER]     # some 5 minutes on 2 CPU cores
+
+Shards are written, streamed and unpacked as training does; peak memory is that of a process of its own; and the time that a training
+step waits for its batch is measured with the network of the paper's size.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+DIM, BATCH = 1024, 1024
+SIZES = (20_000, 200_000)
+
+
+def write(folder: Path, n: int, shard: int = 10_000) -> None:
+    """Random embeddings and places as `geoflow embed` leaves them."""
+    from geoflow import sphere
+    from geoflow.data.shards import ShardWriter
+
+    generator = torch.Generator().manual_seed(0)
+    counts = {}
+    for number in range(n // shard):
+        file = folder / f"{number:05d}.tar"
+        latlon = sphere.to_latlon(sphere.uniform(shard, generator)).tolist()
+        with ShardWriter(file, "street_clip") as writer:
+            for i, embedding in enumerate(torch.randn(shard, DIM, generator=generator)):
+                writer.add({"id": f"{number}-{i}", "latitude": latlon[i][0], "longitude": latlon[i][1], "country": "CL"}, embedding)
+        counts[file.name] = shard
+    manifest = {"dataset": "random", "shards": counts, "field": "street_clip", "dim": DIM, "encoder": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def peak_gb() -> float:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**20
+
+
+def stream(folder: Path) -> dict:
+    """One epoch in this process: embeddings a second of one core, peak memory."""
+    from geoflow.data.batches import ShardStream
+    from geoflow.data.shards import open_shards
+
+    shards = open_shards(folder)
+    before = peak_gb()
+    start, count = time.perf_counter(), 0
+    for cond, _x in ShardStream([shards], BATCH, len(shards) // BATCH, seed=0):
+        count += len(cond)
+    return {"rate": count / (time.perf_counter() - start), "gb": peak_gb(), "gb_before": before}
+
+
+def mapped(folder: Path) -> dict:
+    """Batches of random rows from the memory-mapped file, after it was unpacked: seconds of that, embeddings a second, peak memory."""
+    from geoflow.data.batches import Rows, StepSampler
+    from geoflow.data.shards import open_shards
+
+    shards = open_shards(folder)
+    start = time.perf_counter()
+    rows = Rows(shards.mapped())
+    unpacking = time.perf_counter() - start
+    steps = 2 * (len(rows) // BATCH)
+    start, count = time.perf_counter(), 0
+    for index in StepSampler(len(rows), BATCH, steps, seed=0):
+        count += len(rows[index][0])
+    return {"rate": count / (time.perf_counter() - start), "unpacking": unpacking, "gb": peak_gb()}
+
+
+def waiting(folder: Path, steps: int = 12) -> dict:
+    """Share of a training's time that it waits for batches, streamed and memory-mapped: 512 wide, 12 blocks, LAMB."""
+    from geoflow import training
+    from geoflow.cli import read_recipe
+    from geoflow.data.batches import Rows, ShardStream, StepSampler
+    from geoflow.data.shards import open_shards
+
+    shards = open_shards(folder)
+    module = training.network_module(read_recipe("osv5m", "paper"), "riemannian", DIM)
+    optimizer = module.optimization.optimizer_of(module.parameters())
+    rows = Rows(shards.mapped())
+    sampler = StepSampler(len(rows), BATCH, steps + 2, seed=0)
+    loaders = {
+        "streamed": torch.utils.data.DataLoader(ShardStream([shards], BATCH, steps + 2, 0), None, num_workers=1, prefetch_factor=8),
+        "mapped": torch.utils.data.DataLoader(rows, None, sampler=sampler, num_workers=0),
+    }
+    found = {}
+    for name, loader in loaders.items():
+        batches = iter(loader)
+        waited = busy = 0.0
+        for step in range(steps + 2):
+            start = time.perf_counter()
+            batch = next(batches)
+            ready = time.perf_counter()
+            optimizer.zero_grad()
+            module.loss(batch, module.generator(step)).backward()
+            optimizer.step()
+            if step >= 2:  # the first two fill the queue and warm up
+                waited, busy = waited + ready - start, busy + time.perf_counter() - ready
+        found[name] = waited / (waited + busy)
+        found["seconds_per_step"] = (waited + busy) / steps
+    return found
+
+
+def in_a_process(task: str, folder: Path, cache: Path) -> dict:
+    command = [sys.executable, __file__, "--task", task, "--scratch", folder]
+    environment = {**os.environ, "GEOFLOW_CACHE": str(cache), "CI": "1"}
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--task", choices=("stream", "mapped", "waiting"), help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.task:
+        print(json.dumps({"stream": stream, "mapped": mapped, "waiting": waiting}[a.task](a.scratch)))
+        return
+    from geoflow.training import machine
+
+    print(f"{machine()}, torch {torch.__version__}; {DIM} channels, batches of {BATCH}")
+    with tempfile.TemporaryDirectory(dir=a.scratch) as name:
+        for n in SIZES:
+            folder, cache = Path(name) / str(n), Path(name) / f"cache-{n}"
+            folder.mkdir()
+            start = time.perf_counter()
+            write(folder, n)
+            seconds = time.perf_counter() - start
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            print(f"{n:,} embeddings: {size / 1e9:.2f} GB of shards written in {seconds:.0f} s ({n / seconds:,.0f} a second)", flush=True)
+            s, m = in_a_process("stream", folder, cache), in_a_process("mapped", folder, cache)
+            print(
+                f"  streamed: {s['rate']:,.0f} a second on one core, peak memory {s['gb']:.2f} GB ({s['gb_before']:.2f} before the first shard)"
+            )
+            print(
+                f"  memory-mapped: {m['rate']:,.0f} a second, after {m['unpacking']:.1f} s of unpacking; peak memory {m['gb']:.2f} GB, pages included"
+            )
+            w = in_a_process("waiting", folder, cache)
+            print(
+                f"  a training step of {w['seconds_per_step']:.2f} s waits for its batch {w['streamed']:.2%} (streamed), {w['mapped']:.2%} (mapped) "
+                "of its time", flush=True,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
