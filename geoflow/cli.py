@@ -201,13 +201,18 @@ app.add_typer(data_app, name="data")
 
 @data_app.command()
 def fetch(
-    dataset: Annotated[str, typer.Argument(help="osv5m or inat21")],
-    root: Annotated[Path, typer.Option(help="folder of the data set")],
+    dataset: Annotated[str, typer.Argument(help="osv5m, inat21 or earth-events")],
+    root: Annotated[Path | None, typer.Option(help="folder of the data set; default for earth events: the cache")] = None,
     split: Annotated[str, typer.Option(help="train or test")] = "test",
 ) -> None:
     """Download a data set, checked by size and checksum; its licence is shown first. Run it again to go on after an interruption."""
+    from geoflow.data import earth_events
     from geoflow.data.fetch import fetch as download
 
+    if root is None:
+        if dataset != "earth-events":
+            raise ValueError(f"--root is missing: the folder where {dataset} is to lie")
+        root = earth_events.default_root()
     download(dataset, split, root)
 
 

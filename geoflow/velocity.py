@@ -229,8 +229,8 @@ class TimeAveraged:
     answer, but few steps meet these waves at random phases: then RK4 converges as slowly as a sum of random numbers. Their mean is
     what counts over a step, and a mean of the conditioning costs nothing, since it is computed per image, not per point. A window is
     as wide as the time's weight in Simpson's rule, a third of a step around its ends and two thirds around its middle, so that the
-    windows together cover every moment once. On a trained network of that kind 10 steps then err less (8 km) than 16 without (16 km),
-    or than the official 250 Euler steps (11 km); 16 steps err by 3 km.
+    windows together cover every moment once. On a trained network of that kind, with steps placed by `schedules.few_steps`, 8 steps
+    then err by 6 km and 16 by 2 km, where the official 250 Euler steps err by 10 km.
 
     Attributes:
         network: a VelocityTransformer.

@@ -195,8 +195,8 @@ for label, options, evaluations in (
 #
 # Published networks are rougher in time than the tile model: their time embedding turns up to 1000 t radians. Few steps meet such
 # waves at random phases, and a higher order alone gains nothing. geoflow notices it and averages the conditioning over each
-# step, which costs nothing (`geoflow.velocity.TimeAveraged`). On a small trained network of that kind, 10 steps (40 evaluations)
-# then err by 8 km, 16 by 3 km, 16 plain steps of RK4 by 16 km, and the official 250 by 11 km.
+# step, which costs nothing (`geoflow.velocity.TimeAveraged`), and places the steps for it (`geoflow.schedules.few_steps`). On a small
+# trained network of that kind, 8 steps (32 evaluations) then err by 6 km, 16 by 2 km, and the official 250 by 10 km.
 #
 # ## Responsible use
 #

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from geoflow import settings
 from geoflow.checks import choose
+from geoflow.data import earth_events
 from geoflow.files import write_atomically
 
 CHUNK = 1 << 20
@@ -42,6 +43,8 @@ class Part:
 
 LICENCES = {
     "osv5m": "OpenStreetView-5M: CC BY-SA 4.0; Mapillary's images. https://huggingface.co/datasets/osv5m/osv5m",
+    "earth-events": "Earth events: volcanoes and earthquakes from NOAA NGDC, floods from the Dartmouth Flood Observatory, fires from NASA "
+    "FIRMS, each under its provider's terms. https://github.com/oxcsml/riemannian-score-sde",
     "inat21": "iNaturalist 2021: non-commercial research and education only; each image has its photographer's licence, which "
     "train.json and val.json name. https://github.com/visipedia/inat_comp/tree/master/2021",
 }
@@ -60,8 +63,8 @@ def fetch(name: str, split: str, root, say=print) -> None:
     """Download a split of a data set into a folder. Again after an interruption: it goes on; when all is there: it says so.
 
     Args:
-        name: `osv5m` or `inat21`.
-        split: `train` or `test`.
+        name: `osv5m`, `inat21` or `earth-events`.
+        split: `train` or `test`; earth events have one file each.
         root: folder of the data set; what is there already is checked, not trusted.
         say: takes lines of text; the licence is said before the first byte is fetched.
 
@@ -74,7 +77,7 @@ def fetch(name: str, split: str, root, say=print) -> None:
     choose("data set", name, LICENCES)
     choose("split", split, ("train", "test"))
     say(LICENCES[name])
-    parts = _osv5m(split) if name == "osv5m" else _inat21(split)
+    parts = {"osv5m": _osv5m, "inat21": _inat21, "earth-events": _earth_events}[name](split)
     fetch_parts(parts, Path(root), say)
 
 
@@ -216,3 +219,7 @@ def _osv5m(split: str) -> list[Part]:
 def _inat21(split: str) -> list[Part]:
     files = INAT21_FILES[split]
     return [Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{checksum}", unpack=True) for name, checksum in files.items()]
+
+
+def _earth_events(_split: str) -> list[Part]:
+    return [Part(f"{earth_events.URL}/{source.file}", source.file, f"sha256:{source.sha256}") for source in earth_events.SOURCES.values()]

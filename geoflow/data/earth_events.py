@@ -1,0 +1,111 @@
+"""Earth events: volcanic eruptions, earthquakes, floods and fires as points on the sphere, a benchmark of Mathieu & Nickel (2020).
+
+The four files are those of the public repository oxcsml/riemannian-score-sde (sources: NOAA NGDC, Dartmouth Flood Observatory, NASA
+FIRMS). `geoflow data fetch earth-events` gets them; they are 370 kB.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from geoflow import settings
+from geoflow.checks import choose
+from geoflow.files import sha256
+
+URL = "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/main/data"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: its name, checksum, and number of events."""
+
+    file: str
+    sha256: str
+    events: int
+
+
+SOURCES = {
+    "volcano": Source("volerup.csv", "f7bbaf32a412f5fe82350f48e0c55100be260803969c16557343f687fd0593fc", 827),
+    "earthquake": Source("quakes_all.csv", "3e5e1a10fb2faf1899106264289334037d039f00f5265d13dad388a93d8ff2f7", 6120),
+    "flood": Source("flood.csv", "ffb1e3182c3053afcdeceec4727c262a29da10255d20747c08144da5b0963486", 4875),
+    "fire": Source("fire.csv", "c5c6c9490b1d8c58ba9eb78d9e2f82d1c1e62694ca5cff917c54600d3d83f459", 12809),
+}
+
+
+def load(name: str, root=None) -> Tensor:
+    """Latitude and longitude in degrees of all events of a kind: (n, 2) float64.
+
+    Args:
+        name: `volcano`, `earthquake`, `flood` or `fire`.
+        root: folder of the files; default: where `geoflow data fetch earth-events` puts them.
+
+    Raises:
+        ValueError: an unknown name, or a file that is not the published one.
+        FileNotFoundError: the file is missing; the message says how to get it.
+    """
+    source = SOURCES[choose("events", name, SOURCES)]
+    file = default_root() / source.file if root is None else Path(root) / source.file
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file.name} in {file.parent}: geoflow data fetch earth-events --root {file.parent}")
+    latlon = read(file)
+    if sha256(file) != source.sha256:
+        raise ValueError(
+            f"{file} is not the published file: {len(latlon)} events, expected {source.events} with sha256 {source.sha256[:16]}…"
+        )
+    return latlon
+
+
+def default_root() -> Path:
+    """Where the files are looked for."""
+    return settings.cache_dir() / "earth_events"
+
+
+def read(file) -> Tensor:
+    """Latitude and longitude in degrees from a CSV of two columns, with comments (#) and perhaps a header: (n, 2) float64.
+
+    Raises:
+        ValueError: malformed rows, or places that are not on Earth; they are counted and the first is named.
+    """
+    file = Path(file)
+    rows, malformed = [], []
+    with file.open(newline="", encoding="utf-8") as lines:
+        for number, row in enumerate(csv.reader(lines), 1):
+            if not row or row[0].startswith("#") or (not rows and not malformed and row[0].strip().lower() in ("lat", "latitude")):
+                continue
+            try:
+                lat, lon = map(float, row)
+            except ValueError:
+                lat = lon = math.nan
+            if abs(lat) <= 90 and abs(lon) <= 180:
+                rows.append((lat, lon))
+            else:
+                malformed.append((number, ",".join(row)))
+    if malformed:
+        number, row = malformed[0]
+        raise ValueError(f"{file}: {len(malformed)} rows hold no latitude, longitude in degrees; the first is line {number}, {row!r}")
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
+
+
+def split(latlon: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Train, validation and test events of a random split, 80 / 10 / 10 %.
+
+    Raises:
+        ValueError: fewer than 10 events.
+    """
+    n = len(latlon)
+    if n < 10:
+        raise ValueError(f"{n} events to split; expected at least 10")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    train, validation, test = latlon[order].split([n - 2 * (n // 10), n // 10, n // 10])
+    return train, validation, test
+
+
+def distinct(latlon: Tensor) -> Tensor:
+    """Each place once, in the order of first appearance. Most volcanoes erupted several times, at exactly the same coordinates."""
+    _, inverse = latlon.unique(dim=0, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(latlon)).scatter_reduce(0, inverse, torch.arange(len(latlon)), "amin")
+    return latlon[first.sort().values]
