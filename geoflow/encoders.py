@@ -84,6 +84,10 @@ class TileEncoder(nn.Module):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
+    def describe(self) -> dict:
+        """What a manifest of embeddings says of it, besides its name and weights."""
+        return {"preprocessing": f"whole image, bicubic to {self.size} × {self.size}"}
+
     @torch.no_grad()
     def embed(self, pixels: Tensor, batch: int = 1024) -> Tensor:
         """Embeddings of many tiles, in batches and in evaluation mode: (n, 3, 32, 32) uint8 → (n, C)."""
@@ -170,6 +174,13 @@ class PhotoEncoder(nn.Module):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states = [body(chunk.to(device)).last_hidden_state[:, 0].float().cpu() for chunk in pixels.split(batch)]
         return torch.cat(states)
+
+    def describe(self) -> dict:
+        """What a manifest of embeddings says of it, besides its name and weights: source, revision (None for a folder), preprocessing."""
+        crop = "central square, then bicubic" if self.photo.square_first else "bicubic, then central square"
+        seen = f"{crop} to {self.size} × {self.size}, mean {self.photo.mean}, deviation {self.photo.std}"
+        revision = getattr(self.load().config, "_commit_hash", None)
+        return {"source": self.source or self.photo.repository, "revision": revision, "preprocessing": seen}
 
     def load(self) -> nn.Module:
         """The network, loaded on the first call."""

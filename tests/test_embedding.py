@@ -46,6 +46,7 @@ def test_every_image_once_and_in_order(tmp_path, encoder, records, capsys):
     assert torch.equal(latlon, records.latlon[15:30])
     assert rows[0]["country"] == "CL"
     shards.verify()
+    assert shards.encoder["preprocessing"] == "whole image, bicubic to 32 × 32"
     text = capsys.readouterr().out
     assert "40 images to embed" in text
     assert "40 embeddings in 3 shards; 0 images could not be read" in text

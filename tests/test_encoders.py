@@ -143,6 +143,9 @@ def test_photos_are_embedded_by_the_last_layers_class_token(photo_encoder):
     with torch.no_grad():
         assert torch.allclose(embedding, body(pixels).last_hidden_state[:, 0], atol=1e-5)
     assert embedding.shape == (3, 32)
+    described = net.describe()
+    assert described["source"] == net.source
+    assert described["preprocessing"].startswith({"dinov2": "central square", "streetclip": "bicubic"}[net.name])
     if net.name == "streetclip":  # before CLIP's final norm
         assert not torch.allclose(embedding, body(pixels).pooler_output, atol=1e-2)
 

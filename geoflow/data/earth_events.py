@@ -16,7 +16,7 @@ from geoflow import settings
 from geoflow.checks import choose
 from geoflow.files import sha256
 
-URL = "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/main/data"
+URL = "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/5b48a7f7e175894afb6933f5e5f367b5a0eb65d7/data"
 
 
 @dataclass(frozen=True)

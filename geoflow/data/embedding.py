@@ -68,7 +68,7 @@ def embed(
     (width,) = encoder.embed(encoder.preprocess(Image.new("RGB", (64, 64)))[None])[0].shape
     run = {
         "dataset": records.name, "images": len(records), "ids": _fingerprint(records), "shard": shard, "field": FIELDS[encoder.name],
-        "dim": width, "encoder": {"name": encoder.name, "config": encoder.config, "weights": _weights(encoder)},
+        "dim": width, "encoder": {"name": encoder.name, "config": encoder.config, "weights": _weights(encoder), **encoder.describe()},
     }  # fmt: skip
     if fabric.global_rank == 0:
         _claim(out / "run.json", run)
