@@ -7,6 +7,7 @@ and the step alone, so a run that was interrupted and resumed sees the same data
 
 import copy
 import csv
+import hashlib
 import json
 import logging
 import math
@@ -69,7 +70,10 @@ class Optimization:
         if choose("optimizer", self.optimizer, OPTIMIZERS) == "lamb":
             from pytorch_optimizer import Lamb
 
-            return Lamb(parameters, lr=self.lr, weight_decay=self.weight_decay, weight_decouple=False)  # decay before the trust ratio
+            parameters = list(parameters)
+            foreach = None if parameters[0].is_cuda else False  # one tensor after the other stays in a CPU's cache
+            # decay is added before the trust ratio, as in LAMB's paper
+            return Lamb(parameters, lr=self.lr, weight_decay=self.weight_decay, weight_decouple=False, foreach=foreach)
         return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
     def lr_factor(self, step: int) -> float:
@@ -444,6 +448,31 @@ def train_shards(
     seconds = {"flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes, wandb))}
     say(f"{method}: {o.steps:,} steps, {seconds['flow'] / 60:.1f} min")
     return module.network, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
+
+
+def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, say=print) -> nn.Module:
+    """Train an unconditional Riemannian flow on points. A folder that holds part of the run is continued.
+
+    Args:
+        recipe: see `geoflow/recipes/earth-events.yaml`.
+        train, validation: (n, 3) unit vectors; the weights of lowest validation loss are kept.
+        folder: of the run.
+        seed: of weights, batches and noise.
+        say: takes lines of text about what happens.
+
+    Returns:
+        The network.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = network_module(recipe, "riemannian", 0, seed)
+    o = module.optimization
+    points, judged = (Rows((torch.zeros(len(x), 0), x.float())) for x in (train, validation))
+    batches = TensorBatches(points, judged, min(o.batch, len(train)), o.steps, seed)
+    say(f"{len(train):,} points, {o.steps:,} steps: {seconds_per_step(module, batches) * o.steps / 60:.1f} min on this machine")
+    identity = hashlib.sha256(torch.cat([train, validation]).double().numpy().tobytes()).hexdigest()[:16]
+    seconds = fit(module, batches, Path(folder), {"recipe": recipe, "seed": seed, "points": identity}, "flow")
+    say(f"{o.steps:,} steps, {seconds / 60:.1f} min")
+    return module.network
 
 
 def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "FlowModule | MixtureModule":

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-LIKELIHOOD_POINTS = 32
+LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 64
 TRAINING_STEPS = 5
 REFERENCES = 256  # points whose exact ends are computed
 GRID = 181 * 361  # points of the official grid at 1°
@@ -135,7 +135,7 @@ def geoflow(folder: Path, task: str) -> None:
     noise, cond = given["noise"][None], given["cond"]
     geo.sample(cond=cond, n=8, steps=1)
     if task == "likelihood":
-        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=32)[0])
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=LIKELIHOOD_STEPS)[0])
     elif task == "train":
         from geoflow.cli import read_recipe
         from geoflow.training import network_module
@@ -223,7 +223,7 @@ def compare(other: str, points: int, steps: int) -> None:
         theirs, a = run(other, "official", folder, "likelihood")
         ours, b = run(sys.executable, "geoflow", folder, "likelihood")
         scaled = a["seconds"] * points / len(theirs)
-        tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=256)[0]
+        tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=400)[0]
         off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
         print(
             f"log p of {points} places: official {scaled:.0f} s (scaled from {len(theirs)}), {a['peak_gb']:.2f} GB; geoflow {b['seconds']:.1f} s, "
