@@ -1,4 +1,4 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | locate | doctor`."""
+"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | locate | explore | doctor`."""
 
 import importlib
 import importlib.metadata
@@ -412,6 +412,23 @@ def _locate(geo, file: Path, image, cond, stem: Path, k: int, guidance: float, s
     if exif and camera is None:
         print("  the camera did not say where it was")
     return rows
+
+
+@app.command()
+def explore(
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("explore.html"),
+    points: Annotated[int, typer.Option(help="of each flow")] = 240,
+    seed: Seed = 0,
+) -> None:
+    """Write a page to explore without Python or a network: six telling tiles, six methods, steps, guidance. A few minutes."""
+    from geoflow import widgets
+
+    text = (
+        "Random points flow to where a satellite tile could have been taken. Pick a tile, a method, the solver's number of steps and the "
+        "guidance; press play, or drag the slider from noise to places; drag the maps to turn them."
+    )
+    file = widgets.atlas(n=points, seed=seed).save_html(out, "geoflow: where could this tile be?", text)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in any browser")
 
 
 @app.command()

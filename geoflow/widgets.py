@@ -546,9 +546,9 @@ class Gallery:
     def picture(self, value: str) -> Image.Image:
         return self.images[value] if value in self.images else read_upload(value)
 
-    def about(self, value: str) -> dict:
-        """What a panel says about an image."""
-        return {"image": self.picture(value), "truth": self.truths.get(value)}
+    def about(self, value: str) -> dict[str, Any]:
+        """What a panel says about an image; those that can be picked are seen there."""
+        return {"image": None if value in self.images else self.picture(value), "truth": self.truths.get(value)}
 
     def cond(self, geo: Geolocator, value: str) -> Tensor | None:
         """(1, C), or None for a method that looks at nothing."""
@@ -656,13 +656,11 @@ def explore_guidance(
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         cond, panels = gallery.cond(geo, v["image"]), []
-        for i, omega in enumerate((0.0, float(v["guidance"]))):
+        for omega in (0.0, float(v["guidance"])):
             paths, times = flow(geo, cond, n, How(int(v["steps"]), "rk4", omega), seed)
             middle, _, radius = metrics.best_places(sphere.from_latlon(paths[-1]), 1)
             note = f"half within {float(radius[0]):,.0f} km of the best place"
-            image = None if i else gallery.picture(v["image"])
-            place = gallery.truths.get(v["image"])
-            panels.append(Panel(paths, f"ω = {omega:g}", note, times, place, sphere.to_latlon(middle), image))
+            panels.append(Panel(paths, f"ω = {omega:g}", note, times, best=sphere.to_latlon(middle), **gallery.about(v["image"])))
         yield panels
 
     values = {"image": gallery.first, "guidance": 2.0, "steps": 16}

@@ -232,13 +232,13 @@ function drawBase(ctx, map, rings, theme, panel, dark, width, height) {
 const densityColors = (dark) => (dark ? MAGMA.slice(1) : MAGMA.slice(0, -1).reverse());
 
 function drawDensity(panel, map, width, height, dark) {
-  const { rows, columns } = panel.density, picture = new OffscreenCanvas(Math.ceil(width), Math.ceil(height)), w = picture.width;
+  const { rows, columns } = panel.density, picture = new OffscreenCanvas(Math.ceil(width / 2), Math.ceil(height / 2)), w = picture.width;
   const ctx = picture.getContext("2d"), image = ctx.createImageData(w, picture.height), pixels = image.data;
   const stops = densityColors(dark).map((c) => [1, 3, 5].map((i) => parseInt(c.slice(i, i + 2), 16)));
   const at = (row, column) => panel.raster[Math.max(0, Math.min(rows - 1, row)) * columns + ((column + columns) % columns)];
   for (let py = 0; py < picture.height; py++)
     for (let px = 0; px < w; px++) {
-      const v = map.inverse(px + 0.5, py + 0.5);
+      const v = map.inverse(2 * px + 1, 2 * py + 1); // two pixels wide: finer than the data, and a globe turns without a pause
       if (!v) continue;
       const [lat, lon] = latlon(v), r = ((90 - lat) / 180) * rows - 0.5, c = ((lon + 180) / 360) * columns - 0.5;
       const i = Math.floor(r), j = Math.floor(c), a = r - i, b = c - j;
@@ -356,7 +356,7 @@ const STYLE = `
 .geoflow { color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); font: 13px/1.4 system-ui, sans-serif; max-width: 1100px; }
 .geoflow .bar { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 4px 0; }
 .geoflow label, .geoflow fieldset { display: inline-flex; gap: 5px; align-items: center; border: 0; margin: 0; padding: 0; }
-.geoflow .maps { display: grid; gap: 8px 12px; }
+.geoflow .maps { display: grid; gap: 8px 12px; align-items: end; }
 .geoflow figure { margin: 0; min-width: 0; }
 .geoflow figcaption { display: flex; gap: 6px; align-items: center; min-height: 20px; font-variant-numeric: tabular-nums; flex-wrap: wrap; }
 .geoflow figcaption b::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 50%; background: var(--dot); margin-right: 5px; }
@@ -459,7 +459,7 @@ class Player {
     const live = this.model.get("live") || this.hasTable(), controls = this.model.get("controls");
     this.asking.replaceChildren(...controls.map((control) => this.buildControl(control, !live)));
     this.asking.hidden = !controls.length;
-    if (!live && controls.length) this.say("This page has no kernel: it shows the answer it was saved with. The slider and the map are alive.");
+    if (!live && controls.some(({ kind }) => kind !== "place")) this.say("This page has no kernel: it shows the answer it was saved with. The slider and the map are alive.");
   }
 
   buildControl({ name, label, kind, options, images }, disabled) {
