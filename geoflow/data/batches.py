@@ -212,8 +212,8 @@ class ShardStream(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         skipped = self.first_step * self.batch
-        rest: tuple[Tensor, ...] | None = None
         step = self.first_step
+        rest: tuple[Tensor, ...] = ()  # less than a batch, perhaps of the group before
         for group, seed in self.groups():
             count = sum(folder.counts[number] for folder, number in group)
             if skipped >= count:
@@ -221,13 +221,16 @@ class ShardStream(torch.utils.data.IterableDataset):
                 continue
             parts = [folder.read(number) for folder, number in group]
             cond, latlon = (torch.cat([part[column] for part in parts]) for column in (0, 1))
+            del parts
+            x = sphere.from_latlon(latlon).float()
             order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[skipped:]
             skipped = 0
-            rows = cond[order].float(), sphere.from_latlon(latlon[order]).float()
-            rows = rows if rest is None else tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True))
-            for start in range(0, len(rows[0]) - self.batch + 1, self.batch):
-                if step == self.steps:
-                    return
-                yield tuple(column[start : start + self.batch] for column in rows)
-                step += 1
-            rest = tuple(column[len(column) // self.batch * self.batch :] for column in rows)
+            lacking = self.batch - (len(rest[0]) if rest else 0)
+            for index in (order[:lacking], *order[lacking:].split(self.batch)):
+                rows = cond[index].float(), x[index]
+                rest = tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True)) if rest else rows
+                if len(rest[0]) == self.batch:
+                    if step == self.steps:
+                        return
+                    yield rest
+                    rest, step = (), step + 1
