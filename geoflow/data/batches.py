@@ -214,7 +214,7 @@ class ShardStream(torch.utils.data.IterableDataset):
         skipped = self.first_step * self.batch
         step = self.first_step
         rest: tuple[Tensor, ...] = ()  # less than a batch, perhaps of the group before
-        for group, seed in self.groups():
+        for group, seed in self.groups() if step < self.steps else ():
             count = sum(folder.counts[number] for folder, number in group)
             if skipped >= count:
                 skipped -= count
@@ -230,7 +230,7 @@ class ShardStream(torch.utils.data.IterableDataset):
                 rows = cond[index].float(), x[index]
                 rest = tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True)) if rest else rows
                 if len(rest[0]) == self.batch:
-                    if step == self.steps:
-                        return
                     yield rest
                     rest, step = (), step + 1
+                    if step == self.steps:
+                        return
