@@ -310,7 +310,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         if answer is None:
             try:
                 self.show(as_panels(trajectories, times, truth, best, images, titles))
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 self.message = str(error)
         self._answer = answer
         self._ask()
@@ -443,7 +443,10 @@ def as_panels(trajectories, times=None, truth=None, best=None, images=None, titl
     if isinstance(trajectories, Mapping):
         titles, paths = list(trajectories), list(trajectories.values())
     else:
-        array = torch.as_tensor(trajectories)
+        try:
+            array = torch.as_tensor(trajectories)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"trajectories are a {type(trajectories).__name__}; expected numbers (steps + 1, n, 2)") from error
         if array.ndim not in (3, 4) or array.shape[-1] != 2:
             raise ValueError(f"trajectories have shape {tuple(array.shape)}; expected (steps + 1, n, 2) or (steps + 1, B, n, 2), degrees")
         paths = [array] if array.ndim == 3 else list(array.unbind(1))

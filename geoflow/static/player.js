@@ -362,7 +362,7 @@ const STYLE = `
 .geoflow figcaption b::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 50%; background: var(--dot); margin-right: 5px; }
 .geoflow canvas { display: block; width: 100%; cursor: grab; border-radius: 3px; }
 .geoflow canvas:active { cursor: grabbing; }
-.geoflow img { width: 40px; height: 40px; object-fit: cover; display: block; border-radius: 3px; }
+.geoflow img { width: 40px; height: 40px; object-fit: cover; display: block; border-radius: 3px; box-shadow: 0 0 0 1px #8888; }
 .geoflow button, .geoflow select, .geoflow input { font: inherit; color: inherit; accent-color: #0072B2; }
 .geoflow button, .geoflow select, .geoflow input[type=number] { background: transparent; border: 1px solid currentColor; border-radius: 4px; padding: 2px 8px; }
 .geoflow option { color: CanvasText; background: Canvas; }
@@ -583,7 +583,7 @@ class Player {
   arrange() {
     const groups = this.view.together && !this.togetherBox.hidden ? [this.panels] : this.panels.map((panel) => [panel]);
     const columns = groups.length < 2 ? 1 : groups.length < 5 ? 2 : 3;
-    this.maps.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+    this.maps.style.gridTemplateColumns = `repeat(auto-fill, minmax(max(${columns > 1 ? 190 : 0}px, ${[100, 46, 31][columns - 1]}%), 1fr))`;
     this.maps.style.maxWidth = columns > 1 ? "" : "860px";
     this.figures = groups.map((panels) => {
       const canvas = element("canvas", { tabindex: 0, role: "img" });
