@@ -276,13 +276,16 @@ function drawTrails(ctx, map, panel, share, length, color) {
 }
 
 function drawPoints(ctx, map, panel, color, sea) {
-  const radius = panel.count > 2000 ? 1.2 : panel.count > 800 ? 1.7 : 2.2, to = [0, 0], scale = ctx.getTransform().a;
+  const many = panel.count > 2000, radius = many ? 1.1 : panel.count > 800 ? 1.7 : 2.2, to = [0, 0], scale = ctx.getTransform().a;
   const size = 2 * radius + 2, dotted = new OffscreenCanvas(Math.ceil(size * scale), Math.ceil(size * scale)), pen = dotted.getContext("2d");
   pen.scale(scale, scale); pen.beginPath(); pen.arc(size / 2, size / 2, radius, 0, 2 * Math.PI); pen.fillStyle = color; pen.fill();
   pen.strokeStyle = sea; pen.lineWidth = 0.5; pen.stroke();
-  ctx.globalAlpha = 0.85;
-  for (let i = 0; i < panel.now.length; i += 3)
-    if (map.forward(panel.now, i, to, 0)) ctx.drawImage(dotted, to[0] - size / 2, to[1] - size / 2, size, size);
+  ctx.globalAlpha = 0.85; ctx.fillStyle = color;
+  for (let i = 0; i < panel.now.length; i += 3) {
+    if (!map.forward(panel.now, i, to, 0)) continue;
+    if (many) ctx.fillRect(Math.round(to[0] - radius), Math.round(to[1] - radius), 2, 2); // squares on whole pixels: thousands at once
+    else ctx.drawImage(dotted, to[0] - size / 2, to[1] - size / 2, size, size);
+  }
   ctx.globalAlpha = 1;
 }
 
@@ -353,7 +356,7 @@ function sphereText([x, y], share) {
 // The elements
 
 const STYLE = `
-.geoflow { color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); font: 13px/1.4 system-ui, sans-serif; max-width: 1100px; }
+.geoflow { color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); font: 13px/1.4 system-ui, sans-serif; max-width: 1100px; padding: 3px; }
 .geoflow .bar { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 4px 0; }
 .geoflow label, .geoflow fieldset { display: inline-flex; gap: 5px; align-items: center; border: 0; margin: 0; padding: 0; }
 .geoflow .maps { display: grid; gap: 8px 12px; align-items: end; }
@@ -368,7 +371,7 @@ const STYLE = `
 .geoflow option { color: CanvasText; background: Canvas; }
 .geoflow input[type=number] { width: 5.5em; }
 .geoflow button { min-width: 5.5em; cursor: pointer; }
-.geoflow .way { flex: 1 1 220px; min-width: 160px; margin: 0; }
+.geoflow .way { flex: 1 1 120px; min-width: 120px; margin: 0; }
 .geoflow .tiles label { position: relative; flex-direction: column; gap: 1px; cursor: pointer; font-size: 11px; }
 .geoflow .tiles input[type=radio] { position: absolute; opacity: 0; }
 .geoflow .tiles input:checked + img { outline: 3px solid #E69F00; }
@@ -377,6 +380,7 @@ const STYLE = `
 .geoflow .upload input { position: absolute; opacity: 0; width: 1px; }
 .geoflow .upload:focus-within { outline: 3px solid #56B4E9; outline-offset: 2px; }
 .geoflow .now { min-width: 10.5em; font-variant-numeric: tabular-nums; }
+.geoflow .number { min-width: 2em; }
 .geoflow .note { opacity: 0.85; font-variant-numeric: tabular-nums; }
 .geoflow .ramp { display: inline-block; width: 110px; height: 10px; border: 1px solid currentColor; vertical-align: -1px; }
 .geoflow .reticle { color: #00b8cc; }
@@ -479,10 +483,10 @@ class Player {
     }
     if (kind === "range") {
       const nearest = options.reduce((best, option, i) => (Math.abs(option - value) < Math.abs(options[best] - value) ? i : best), 0);
-      const shown = element("output", {}, String(value));
+      const shown = element("span", { class: "number", "aria-hidden": "true" }, String(value));
       const input = element("input", {
         type: "range", min: 0, max: options.length - 1, step: 1, value: nearest, disabled, "aria-label": label, "aria-valuetext": String(value), "data-name": name,
-        oninput: () => { const chosen = options[input.value]; shown.value = chosen; input.setAttribute("aria-valuetext", chosen); ask(chosen); },
+        oninput: () => { const chosen = options[input.value]; shown.textContent = chosen; input.setAttribute("aria-valuetext", chosen); ask(chosen); },
       });
       return element("label", {}, label, input, shown);
     }

@@ -1,0 +1,418 @@
+"""Explorers in a real browser: headless Chromium drags sliders, presses play, and the pixels of the canvas tell what happened.
+
+Skipped where there is no Chromium; on Debian `apt-get install chromium` brings it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import nbformat
+import pytest
+import torch
+
+from geoflow import Geolocator, sphere, widgets
+from geoflow.widgets import TrajectoryPlayer
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -c constraints.txt -e '.[dev]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+BLUE = (0, 0x72, 0xB2)  # of the first panel, on light
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, address: str, scheme: str = "light", allowed: tuple[str, ...] = ("file:", "data:", "blob:"), **options):
+    """A page that has drawn once. Errors in its console, and requests beyond `allowed`, fail the test."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 900}, **options)
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(allowed) else problems.append(request.url))
+    try:
+        page.goto(address)
+        yield page
+        assert problems == []
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def saved(browser, folder: Path, player: TrajectoryPlayer | str, **options):
+    """A player's page, opened from the disk without a network."""
+    file = folder / "page.html"
+    file.write_text(player if isinstance(player, str) else player.to_html(), encoding="utf-8")
+    with opened(browser, file.as_uri(), offline=True, **options) as page:
+        drawn(page)
+        yield page
+
+
+def drawn(page, after: int = 0) -> int:
+    """Wait until the player has drawn more often than `after`; how often it has."""
+    page.wait_for_function(f"Number(document.querySelector('.geoflow')?.dataset.redraws || 0) > {after}")
+    page.wait_for_timeout(80)
+    return int(page.locator(".geoflow").first.get_attribute("data-redraws"))
+
+
+def picture(page, number: int = 0) -> str:
+    return page.locator(".geoflow .maps canvas").nth(number).evaluate("canvas => canvas.toDataURL()")
+
+
+def slide(page, to: float) -> None:
+    """Drag the slider with the mouse to a share of its length."""
+    box = page.locator(".way").bounding_box()
+    x = [box["x"] + 8 + share * (box["width"] - 16) for share in (0.9, 0.5, to)]
+    page.mouse.move(x[0], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for at in x[1:]:
+        page.mouse.move(at, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(80)
+
+
+def color_at(page, lat: float, lon: float) -> tuple[int, ...]:
+    """The colour that the flat map shows at a place, found by an independent projection."""
+    equal_earth = ccrs.EqualEarth(globe=ccrs.Globe(semimajor_axis=1, semiminor_axis=1, ellipse=None))
+    x, y = equal_earth.transform_point(lon, lat, ccrs.PlateCarree(globe=equal_earth.globe))
+    size = page.locator(".geoflow .maps canvas").first.evaluate("c => [c.clientWidth, c.clientHeight]")
+    half_width, half_height = equal_earth.x_limits[1], equal_earth.y_limits[1]
+    scale = min((size[0] - 4) / (2 * half_width), (size[1] - 4) / (2 * half_height))
+    at = [round(size[0] / 2 + scale * x), round(size[1] / 2 - scale * y)]
+    return tuple(
+        page.locator(".geoflow .maps canvas").first.evaluate("(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]", at)
+    )[:3]
+
+
+def near(color, expected) -> bool:
+    return max(abs(a - b) for a, b in zip(color, expected, strict=True)) < 60
+
+
+def meridian(steps: int = 10, n: int = 20) -> torch.Tensor:
+    """n points together, along the equator from 120° W to 0° in the middle to 120° E: (steps + 1, n, 2)."""
+    lon = torch.linspace(-120, 120, steps + 1)
+    return torch.stack([torch.zeros_like(lon), lon], -1)[:, None].expand(-1, n, -1)
+
+
+def cloud(n: int, steps: int = 80) -> torch.Tensor:
+    """n random points that move to other random points: (steps + 1, n, 2)."""
+    ends = sphere.uniform((2, n), torch.Generator().manual_seed(0)).double()
+    return sphere.to_latlon(sphere.geodesic(ends[0], ends[1], torch.linspace(0, 1, steps + 1)[:, None]))
+
+
+# A saved page
+
+
+def test_slider_moves_the_points(browser, tmp_path):
+    with saved(browser, tmp_path, TrajectoryPlayer(meridian(), trails="none")) as page:
+        assert near(color_at(page, 0, 120), BLUE) and not near(color_at(page, 0, 0), BLUE)
+        slide(page, 0.5)
+        assert page.locator(".now").inner_text() == "step 5 of 10, t = 0.500"
+        assert page.locator(".way").get_attribute("aria-valuetext") == "step 5 of 10, t = 0.500"
+        assert near(color_at(page, 0, 0), BLUE) and not near(color_at(page, 0, 120), BLUE)
+        slide(page, 0.0)
+        assert near(color_at(page, 0, -120), BLUE)
+
+
+def test_play_pause_and_trails(browser, tmp_path):
+    with saved(browser, tmp_path, TrajectoryPlayer(cloud(50), trails="long")) as page:
+        page.get_by_label("speed").select_option("4×")
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.way').value > 10")
+        page.get_by_role("button", name="Pause").click()
+        held, still = page.locator(".way").input_value(), picture(page)
+        page.wait_for_timeout(150)
+        assert page.locator(".way").input_value() == held and picture(page) == still
+        page.get_by_label("trails").select_option("none")
+        page.wait_for_timeout(80)
+        assert picture(page) != still
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.way').value == 80")
+        page.get_by_role("button", name="Play").wait_for()  # it stops at the end
+
+
+def test_keys_are_kept_from_the_page_around(browser, tmp_path):
+    with saved(browser, tmp_path, TrajectoryPlayer(meridian())) as page:
+        page.evaluate("window.heard = 0; document.addEventListener('keydown', () => { window.heard += 1; })")
+        page.locator(".way").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".now").inner_text().startswith("step 1 of 10")
+        before = picture(page)
+        page.locator(".geoflow .maps canvas").focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(80)
+        assert picture(page) != before
+        assert page.evaluate("window.heard") == 0
+
+
+def test_globe_turns_by_dragging_and_hides_what_lies_behind(browser, tmp_path):
+    with saved(browser, tmp_path, TrajectoryPlayer(meridian(), projection="globe", trails="none")) as page:
+        canvas = page.locator(".geoflow .maps canvas").first
+
+        def blue() -> int:
+            return canvas.evaluate(
+                "(c, [r, g, b]) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+                "for (let i = 0; i < d.length; i += 4) n += Math.abs(d[i] - r) < 40 && Math.abs(d[i + 1] - g) < 40 && Math.abs(d[i + 2] - b) < 40;"
+                "return n; }",
+                list(BLUE),
+            )  # fmt: skip
+
+        assert blue() == 0  # 120° E is behind
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(80)
+        assert blue() > 2
+
+
+def test_panels_in_step_and_on_one_map(browser, tmp_path):
+    player = TrajectoryPlayer({"ten steps": meridian(10), "four": meridian(4)}, truth=(0, 60))
+    with saved(browser, tmp_path, player) as page:
+        assert page.locator(".geoflow .maps canvas").count() == 2
+        slide(page, 0.5)
+        assert page.locator(".maps figure").nth(1).inner_text().count("t = 0.500")
+        assert "median 6,672 km off" in page.locator(".maps figure").first.inner_text()  # 60° of the equator
+        page.get_by_label("on one map").check()
+        page.wait_for_timeout(80)
+        assert page.locator(".geoflow .maps canvas").count() == 1
+        assert "True place 0.0°N 60.0°E" in page.locator(".geoflow .maps canvas").get_attribute("aria-label")
+
+
+@pytest.mark.parametrize(("scheme", "light"), [("light", True), ("dark", False)])
+def test_themes(browser, tmp_path, scheme, light):
+    with saved(browser, tmp_path, TrajectoryPlayer(meridian()), scheme=scheme) as page:
+        assert (sum(color_at(page, -40, -120)) > 380) == light  # the sea
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "message"),
+    [(torch.full((3, 4, 2), torch.nan), "4 of 4 points are NaN"), (torch.zeros(5, 2), "expected (steps + 1, n, 2)")],
+)
+def test_bad_trajectories_are_said_to_the_reader(browser, tmp_path, trajectories, message):
+    file = tmp_path / "page.html"
+    file.write_text(TrajectoryPlayer(trajectories).to_html(), encoding="utf-8")
+    with opened(browser, file.as_uri(), offline=True) as page:
+        assert message in page.get_by_role("alert").inner_text()
+
+
+def test_embedded_in_another_page(browser, tmp_path):
+    page_text = f"<!doctype html><title>notebook</title><body>{TrajectoryPlayer(meridian()).embed().data}</body>"
+    file = tmp_path / "notebook.html"
+    file.write_text(page_text, encoding="utf-8")
+    with opened(browser, file.as_uri(), offline=True, allowed=("file:", "data:", "blob:", "about:")) as page:
+        frame = page.frame_locator("iframe")
+        frame.locator(".way").press("Home")
+        assert frame.locator(".now").inner_text().startswith("step 0 of 10")
+
+
+@pytest.mark.parametrize(("points", "limit"), [(500, 16.0), (5000, 33.0)])
+def test_speed(browser, tmp_path, points, limit, capsys):
+    """Printed; what fails is only what would be felt, for this machine may be busy with other things."""
+    with saved(browser, tmp_path, TrajectoryPlayer(cloud(points), truth=(10, 20))) as page:
+        redraw = []
+        for step in range(30):
+            before = int(page.locator(".geoflow").get_attribute("data-redraws"))
+            page.evaluate(
+                "s => { const way = document.querySelector('.way'); way.value = s; way.dispatchEvent(new Event('input')); }", step + 20
+            )
+            page.wait_for_function(f"Number(document.querySelector('.geoflow').dataset.redraws) > {before}")
+            redraw.append(float(page.locator(".geoflow").get_attribute("data-redraw-ms")))
+        start, before = time.perf_counter(), int(page.locator(".geoflow").get_attribute("data-redraws"))
+        page.get_by_label("speed").select_option("0.25×")
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_timeout(1000)
+        frames = (int(page.locator(".geoflow").get_attribute("data-redraws")) - before) / (time.perf_counter() - start)
+    with capsys.disabled():
+        print(f"\n{points} points: redrawn in {statistics.median(redraw):.1f} ms (median; aim {limit:g}), {frames:.0f} frames per second")
+    assert statistics.median(redraw) < 4 * limit
+
+
+# Choices without a kernel
+
+
+def test_atlas_answers_in_the_page(browser, tmp_path):
+    models = {"flow": Geolocator.from_pretrained("tiles"), "vMF": Geolocator.from_pretrained("tiles-vmf")}
+    with saved(browser, tmp_path, widgets.atlas(models, n=20, steps=(1, 3), guidances=(0.0, 2.0))) as page:
+        assert page.locator(".maps figure").count() == 2 and "step 3 of 3" in page.locator(".now").inner_text()
+        first = picture(page)
+        page.locator("input[value=taiga]").check(force=True)
+        page.wait_for_timeout(80)
+        assert picture(page) != first
+        page.get_by_label("method").select_option("flow")
+        page.wait_for_timeout(80)
+        assert page.locator(".maps figure").count() == 1
+        unguided = picture(page)
+        page.locator("[data-name=guidance]").press("ArrowRight")
+        page.wait_for_timeout(80)
+        assert picture(page) != unguided
+        page.locator("[data-name=steps]").press("ArrowLeft")
+        page.wait_for_timeout(80)
+        assert "of 1," in page.locator(".now").inner_text()
+
+
+def test_without_a_kernel_an_explorer_says_so(browser, tmp_path):
+    with saved(browser, tmp_path, widgets.explore_guidance(n=5)) as page:
+        assert "no kernel" in page.get_by_role("status").inner_text()
+        assert page.locator("[data-name=guidance]").is_disabled()
+        before = picture(page)
+        slide(page, 0.2)
+        assert picture(page) != before
+
+
+def test_sphere_explorer_agrees_with_sphere_py(browser, tmp_path):
+    with saved(browser, tmp_path, widgets.explore_sphere((30.0, -20.0), (0.0, 40.0), center=(10.0, 10.0))) as page:
+        canvas = page.locator(".geoflow .maps canvas").first
+        x, y = sphere.from_latlon(torch.tensor([[30.0, -20.0], [0.0, 40.0]], dtype=torch.float64))
+
+        def expect() -> None:
+            text = page.locator(".maps figure").inner_text()
+            numbers = ", ".join(f"{c:.3f}" for c in sphere.log(x, y).tolist())
+            assert f"distance {float(sphere.distance(x, y)):.4f} rad" in text
+            assert f"log of y at x ({numbers})" in text.replace("-0.000", "0.000")
+
+        expect()
+        box, before = canvas.bounding_box(), picture(page)
+        radius = min(box["width"], box["height"]) / 2 - 3
+        east, north = [-0.17364817766693033, 0.984807753012208, 0.0], sphere.from_latlon(torch.tensor([100.0 - 20.0, 190.0 - 360.0]))
+        at = [box["x"] + box["width"] / 2 + radius * float(torch.tensor(east, dtype=torch.float64) @ x)]
+        at += [box["y"] + box["height"] / 2 - radius * float(north.double() @ x)]
+        page.mouse.move(*at)
+        page.mouse.down()
+        page.mouse.move(at[0] + 40, at[1] + 60, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(80)
+        assert picture(page) != before
+        moved = [float(page.locator("[data-name=x]").nth(i).input_value()) for i in (0, 1)]
+        assert moved != [30.0, -20.0]
+        x = sphere.from_latlon(torch.tensor(moved, dtype=torch.float64))
+        expect()
+
+
+# A kernel that is slow, or gone
+
+KERNEL = """
+const handlers = {};
+const answer = (name) => (handlers[`change:${name}`] || []).forEach((handler) => handler());
+window.questions = [];
+const model = {
+  get: (name) => state[name], set: (name, value) => { state[name] = value; },
+  save_changes() { window.questions.push({ ...state.values }); },
+  on: (name, handler) => { (handlers[name] = handlers[name] || []).push(handler); }, off() {},
+};
+state.live = true;
+window.reply = () => { state.answered = state.asked; answer("answered"); };
+"""
+
+
+def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
+    text = widgets.explore_guidance(n=5).to_html()
+    line = next(line for line in text.splitlines() if line.startswith("const model = "))
+    file = tmp_path / "page.html"
+    file.write_text(text.replace(line, KERNEL), encoding="utf-8")
+    with opened(browser, file.as_uri(), offline=True) as page:
+        drawn(page)
+        page.clock.install()
+        guidance = page.locator("[data-name=guidance]")
+        for _ in range(4):
+            guidance.press("ArrowLeft")  # 2 → 1 → 0.5 → 0.25 → 0, quickly
+        page.clock.run_for(500)
+        assert [question["guidance"] for question in page.evaluate("window.questions")] == [0]
+        assert "computing" in page.get_by_role("status").inner_text()
+        for _ in range(3):
+            guidance.press("ArrowRight")
+            page.clock.run_for(500)
+        assert len(page.evaluate("window.questions")) == 1  # the kernel is still busy with the first
+        page.clock.run_for(7000)
+        assert "kernel is busy, or it has stopped" in page.get_by_role("status").inner_text()
+        page.evaluate("window.reply()")
+        page.clock.run_for(500)
+        assert [question["guidance"] for question in page.evaluate("window.questions")] == [0, 1]
+        page.evaluate("window.reply()")
+        page.clock.run_for(100)
+        assert not page.get_by_role("status").is_visible()
+
+
+# JupyterLab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab of its own on this machine: its address, and the folder of its notebooks."""
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    (folder / "notebooks").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {f"JUPYTER{name}_DIR": str(folder / name) for name in ("_CONFIG", "_RUNTIME", "LAB_WORKSPACES")}
+    environment = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "OMP_NUM_THREADS": "1"}
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    options += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
+    with (folder / "log.txt").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
+        try:
+            for _ in range(150):
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status") as status:
+                    if status.status == 200:
+                        break
+                assert server.poll() is None, (folder / "log.txt").read_text()
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}", folder / "notebooks"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def test_in_jupyterlab(browser, lab):
+    address, folder = lab
+    cells = ["from geoflow import widgets", "player = widgets.explore_guidance(n=100)\nplayer", "print('answered', player.answered)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "explore.ipynb")
+    local = (address, address.replace("http", "ws"), "data:", "blob:")
+    with opened(browser, f"{address}/lab/tree/explore.ipynb", allowed=local) as page:
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.locator(".geoflow .maps canvas").first.wait_for(timeout=60_000)
+        drawn(page)
+        last = picture(page)
+        page.locator(".way").scroll_into_view_if_needed()
+        slide(page, 0.3)
+        assert picture(page) != last and "step 5 of 16" in page.locator(".now").inner_text()
+        page.locator(".way").press("ArrowRight")  # JupyterLab would take this key
+        assert "step 6 of 16" in page.locator(".now").inner_text()
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.way').value > 8")
+        page.get_by_role("button", name="Pause").click()
+        assert page.locator(".maps figure b").nth(1).inner_text() == "ω = 2"
+        before = picture(page, 1)
+        page.locator("[data-name=guidance]").press("ArrowRight")
+        page.locator(".maps figure b", has_text="ω = 3").wait_for(timeout=20_000)
+        page.wait_for_timeout(100)
+        assert picture(page, 1) != before
+        page.locator(".jp-CodeCell").nth(2).click()
+        page.keyboard.press("Control+Enter")
+        page.locator(".jp-OutputArea-output", has_text="answered 1").wait_for(timeout=20_000)
