@@ -23,7 +23,7 @@ DIM, BATCH = 1024, 1024
 SIZES = (20_000, 200_000)
 
 
-def write(folder: Path, n: int, shard: int = 10_000) -> None:
+def write(folder: Path, n: int, shard: int = 2_500) -> None:
     """Random embeddings and places as `geoflow embed` leaves them."""
     from geoflow import sphere
     from geoflow.data.shards import ShardWriter
