@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geoflow import Geolocator, maps, samplers, schedules, settings, sphere, widgets
+from geoflow import Geolocator, cli, maps, samplers, schedules, settings, sphere, widgets
 from geoflow.data import tiles
 from geoflow.methods import How
 from geoflow.velocity import VelocityTransformer
@@ -343,11 +343,27 @@ def test_a_page_holds_everything_and_refers_to_nothing(small_atlas, tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_full_size_page_stays_under_six_megabytes():
-    """Bytes of 240 points: each of 6 tiles × 3 flows × 3 guidances has 69 states (steps 1, 2, 4, 8, 16, 32)."""
-    flows, rest = 6 * 3 * 3 * 69 * 240 * 4, 6 * 3 * 240 * 4
-    state = 6 * (3 * 3 * 6 + 3) * 700 + 6 * 7 * 6 * 3 * 60 + 100_000  # JSON of panels and table, module, coastline
-    assert (flows + rest) * 4 / 3 + state < 6_000_000
+def test_full_size_page_stays_under_six_megabytes(monkeypatch):
+    def random_flow(geo, cond, n, how, seed=0):
+        states = how.steps + 1 if geo.model.guidable else 1
+        return paths(states - 1, n), torch.linspace(0, 1, states)
+
+    monkeypatch.setattr(widgets, "flow", random_flow)
+    assert len(widgets.atlas().to_html().encode()) < 6_000_000
+
+
+def test_command_writes_the_page(monkeypatch, small_atlas, tmp_path, capsys):
+    monkeypatch.setattr(widgets, "atlas", lambda n, seed: small_atlas)
+    cli.explore(tmp_path / "explore.html")
+    assert "press play" in (tmp_path / "explore.html").read_text()
+    assert "explore.html: 0." in capsys.readouterr().out
+
+
+def test_output_of_a_notebook_holds_the_page_on_request():
+    bundle, _ = TrajectoryPlayer(paths(1, 2))._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and "text/html" not in bundle
+    bundle, _ = TrajectoryPlayer(paths(1, 2), keep=True)._repr_mimebundle_()
+    assert "iframe" in bundle["text/html"]
 
 
 def test_embedded_page_is_escaped():
