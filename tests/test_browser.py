@@ -197,6 +197,17 @@ def test_panels_in_step_and_on_one_map(browser, tmp_path):
         assert "True place 0.0°N 60.0°E" in page.locator(".geoflow .maps canvas").get_attribute("aria-label")
 
 
+@pytest.mark.parametrize("projection", ["flat", "globe"])
+def test_zoom_faces_the_true_place(browser, tmp_path, projection):
+    latlon = torch.tensor([61.0, 97.0]).expand(2, 20, 2)
+    with saved(browser, tmp_path, TrajectoryPlayer(latlon, truth=(61, 97), projection=projection)) as page:
+        page.get_by_label("zoom").select_option("8×")
+        page.wait_for_timeout(80)
+        canvas = page.locator(".geoflow .maps canvas").first
+        middle = canvas.evaluate("c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data]")
+        assert near(middle[:3], BLUE)
+
+
 @pytest.mark.parametrize(("scheme", "light"), [("light", True), ("dark", False)])
 def test_themes(browser, tmp_path, scheme, light):
     with saved(browser, tmp_path, TrajectoryPlayer(meridian()), scheme=scheme) as page:

@@ -42,14 +42,14 @@ export function exp(x, v) {
 
 /** Equal Earth (Šavrič, Patterson and Jenny, 2018) for the flat map, orthographic for the globe; x to the right, y down, pixels.
  * `forward(v, i, out, j)` places the vector at v[i…i+2] and says whether it is seen; `inverse(px, py)` is a vector or null. */
-function projection(kind, center, width, height) {
+function projection({ projection: kind, center, zoom }, width, height) {
   const [lat0, lon0] = center.map((degrees) => degrees * RADIAN), cx = width / 2, cy = height / 2;
   if (kind === "globe") {
-    const radius = Math.min(width, height) / 2 - 3;
+    const radius = zoom * (Math.min(width, height) / 2 - 3);
     const [cl, sl, cp, sp] = [Math.cos(lon0), Math.sin(lon0), Math.cos(lat0), Math.sin(lat0)];
     const east = [-sl, cl, 0], north = [-sp * cl, -sp * sl, cp], out = [cp * cl, cp * sl, sp];
     return {
-      radius, depth: (v, i) => v[i] * out[0] + v[i + 1] * out[1] + v[i + 2] * out[2],
+      radius,
       forward(v, i, to, j) {
         to[j] = cx + radius * (v[i] * east[0] + v[i + 1] * east[1]);
         to[j + 1] = cy - radius * (v[i] * north[0] + v[i + 1] * north[1] + v[i + 2] * north[2]);
@@ -66,15 +66,16 @@ function projection(kind, center, width, height) {
   const M = Math.sqrt(3) / 2, [a, b, c, d] = [1.340264, -0.081106, 0.000893, 0.003796];
   const up = (q) => q * (a + b * q ** 2 + q ** 6 * (c + d * q ** 2));
   const slope = (q2) => { const q6 = q2 * q2 * q2; return a + 3 * b * q2 + q6 * (7 * c + 9 * d * q2); };
-  const scale = Math.min((width - 4) / (2 * Math.PI / (M * a)), (height - 4) / (2 * up(Math.PI / 3)));
+  const scale = zoom * Math.min((width - 4) / (2 * Math.PI / (M * a)), (height - 4) / (2 * up(Math.PI / 3)));
   const across = (q) => (scale * Math.cos(q)) / (M * slope(q * q)); // pixels per radian of longitude
+  const middle = zoom > 1 ? up(Math.asin(M * Math.sin(lat0))) : 0;
   const parameter = (py) => { // the inverse of `up`, by Newton's method
-    const y = (cy - py) / scale;
+    const y = (cy - py) / scale + middle;
     let q = y / a;
     for (let i = 0; i < 6; i++) q -= (up(q) - y) / slope(q * q);
     return q;
   };
-  const place = (lon, q, to, j) => { to[j] = cx + lon * across(q); to[j + 1] = cy - scale * up(q); };
+  const place = (lon, q, to, j) => { to[j] = cx + lon * across(q); to[j + 1] = cy - scale * (up(q) - middle); };
   return {
     forward(v, i, to, j) {
       let lon = Math.atan2(v[i + 1], v[i]) - lon0;
@@ -96,7 +97,7 @@ function projection(kind, center, width, height) {
       for (let i = 90; i >= -90; i -= 2) { place(Math.PI, Math.asin(M * Math.sin(i * RADIAN)), to, 0); path.lineTo(...to); }
       path.closePath();
     },
-    jump: 0.3 * width, degreesPerPixel: 1 / (across(0) * RADIAN),
+    jump: 0.3 * zoom * width, degreesPerPixel: 1 / (across(0) * RADIAN),
   };
 }
 
@@ -209,7 +210,7 @@ function drawBase(ctx, map, rings, theme, panel, dark, width, height) {
       });
       land.closePath();
     }
-  if (!map.unwrapped && onLand(rings, latlon(map.antipode))) land.rect(-9 * width, -9 * height, 19 * width, 19 * height);
+  if (!map.unwrapped && onLand(rings, latlon(map.antipode))) land.rect(width / 2 - 6 * map.radius, height / 2 - 6 * map.radius, 12 * map.radius, 12 * map.radius);
   ctx.fillStyle = theme.land; ctx.fill(land, "evenodd");
   if (panel.raster) ctx.drawImage(drawDensity(panel, map, width, height, dark), 0, 0, width, height);
   ctx.strokeStyle = theme.graticule; ctx.lineWidth = 0.5; ctx.beginPath();
@@ -406,7 +407,8 @@ class Player {
     this.share = 1; this.steps = 1; this.speed = 1; this.playing = false; this.frame = 0;
     this.asked = model.get("asked"); this.again = false; this.bases = new Map(); this.panels = []; this.figures = [];
     this.values = { ...model.get("values") };
-    this.view = { center: [...model.get("center")], projection: model.get("projection"), trails: model.get("trails"), together: model.get("together") };
+    this.view = { center: [...model.get("center")], projection: model.get("projection"), zoom: 1, trails: model.get("trails"), together: model.get("together") };
+    this.turned = this.view.center.some((degrees) => degrees !== 0); // by hand, or by whoever made the player
     this.rings = readLand(model.get("land"));
     this.build();
     this.read();
@@ -444,10 +446,10 @@ class Player {
       element("div", { class: "bar" },
         pick("map", Object.keys(projections), kept, (name) => {
           this.view.projection = projections[name];
-          const [panel] = this.panels, answer = panel && (panel.truth || (panel.best && panel.best[0]));
-          if (!this.turned && answer && name === "globe") this.view.center = [...answer];
+          this.face(name === "globe");
           this.arrange();
         }),
+        pick("zoom", ["1×", "2×", "4×", "8×"], "1×", (text) => { this.view.zoom = parseFloat(text); this.face(this.view.zoom > 1); this.arrange(); }),
         this.trailsPick, this.speedPick, this.togetherBox),
       this.status,
     );
@@ -562,6 +564,7 @@ class Player {
     if (!chosen) { this.complain(`Nothing was computed for ${this.key()}.`); return; }
     this.panels = chosen.map((i) => readPanel(data, panels[i]));
     this.bases.clear();
+    this.face(this.view.projection === "globe" || this.view.zoom > 1);
     this.steps = Math.max(1, ...this.panels.map((panel) => panel.states - 1));
     const moving = this.panels.some((panel) => panel.states > 1);
     this.slider.max = this.steps;
@@ -586,7 +589,7 @@ class Player {
 
   arrange() {
     const groups = this.view.together && !this.togetherBox.hidden ? [this.panels] : this.panels.map((panel) => [panel]);
-    const columns = groups.length < 2 ? 1 : groups.length < 5 ? 2 : 3;
+    const columns = groups.length < 2 ? 1 : groups.length === 2 || groups.length === 4 ? 2 : 3;
     this.maps.style.gridTemplateColumns = `repeat(auto-fill, minmax(max(${columns > 1 ? 190 : 0}px, ${[100, 46, 31][columns - 1]}%), 1fr))`;
     this.maps.style.maxWidth = columns > 1 ? "" : "860px";
     this.figures = groups.map((panels) => {
@@ -605,10 +608,10 @@ class Player {
   }
 
   listen(canvas, panels) {
-    let from = null, held = null;
+    let from = null, held = null; // where the pointer was; the point of the sphere that it moves
     const at = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
-    const map = () => projection(this.view.projection, this.view.center, canvas.clientWidth, canvas.clientHeight);
-    canvas.style.touchAction = panels[0].sphere || this.view.projection === "globe" ? "none" : "pan-y";
+    const map = () => projection(this.view, canvas.clientWidth, canvas.clientHeight);
+    canvas.style.touchAction = panels[0].sphere || this.view.projection === "globe" || this.view.zoom > 1 ? "none" : "pan-y";
     canvas.addEventListener("pointerdown", (event) => {
       from = at(event); held = null;
       canvas.setPointerCapture(event.pointerId);
@@ -642,10 +645,16 @@ class Player {
     this.draw();
   }
 
+  /** Turn to the answer, unless the reader has turned the map by hand. */
+  face(wanted) {
+    const [panel] = this.panels, answer = panel && (panel.truth || (panel.best && panel.best[0]));
+    if (!this.turned && answer && wanted) this.view.center = [...answer];
+  }
+
   turn(north, east) {
     this.turned = true;
     const [lat, lon] = this.view.center, wrapped = ((((lon + east + 180) % 360) + 360) % 360) - 180;
-    this.view.center = [this.view.projection === "globe" ? Math.max(-90, Math.min(90, lat + north)) : lat, wrapped];
+    this.view.center = [this.view.projection === "globe" || this.view.zoom > 1 ? Math.max(-90, Math.min(90, lat + north)) : lat, wrapped];
     this.draw();
   }
 
@@ -710,8 +719,8 @@ class Player {
   drawFigure({ panels, canvas, names, foot }, theme, dark) {
     const { ctx, width, height, scale } = this.prepare(canvas);
     if (!width || !height) return;
-    const map = projection(this.view.projection, this.view.center, width, height);
-    const key = [width, height, scale, this.view.projection, ...this.view.center, dark, panels[0].density ? this.panels.indexOf(panels[0]) : ""].join();
+    const map = projection(this.view, width, height);
+    const key = [width, height, scale, this.view.projection, this.view.zoom, ...this.view.center, dark, panels[0].density ? this.panels.indexOf(panels[0]) : ""].join();
     if (!this.bases.has(key)) {
       if (this.bases.size >= 2 * this.figures.length + 2) this.bases.clear();
       const base = new OffscreenCanvas(Math.round(width * scale), Math.round(height * scale)), pen = base.getContext("2d");
