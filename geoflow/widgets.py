@@ -85,6 +85,7 @@ class Panel:
         image: the PIL image that the points should find.
         density: a `DensityMap`, or anything with its fields, in place of or below points.
         color: which of the six colours; None: by the panel's number.
+        moved_by_hand: the reader drags its ends, see `explore_sphere`.
     """
 
     trajectories: Any

@@ -16,7 +16,7 @@ from geoflow.data import tiles
 from geoflow.widgets import TrajectoryPlayer
 
 
-def hero(steps: int = 48, n: int = 400) -> TrajectoryPlayer:
+def hero(steps: int = 48, n: int = 250) -> TrajectoryPlayer:
     """Three telling tiles, side by side in step."""
     geo, names = Geolocator.from_pretrained("tiles"), ("ocean", "coast", "taiga")
     images, truth = [tiles.tile(*tiles.TELLING[name]) for name in names], [tiles.TELLING[name] for name in names]

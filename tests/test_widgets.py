@@ -276,6 +276,19 @@ def test_density_of_samples_and_of_an_upload(geo):
     assert sphere.distance_km(*sphere.from_latlon(torch.tensor([mine["best"][0], [61.0, 97.0]]))) < 1500
 
 
+def test_exact_density_on_request():
+    player = widgets.explore_density(Geolocator.from_pretrained("tiles-vmf"), n=64)
+    assert "∫p" not in player.panels[0]["note"]
+    player.select(density="exact")
+    assert float(player.panels[0]["note"].split("∫p = ")[1]) == pytest.approx(1, abs=0.01)
+    assert (player.panels[0]["density"]["rows"], player.panels[0]["density"]["columns"]) == (180, 360)
+
+
+def test_density_of_a_model_that_looks_at_nothing():
+    player = widgets.explore_density(Geolocator(None, "uniform"), n=2000)
+    assert "localizability -3.7 bits" in player.panels[0]["note"]
+
+
 @pytest.mark.parametrize("text", [upload(b"no image at all"), upload(b""), "data:image/png;base64,????", "data:"])
 def test_an_upload_that_is_no_image(geo, text):
     player = widgets.explore_guidance(geo, n=4)
