@@ -26,7 +26,6 @@ import html
 import io
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -646,14 +645,12 @@ def explore_timesteps(
         gallery.control(), number("steps", "steps", STEPS), choice("solver", "solver", _solvers(geo)),
         choice("schedule", "schedule", [*schedules.SCHEDULES, schedules.FEW_STEPS]), number("guidance", "guidance ω", GUIDANCES),
     ]  # fmt: skip
-    values = {"image": gallery.first, "steps": 16, "solver": "rk4", "schedule": geo._flow("timesteps").schedule_name, "guidance": 0.0}
+    values = {"image": gallery.first, "steps": 8, "solver": "rk4", "schedule": geo._flow("timesteps").schedule_name, "guidance": 0.0}
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         how, cond = How(int(v["steps"]), v["solver"], float(v["guidance"])), gallery.cond(geo, v["image"])
-        start = time.perf_counter()
         paths, times = flow(scheduled(v["schedule"]), cond, n, how, seed)
-        spent = time.perf_counter() - start
-        note = f"{samplers.evaluations(how.solver, how.steps)} evaluations, {spent:.2f} s"
+        note = f"{samplers.evaluations(how.solver, how.steps)} evaluations"
         panel = Panel(paths, times=times, note=note, **gallery.about(v["image"]))
         yield [panel]
         error = median_error_km(geo, cond, paths[-1], fine(cond, how.guidance))
@@ -663,17 +660,21 @@ def explore_timesteps(
 
 
 def explore_guidance(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0, **view: Any
+    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view: Any
 ) -> TrajectoryPlayer:
     """The same points without guidance and with it, in step; how much they gather is told. Arguments as in `explore_timesteps`."""
     geo, gallery = _default(geo), Gallery(images, truth)
     geo._flow("guidance")
     controls = [gallery.control(), number("guidance", "guidance ω", GUIDANCES), number("steps", "steps", STEPS)]
 
+    @functools.lru_cache(maxsize=16)  # the unguided half need not be computed again for every ω
+    def solve(image: str, how: How) -> tuple[Tensor, Tensor]:
+        return flow(geo, gallery.cond(geo, image), n, how, seed)
+
     def answer(v: dict) -> Iterable[list[Panel]]:
-        cond, panels = gallery.cond(geo, v["image"]), []
+        panels = []
         for omega in (0.0, float(v["guidance"])):
-            paths, times = flow(geo, cond, n, How(int(v["steps"]), "rk4", omega), seed)
+            paths, times = solve(v["image"], How(int(v["steps"]), "rk4", omega))
             middle, _, radius = metrics.best_places(sphere.from_latlon(paths[-1]), 1)
             note = f"half within {float(radius[0]):,.0f} km of the best place"
             panels.append(Panel(paths, f"ω = {omega:g}", note, times, best=sphere.to_latlon(middle), **gallery.about(v["image"])))

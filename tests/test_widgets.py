@@ -208,7 +208,7 @@ def test_unknown_controls_are_named():
 
 def test_timesteps(geo):
     player = widgets.explore_timesteps(geo, n=40)
-    assert "64 evaluations" in player.panels[0]["note"] and "median error" in player.panels[0]["note"]
+    assert "32 evaluations" in player.panels[0]["note"] and "median error" in player.panels[0]["note"]
     player.select(image="taiga", steps=4, solver="euler", guidance=1.0, schedule="linear")
     panel = player.panels[0]
     assert panel["note"].startswith(f"{samplers.evaluations('euler', 4)} evaluations")
