@@ -513,6 +513,7 @@ def doctor() -> None:
         "torch",
         "lightning",
         "cartopy",
+        "anywidget",
         "ipywidgets",
         "torchdiffeq",
         "einops",

@@ -280,6 +280,19 @@ back = naive_exp(x, naive_log(x, y))
 print(f"largest error of exp(log) in float64: {sphere.distance_km(back, y).max() * 1e6:.2f} mm")
 
 # %% [markdown]
+# Drag the two points. *What to look for:* the arrow of log at the first point, and the way that exp walks along it; take the second point
+# to the other side of the Earth, and see the arrow swing around.
+
+# %%
+from geoflow import widgets
+
+player = widgets.explore_sphere((48.9, 2.4), (35.7, 139.7), keep=True)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # Formulas copied from a textbook, two lines each, and correct: in float64 and for points far apart. Now use them as a
 # network would.
 #

@@ -302,6 +302,20 @@ crossed = sphere.distance_km(x0, x1).mean().item()
 print(f"a sample moves {moved:,.0f} km on average; the geodesics of training are {crossed:,.0f} km long")
 
 # %% [markdown]
+# The same to play with: drag the slider through time, or the globe.
+
+# %%
+from geoflow import widgets
+
+player = widgets.TrajectoryPlayer(
+    sphere.to_latlon(states[:, :400]), times=time_grid, projection="globe", center=(25.0, 15.0), trails="long", keep=True
+)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # *What was seen:* short, ordered paths that do not cross. Points already above a dark field hardly move. Others go
 # to the next one, although the training paths led a quarter around the Earth.
 #

@@ -121,7 +121,8 @@ def _keep(output, where: str) -> bool:
     if output.get("name") == "stderr":
         print(f"  {where}, stderr (not kept):\n{output['text']}", file=sys.stderr)
         return False
-    return WIDGET_VIEW not in output.get("data", {})
+    data = output.get("data", {})
+    return data.pop(WIDGET_VIEW, None) is None or "text/html" in data  # a player that was told to stay brings its page
 
 
 def _relative(text: str) -> str:
