@@ -296,10 +296,10 @@ def evaluate(
         how = (samples, steps, solver, guidance, seed, seeds, likely, labels, calibrated if likely else 0, answer)
         report = score(geo, images, title, *how)
         if is_first_process():
-            print(report.table())
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 report.to_json(out / f"{title.replace(', ', '-').replace(' ', '-')}.json")
+            print(report.table())
 
 
 @app.command()
