@@ -28,12 +28,14 @@ def write(folder, counts=(5, 3), dim=8, field="tiles"):
                 writer.add(row(i), embeddings[i].float())
         first += count
     shards = {f"{number:05d}.tar": count for number, count in enumerate(counts)}
-    (folder / "manifest.json").write_text(json.dumps({"shards": shards, "field": field, "dim": dim, "encoder": {"name": "tiles"}}))
+    manifest = {"dataset": "some images", "shards": shards, "field": field, "dim": dim, "encoder": {"name": "tiles"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return embeddings
 
 
 def test_what_is_written_is_read(tmp_path):
     embeddings = write(tmp_path)
+    assert open_shards(tmp_path).name == "some images"
     shards = open_shards(tmp_path)
     assert (len(shards), shards.dim, shards.field) == (8, 8, "tiles")
     parts = [shards.read(number) for number in range(2)]
