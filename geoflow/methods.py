@@ -68,11 +68,15 @@ class Flow:
     def prepare(self, noise: Tensor) -> Tensor:
         return self.path.project(noise)
 
-    def _field(self, how: How):
-        """The velocity, and the times of its steps, which the schedule places in the path's clock: near the data a diffusion's states
-        differ by √(1 − t), and even steps in t would be too long for it."""
+    def times(self, how: How) -> Tensor:
+        """(steps + 1,) times of the states, from 0 (noise) to 1 (data). The schedule places them in the path's clock: near the data a
+        diffusion's states differ by √(1 − t), and even steps in t would be too long for it."""
         start, end = self.path.clock(torch.tensor([0.0, 1.0]))
-        times = self.path.time(start + (end - start) * schedules.time_grid(self.schedule, how.steps))
+        return self.path.time(start + (end - start) * schedules.time_grid(self.schedule, how.steps))
+
+    def _field(self, how: How):
+        """The velocity, and the times of its steps."""
+        times = self.times(how)
         network = time_averaged(self.network, times) if how.solver in samplers.SOLVERS else self.network
         return samplers.guided(self.path.velocity(network), how.guidance), times
 

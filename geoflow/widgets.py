@@ -590,7 +590,7 @@ def flow(geo: Geolocator, cond: Tensor | None, n: int, how: How, seed: int = 0) 
     if not geo.model.guidable:
         return geo.sample(cond=cond, n=n, seed=seed), torch.ones(1)
     paths = geo.trajectories(cond=cond, n=n, steps=how.steps, solver=how.solver, guidance=how.guidance, seed=seed)[:, 0]
-    times = geo.model._field(how)[1]
+    times = geo.model.times(how)
     kept = torch.linspace(0, how.steps, min(STATES, how.steps + 1), dtype=torch.float64).round().long()
     return paths[kept], times[kept]
 
@@ -616,6 +616,13 @@ def _fine(geo: Geolocator, n: int, seed: int) -> Callable[[Tensor | None, float]
 
 def _accuracy(km: float) -> str:
     return f"median error {km:,.0f} km" if km >= 10 else f"median error {km:.2g} km" if km >= 0.1 else "median error below 0.1 km"
+
+
+def _schedule_name(geo: Geolocator) -> str:
+    """Of a flow's steps; what is no flow is refused."""
+    if not geo.model.guidable:
+        raise ValueError(f"method {geo.method!r} has no timesteps to explore; it is a closed form")
+    return geo.model.schedule_name
 
 
 def _solvers(geo: Geolocator) -> list[str]:
@@ -645,7 +652,7 @@ def explore_timesteps(
         gallery.control(), number("steps", "steps", STEPS), choice("solver", "solver", _solvers(geo)),
         choice("schedule", "schedule", [*schedules.SCHEDULES, schedules.FEW_STEPS]), number("guidance", "guidance ω", GUIDANCES),
     ]  # fmt: skip
-    values = {"image": gallery.first, "steps": 8, "solver": "rk4", "schedule": geo._flow("timesteps").schedule_name, "guidance": 0.0}
+    values = {"image": gallery.first, "steps": 8, "solver": "rk4", "schedule": _schedule_name(geo), "guidance": 0.0}
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         how, cond = How(int(v["steps"]), v["solver"], float(v["guidance"])), gallery.cond(geo, v["image"])
@@ -664,7 +671,7 @@ def explore_guidance(
 ) -> TrajectoryPlayer:
     """The same points without guidance and with it, in step; how much they gather is told. Arguments as in `explore_timesteps`."""
     geo, gallery = _default(geo), Gallery(images, truth)
-    geo._flow("guidance")
+    _schedule_name(geo)
     controls = [gallery.control(), number("guidance", "guidance ω", GUIDANCES), number("steps", "steps", STEPS)]
 
     @functools.lru_cache(maxsize=16)  # the unguided half need not be computed again for every ω
@@ -689,7 +696,7 @@ def explore_schedule(
 ) -> TrajectoryPlayer:
     """Every schedule with the same number of steps, in step: where it places them, what that costs. As `explore_timesteps`."""
     geo, gallery = _default(geo), Gallery(images, truth)
-    geo._flow("schedules")
+    _schedule_name(geo)
     scheduled, fine = {name: with_schedule(geo, name) for name in (*schedules.SCHEDULES, schedules.FEW_STEPS)}, _fine(geo, n, seed)
     controls = [gallery.control(), number("steps", "steps", [s for s in STEPS if s <= 64]), choice("solver", "solver", _solvers(geo))]
 
