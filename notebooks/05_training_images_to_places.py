@@ -27,7 +27,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 03 and 04 | 7, of which 4 train / not run here | `outputs/05_training/`: checkpoints, loss curves, a model |
+# | notebooks 03 and 04 | 7 to 10, of which 4 or 5 train / not run here | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
 # All numbers below are from two CPU cores. The same notebook with `GEOFLOW_SCALE=gpu` takes the recipe for one GPU; we
 # have not run it, so no number here speaks of it.
@@ -300,8 +300,8 @@ print(f"likelihood of the true place, seen regions: e^{nats:.2f} = {math.exp(nat
 
 # %% [markdown]
 # *What was seen:* in seen regions retrieval wins by far. 100,000 tiles map the seen Earth so densely that a training tile
-# lies 20 km away, and the task is to look it up. In held-out regions there is nothing to look up, and both are poor, the
-# flow a little less so. What retrieval lacks is the distribution: how sure is it, and where else could it be? Note also how
+# lies 20 km away, and the task is to look it up. In held-out regions there is nothing to look up, and both are poor;
+# neither is clearly ahead. What retrieval lacks is the distribution: how sure is it, and where else could it be? Note also how
 # much a single sample loses against the best of 24: drawing once is gambling, and answering is choosing.
 #
 # ## The maps
@@ -333,6 +333,31 @@ for name, density in densities.items():
 # in the Sahara. The taiga's region is the smallest. The coast's is a band of warm desert shores, densest on the
 # Mediterranean and thin at the true one: four minutes of training have learned colours, but hardly shapes. (The shipped
 # model, trained five times longer, is narrower: notebook 00.)
+#
+# A map is where a flow ends. *What to look for*, dragging the slider from 0 to 1: when do the points know where to go? The
+# numbered circles are the three best places, the reticle is the true one.
+
+# %%
+from geoflow import schedules, widgets
+
+images = [tiles.tile(*tiles.TELLING[name]) for name in mapped]
+player = widgets.TrajectoryPlayer(
+    geo.trajectories(images, n=200, steps=24, seed=seed),
+    times=schedules.time_grid(geo.schedule, 24),
+    truth=[tiles.TELLING[name] for name in mapped],
+    best=geo.predict(images, k=3).latlon,
+    images=images,
+    titles=list(mapped),
+    keep=True,
+)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
+# *What was seen:* after seven eighths of the time each image has gathered its points in one part of the Earth. The last eighth, which
+# the schedule gives most of the steps, chooses among the places there and makes the answer sharp.
 #
 # ## Where it errs
 #
