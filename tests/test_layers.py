@@ -32,6 +32,7 @@ ORDER = [
     "evaluation",
     "paper",
     "geolocator",
+    "point_sets",
     "maps",
     "widgets",
     "cli",
