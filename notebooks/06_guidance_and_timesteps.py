@@ -248,6 +248,20 @@ for solver in ("euler", "rk4"):
 # *trained* with times drawn by the skewed sigmoid, so this schedule fits it in two ways. Sigmoid and cosine are nearly
 # the same curve, and nearly the same error.
 #
+# The same to play with: all schedules in step, each with its error; choose another tile, solver or number of steps. (The
+# choices need a kernel, the slider does not. `few-steps` is a grid made for networks that are rough in time, see
+# `geoflow/schedules.py`.)
+
+# %%
+from geoflow import widgets
+
+player = widgets.explore_schedule(geo, n=200, keep=True)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # ## Few steps
 #
 # An exact solution is one thing, a useful sample another. First the ocean tile: it could be in more than one basin.
@@ -270,6 +284,16 @@ plt.show()
 # that of the fine solution: a thin stripe in the South Pacific, and small groups in the South Atlantic and the Indian
 # Ocean. The eye cannot tell 16 Euler steps from 64 RK4 steps, although they differ by tens of kilometres.
 #
+# Choose the steps yourself; below the title stands how far the samples are from a fine solution.
+
+# %%
+player = widgets.explore_timesteps(geo, n=300, keep=True)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # Now the score of a single sample on test tiles, as in the paper's figure 5: the first one that comes, without choosing
 # the best of several. The paper draws that figure with guidance ω = 2, which comes in the next section; here are both.
 # The score is a mean over a few samples per tile, which only calms the curve.
@@ -315,7 +339,7 @@ for omega in (0, 2):
     print(f"ω = {omega}: " + ", ".join(f"{n} steps {few[omega, n][0]:.0f} ({few[omega, n][1]:,.0f} km)" for n in few_steps))
 
 # %% [markdown]
-# *What was seen:* without guidance one step already scores 2,300, and from 16 steps on the curve is flat. With ω = 2 the
+# *What was seen:* without guidance one step already scores 2,200, and from 16 steps on the curve is flat. With ω = 2 the
 # first step is hopeless, no better than a random guess (130): it goes about three times too far. With 8 steps guidance
 # overtakes, and it too is flat from 16 steps on. That is the paper's curve, which starts at 591 and is flat from 16:
 # **the score needs far fewer steps than the solution**, because a sample's error of 50 km is small beside the
@@ -382,6 +406,16 @@ for omega in shown:
 # few hundred metres, in a place that is **not the true one**: the middle distance from the truth is 750 km without guidance
 # and 810 km with ω = 2. Guidance made the model certain, not right.
 #
+# To watch it happen: the same points without guidance and with it, in step.
+
+# %%
+player = widgets.explore_guidance(geo, n=200, keep=True)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # ## How much sharper? A case that can be calculated
 #
 # Take the flat plane, a normal prior of spread Σ = 1 and an image that leaves a normal distribution of spread σ, both
