@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -400,19 +401,40 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
             server.wait(20)
 
 
-def test_in_jupyterlab(browser, lab):
+@contextlib.contextmanager
+def run_in_lab(browser, lab, name: str, last: str):
+    """A notebook with an explorer, opened in JupyterLab and run; `last` is the cell after the explorer."""
     address, folder = lab
-    cells = ["from geoflow import widgets", "player = widgets.explore_guidance(n=100)\nplayer", "print('answered', player.answered)"]
+    cells = ["from geoflow import widgets", "player = widgets.explore_guidance(n=100)\nplayer", last]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "explore.ipynb")
+    nbformat.write(notebook, folder / f"{name}.ipynb")
     local = (address, address.replace("http", "ws"), "data:", "blob:")
-    with opened(browser, f"{address}/lab/tree/explore.ipynb", allowed=local) as page:
+    with opened(browser, f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", allowed=local) as page:
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.locator(".geoflow .maps canvas").first.wait_for(timeout=60_000)
         drawn(page)
+        yield page
+
+
+def test_a_kernel_that_died_is_told_and_the_player_goes_on(browser, lab):
+    with run_in_lab(browser, lab, "killed", "import os\nprint('process', os.getpid())") as page:
+        said = page.locator(".jp-OutputArea-output", has_text="process ")
+        said.wait_for(timeout=20_000)
+        os.kill(int(said.inner_text().split()[-1]), signal.SIGKILL)
+        page.get_by_role("button", name="Ok").click(timeout=30_000)  # JupyterLab's own notice
+        page.locator("[data-name=guidance]").press("ArrowRight")
+        page.get_by_role("status").filter(has_text="it has stopped").wait_for(timeout=20_000)
+        before = picture(page)
+        page.locator(".way").scroll_into_view_if_needed()
+        slide(page, 0.3)
+        assert picture(page) != before
+
+
+def test_in_jupyterlab(browser, lab):
+    with run_in_lab(browser, lab, "explore", "print('answered', player.answered)") as page:
         last = picture(page)
         page.locator(".way").scroll_into_view_if_needed()
         slide(page, 0.3)
