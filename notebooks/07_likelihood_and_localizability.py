@@ -549,6 +549,18 @@ print(f"median distance: most localizable eight {median_of['most']:,.0f} km, lea
 # *What was seen:* above, forests and deserts, each with a tint of its own; below, dark water, eight times. These have about
 # zero bits, which is still more than the −3.65 of knowing nothing: the model does know that it is looking at a sea.
 #
+# Ask for other tiles, or upload one (that needs a kernel): a density, its bits, the three best places.
+
+# %%
+from geoflow import widgets
+
+player = widgets.explore_density(geo, keep=True)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # ## Is it to be trusted?
 #
 # Localizability looks at the model's density alone, never at the truth. If it is worth something, confident answers
