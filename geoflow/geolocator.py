@@ -265,7 +265,7 @@ class Geolocator:
             images, cond: see the class.
             n: samples per image.
             steps: solver steps, placed by the model's schedule.
-            solver: `euler`, `midpoint`, `heun`, `rk4`, the adaptive `dopri5`, `bosh3`, `ddim` for diffusion, or `plonk`, the
+            solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`, the adaptive `dopri5`, `bosh3`, `ddim` for diffusion, or `plonk`, the
                 official code's own sampler (with 250 steps there). Closed forms have no steps.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds to the prior.
             seed: an integer makes the result repeatable.

@@ -77,7 +77,7 @@ class Flow:
     def _field(self, how: How):
         """The velocity, and the times of its steps."""
         times = self.times(how)
-        network = time_averaged(self.network, times) if how.solver in samplers.SOLVERS else self.network
+        network = time_averaged(self.network, times) if how.solver in samplers.FIXED else self.network
         return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:

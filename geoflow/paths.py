@@ -102,6 +102,10 @@ class RiemannianFlow(_Flow):
     def move(self, x: Tensor, u: Tensor) -> Tensor:
         return sphere.exp(x, u)
 
+    def displacement(self, x: Tensor, y: Tensor) -> Tensor:
+        """The inverse of `move`: u with move(x, u) = y."""
+        return sphere.log(x, y)
+
     def pull_back(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return sphere.exp_differential_inverse(x, u, v)
 
@@ -155,6 +159,9 @@ class EuclideanFlow(_Flow):
 
     def move(self, x: Tensor, u: Tensor) -> Tensor:
         return x + u
+
+    def displacement(self, x: Tensor, y: Tensor) -> Tensor:
+        return y - x
 
     def pull_back(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return v

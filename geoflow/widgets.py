@@ -626,7 +626,7 @@ def _schedule_name(geo: Geolocator) -> str:
 
 
 def _solvers(geo: Geolocator) -> list[str]:
-    return [*samplers.SOLVERS, *([samplers.DDIM] if geo.method == "diffusion" else [])]
+    return [*samplers.FIXED, *([samplers.DDIM] if geo.method == "diffusion" else [])]
 
 
 def explore_timesteps(

@@ -87,7 +87,7 @@ def test_loss_of_the_exact_field_is_zero(path):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("solver", [*samplers.SOLVERS, "ddim"])
+@pytest.mark.parametrize("solver", [*samplers.FIXED, "ddim"])
 def test_solver_orders_on_a_gaussian(name, solver):
     """The probability flow of N(0, σ²) scales a state by the ratio of deviations."""
     if solver == "ddim" and name == "flow":
@@ -96,7 +96,7 @@ def test_solver_orders_on_a_gaussian(name, solver):
     x = normal(1, 100)
     exact = x * SIGMA / START[name]
     errors = [(samplers.sample(field, path, x, times(n, path), solver=solver) - exact).abs().max() for n in (32, 64)]
-    order = 1 if solver == "ddim" else samplers.SOLVERS[solver].order
+    order = {"ddim": 1, "ab3": 3}.get(solver) or samplers.SOLVERS[solver].order
     assert math.log2(errors[0] / errors[1]) > order - 0.35  # the leading term may vanish in this symmetric problem
     assert errors[1] < 0.1
 
