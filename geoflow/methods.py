@@ -77,7 +77,9 @@ class Flow:
     def _field(self, how: How):
         """The velocity, and the times of its steps."""
         times = self.times(how)
-        network = time_averaged(self.network, times) if how.solver in samplers.FIXED else self.network
+        network = self.network
+        if how.solver in samplers.FIXED:
+            network = time_averaged(network, times, multistep=how.solver == samplers.AB3)
         return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:

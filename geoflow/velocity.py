@@ -223,22 +223,25 @@ class VelocityTransformer(nn.Module):
 
 @dataclass(frozen=True)
 class TimeAveraged:
-    """A network for steps that are longer than its waves in time: its conditioning is averaged around each time of RK4.
+    """A network for steps that are longer than its waves in time: its conditioning is averaged around each time of a solver.
 
     The time embedding of the published networks turns up to 1000 t radians, and what training left of its fast waves is no part of the
-    answer, but few steps meet these waves at random phases: then RK4 converges as slowly as a sum of random numbers. Their mean is
+    answer, but few steps meet these waves at random phases: then solvers converge as slowly as a sum of random numbers. Their mean is
     what counts over a step, and a mean of the conditioning costs nothing, since it is computed per image, not per point. A window is
-    as wide as the time's weight in Simpson's rule, a third of a step around its ends and two thirds around its middle, so that the
-    windows together cover every moment once. On a trained network of that kind, with steps placed by `schedules.few_steps`, 8 steps
-    then err by 6 km and 16 by 2 km, where the official 250 Euler steps err by 10 km.
+    as wide as the time's weight in the solver's rule, so that the windows together cover every moment once: by Simpson's rule (RK4) a
+    third of a step around its ends and two thirds around its middle, by Adams–Bashforth a whole step around its ends. On a trained
+    network of that kind, with steps placed by `schedules.few_steps`, 8 steps of RK4 then err by 6 km and 16 by 2 km, where the official
+    250 Euler steps err by 10 km.
 
     Attributes:
         network: a VelocityTransformer.
         times: (steps + 1,) from 0 to 1: the solver's.
+        ends: share of a step that the windows around its ends have; the one around its middle has the rest.
     """
 
     network: VelocityTransformer
     times: Tensor
+    ends: float
 
     @property
     def tangent(self) -> bool:
@@ -253,14 +256,15 @@ class TimeAveraged:
         nearest = int((times - moment).abs().argmin())
         if abs(float(times[nearest]) - moment) < 1e-6:
             around = times[max(nearest - 1, 0) : nearest + 2]
-            window = float(around[-1] - around[0]) / (3 * (len(around) - 1))
+            window = float(around[-1] - around[0]) / (len(around) - 1) * self.ends
         else:
             step = int(torch.searchsorted(times, moment))
-            window = float(times[step] - times[step - 1]) * 2 / 3
+            window = float(times[step] - times[step - 1]) * (1 - self.ends)
         return self.network.jvp(x, t, cond, directions, window)
 
 
-def time_averaged(network, times: Tensor):
-    """The network itself where the mean step resolves the fastest wave of its time embedding, else `TimeAveraged`."""
+def time_averaged(network, times: Tensor, multistep: bool = False):
+    """The network itself where the mean step resolves the fastest wave of its time embedding, else `TimeAveraged` for RK4's kind of
+    steps, or for those of a solver that looks at their ends alone."""
     rough = isinstance(network, VelocityTransformer) and network.config["time_scale"] > 2 * math.pi * (len(times) - 1)
-    return TimeAveraged(network, times) if rough else network
+    return TimeAveraged(network, times, 1.0 if multistep else 1 / 3) if rough else network

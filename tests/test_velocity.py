@@ -171,6 +171,8 @@ def test_only_steps_longer_than_the_fastest_wave_are_averaged_over():
     v = averaged(x, 1.0, None)
     assert torch.allclose((v * x).sum(-1), torch.zeros(2, 5), atol=1e-5)
     assert torch.allclose(v, rough.jvp(x, 1.0, None, x.new_zeros(0, *x.shape), 1 / 48)[0], atol=1e-6)
+    of_ends = time_averaged(rough, torch.linspace(0, 1, 17), multistep=True)
+    assert torch.allclose(of_ends(x, 0.5, None), rough.jvp(x, 0.5, None, x.new_zeros(0, *x.shape), 1 / 16)[0], atol=1e-6)
 
 
 # Parity with the official code: its weights, its answers

@@ -179,7 +179,7 @@ def matrix_gflops() -> float:
     return max(2 * 2048**3 / timed(lambda: a @ a)[1] / 1e9 for _ in range(10))
 
 
-def compare(other: str, points: int, steps: int) -> None:
+def compare(other: str, points: int, steps: int, only_samples: bool) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from geoflow import Geolocator, samplers, sphere
@@ -205,7 +205,7 @@ def compare(other: str, points: int, steps: int) -> None:
             reference = sphere.from_latlon(exact).double()
             theirs, a = run(other, "official", folder, task)
             print(f"{task}: official, 250 steps: {a['seconds']:.1f} s, {distances(theirs, reference)}, {a['peak_gb']:.2f} GB")
-            for solver, n in (("rk4", 16), ("rk4", 12), ("rk4", 9)):
+            for solver, n in (("ab3", 31), ("ab3", 24), ("rk4", 16), ("rk4", 9)):
                 ours, b = run(sys.executable, "geoflow", folder, f"{task}:{solver}:{n}")
                 calls = samplers.evaluations(solver, n)
                 print(
@@ -214,6 +214,8 @@ def compare(other: str, points: int, steps: int) -> None:
                     f"{b['peak_gb']:.2f} GB, {calls * flop * (2 if task == 'guided' else 1) / b['seconds'] / 1e9 / rate:.0%} of the matrix rate",
                     flush=True,
                 )
+        if only_samples:
+            return
         _, a = run(other, "official", folder, "train")
         _, b = run(sys.executable, "geoflow", folder, "train")
         print(
@@ -259,11 +261,12 @@ def main() -> None:
     parser.add_argument("python", help="the Python of an environment with diff-plonk")
     parser.add_argument("--points", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
+    parser.add_argument("--only-samples", action="store_true", help="leave out training, likelihood and map")
     for hidden in ("--who", "--folder", "--task"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.who is None:
-        compare(a.python, a.points, a.steps)
+        compare(a.python, a.points, a.steps, a.only_samples)
     else:
         {"official": official, "geoflow": geoflow}[a.who](Path(a.folder), a.task)
 
