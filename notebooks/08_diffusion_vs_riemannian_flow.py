@@ -437,6 +437,20 @@ for method, density in densities.items():
 #
 # ## How they move
 #
+# *What to look for*, dragging the slider: who decides early, who late? The points of a closed form rest.
+
+# %%
+from geoflow import widgets
+
+player = widgets.compare_methods(
+    {TITLES[method]: shipped[method] for method in mapped}, {"dry cape": image}, {"dry cape": ambiguous}, n=200, keep=True
+)
+player
+
+# %%
+player.contact_sheet()
+
+# %% [markdown]
 # *What to look for:* the distance of the states from the Earth's centre while time runs: when do R³ methods arrive?
 
 # %%
