@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import importlib.resources
 import json
 import os
 import shutil
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from geoflow import settings
 from geoflow.checks import choose
+from geoflow.recipes import read_recipe, trained_on_tiles
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -27,37 +26,6 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"geoflow: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def read_recipe(name: str, scale: str) -> dict:
-    """The settings of a recipe in `geoflow/recipes` at a scale.
-
-    Raises:
-        ValueError: unknown recipe or scale.
-    """
-    folder = importlib.resources.files("geoflow") / "recipes"
-    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    recipe = yaml.safe_load((folder / f"{choose('recipe', name, names)}.yaml").read_text())
-    return recipe[choose("scale", scale, recipe)]
-
-
-def _train(scale: str, out: Path, seed: int, method: str, encoder=None):
-    """The model in out/model, trained if it is not there; `out` holds the run."""
-    from geoflow.geolocator import Geolocator
-    from geoflow.training import train_tiles
-
-    recipe = read_recipe("tiles", scale)
-    model = out / "model"
-    if model.exists():
-        geo = Geolocator.from_pretrained(model, method)
-        if (geo.provenance.get("recipe"), geo.provenance.get("seed")) != (recipe, seed):
-            raise ValueError(f"{model} was trained with another recipe or seed; choose another folder or delete it")
-        print(f"{model}: found, trained before")
-        return geo
-    network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder)
-    geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
-    geo.save_pretrained(model)
-    return geo
 
 
 JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks of the Earth that training never sees
@@ -93,7 +61,7 @@ def train(
 
     shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
     if recipe == "tiles":
-        _train(scale or settings.scale(), out, seed, method, shared)
+        trained_on_tiles(read_recipe("tiles", scale or settings.scale()), out, seed, method, shared)
     else:
         chosen = read_recipe(recipe, scale or ("smoke" if settings.scale() == "smoke" else "paper"))
         _train_on_shards(chosen, data or [], out, seed, method, shared, devices, nodes, stream, wandb)
@@ -164,7 +132,7 @@ def compare(
             if all((folder / f"{name}.json").exists() for name in JUDGED):
                 continue
             if method in TRAINED:
-                geo = _train(scale, folder, seed, method, shared)
+                geo = trained_on_tiles(read_recipe("tiles", scale), folder, seed, method, shared)
                 shared = geo.encoder
             else:
                 geo = _reference(method, scale, shared)
@@ -444,7 +412,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     if not (out / "model").exists():
         for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
             stale.unlink()
-    geo = _train(scale, out, seed, "riemannian")
+    geo = trained_on_tiles(read_recipe("tiles", scale), out, seed)
     for name in JUDGED:
         table = out / f"metrics-{name}.txt"
         if not table.exists():

@@ -32,6 +32,7 @@ ORDER = [
     "evaluation",
     "paper",
     "geolocator",
+    "recipes",
     "point_sets",
     "maps",
     "widgets",
