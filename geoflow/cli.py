@@ -1,4 +1,5 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | locate | explore | doctor`."""
+"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | reproduce | results | locate | explore |
+doctor`."""
 
 import importlib
 import importlib.metadata
@@ -293,6 +294,48 @@ def tables(
     print(text, end="")
     if out is not None:
         write_atomically(out, text)
+
+
+@app.command()
+def reproduce(
+    names: Annotated[list[str], typer.Argument(help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; list")],
+    scale: Annotated[str, typer.Option(help="smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
+    models: Annotated[Path | None, typer.Option(help="models by method, from `geoflow compare --out`; default: the shipped ones")] = None,
+    data: Annotated[Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")] = None,
+    out: Out = Path("outputs/reproduce"),
+) -> None:
+    """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside the printed ones, figures.
+
+    Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS --models MODELS, where MODELS holds
+    riemannian-0/model and so on, and for table A riemannian-linear-0/model and riemannian-sigmoid-0/model.
+    """
+    from geoflow import reproduce as again
+
+    if names == ["list"]:
+        for name, item in again.ITEMS.items():
+            print(f"{name:8s} {item.title}")
+        return
+    again.chosen(names)
+    setup = again.Setup(scale or settings.scale(), out, models, data)
+    print(again.estimate(names, setup))
+    try:
+        again.run(names, setup)
+    finally:
+        print(f"results: {setup.folder}")
+
+
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="of results, from `geoflow reproduce`")] = Path("outputs/reproduce"),
+    out: Annotated[Path | None, typer.Option(help="Markdown file; default: RESULTS.md in the folder")] = None,
+) -> None:
+    """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in how many minutes."""
+    from geoflow import reproduce as again
+    from geoflow.files import write_atomically
+
+    file = out or folder / "RESULTS.md"
+    write_atomically(file, again.page(folder, file))
+    print(file)
 
 
 @app.command()

@@ -40,6 +40,8 @@ class Table:
         decimals: of each column.
         lines: its rows; a row with several reports comes several times.
         notes: how ours were obtained, a line for each report.
+        printed_on, ours_on: the data sets; numbers of different ones do not compare.
+        ranked_by: the column that orders methods, and whether high is good.
     """
 
     title: str
@@ -47,15 +49,39 @@ class Table:
     decimals: tuple[int, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    printed_on: str
+    ours_on: str
+    ranked_by: tuple[str, bool]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both are on the same data."""
+        return self.printed_on == self.ours_on
 
     def markdown(self) -> str:
-        """The table as Markdown: `printed → ours (difference)` in each cell."""
-        rows = [f"**{self.title}** (printed → ours, difference)", "", f"| method | {' | '.join(self.columns)} |"]
+        """The table as Markdown: `printed → ours (difference)` in each cell; the difference only where the data are the same."""
+        how = "printed → ours, difference" if self.comparable else f"printed, on {self.printed_on} → ours, on {self.ours_on}: other data"
+        rows = [f"**{self.title}** ({how})", "", f"| method | {' | '.join(self.columns)} |"]
         rows.append("|---" * (1 + len(self.columns)) + "|")
         for line in self.lines:
-            cells = [_cell(*cell) for cell in zip(line.paper, line.ours, self.decimals, strict=True)]
+            cells = [_cell(*cell, self.comparable) for cell in zip(line.paper, line.ours, self.decimals, strict=True)]
             rows.append(f"| {line.row} | {' | '.join(cells)} |")
-        return "\n".join([*rows, "", *self.notes])
+        return "\n".join([*rows, "", *self._orders(), *self.notes])
+
+    def orders(self) -> tuple[list[str], list[str]]:
+        """Rows that have both numbers, best first: in the paper's order, and in ours."""
+        column, high = self.columns.index(self.ranked_by[0]), self.ranked_by[1]
+        both = [line for line in self.lines if line.paper[column] is not None and line.ours[column] is not None]
+        ranked = [sorted(both, key=lambda line: side(line)[column], reverse=high) for side in (lambda x: x.paper, lambda x: x.ours)]
+        printed, ours = ([line.row for line in lines] for lines in ranked)
+        return printed, ours
+
+    def _orders(self) -> list[str]:
+        printed, ours = self.orders()
+        if len(ours) < 2:
+            return []
+        lines = [f"- order by {self.ranked_by[0]}, printed: {' > '.join(printed)}", f"- ours: {' > '.join(ours)}"]
+        return lines if printed != ours else [f"- order by {self.ranked_by[0]}, printed and ours: {' > '.join(ours)}"]
 
 
 def names() -> list[str]:
@@ -103,7 +129,16 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
         if not found:
             lines.append(Line(row, tuple(printed), (None,) * len(columns), None))
     decimals = tuple(decimals for _, _, decimals in columns.values())
-    return Table(published["title"], tuple(columns), decimals, tuple(lines), tuple(notes))
+    ranked_by, high = published["ranked_by"]
+    return Table(
+        published["title"], tuple(columns), decimals, tuple(lines), tuple(notes),
+        published["dataset"], dataset or published["dataset"], (ranked_by, high == "high"),
+    )  # fmt: skip
+
+
+def figures() -> dict:
+    """What figures print in numbers, see `data/paper/figures.yaml`."""
+    return yaml.safe_load((settings.DATA / "paper" / "figures.yaml").read_text(encoding="utf-8"))
 
 
 def _published() -> dict:
@@ -120,13 +155,15 @@ def _belongs(report: Report, dataset: str, wanted: dict) -> bool:
 def _score(report: Report, metric: str) -> float | None:
     if metric == "paper_bits":  # of R³ methods the paper prints the density in R³
         return report.metrics.get("ambient_bits_per_dimension", report.metrics.get("bits_per_dimension"))
+    if metric == "sampled_bits":  # of a guided row that of the guided field, if it was computed
+        return report.metrics.get("guided_bits_per_dimension", report.metrics.get("bits_per_dimension"))
     return report.metrics.get(metric)
 
 
-def _cell(printed: float | None, ours: float | None, decimals: int) -> str:
+def _cell(printed: float | None, ours: float | None, decimals: int, comparable: bool) -> str:
     before = "" if printed is None else f"{printed:,.{decimals}f}"
     if ours is None:
         return before
     if printed is None:
         return f"→ {ours:,.{decimals}f}"
-    return f"{before} → {ours:,.{decimals}f} ({ours - printed:+,.{decimals}f})"
+    return f"{before} → {ours:,.{decimals}f}" + (f" ({ours - printed:+,.{decimals}f})" if comparable else "")

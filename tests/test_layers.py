@@ -35,7 +35,9 @@ ORDER = [
     "recipes",
     "point_sets",
     "maps",
+    "figures",
     "widgets",
+    "reproduce",
     "cli",
 ]
 CONFINED = {
