@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 64
 TRAINING_STEPS = 5
+PARITY = 32
 REFERENCES = 256  # points whose exact ends are computed
 GRID = 181 * 361  # points of the official grid at 1°
 
@@ -205,6 +206,9 @@ def compare(other: str, points: int, steps: int, only_samples: bool) -> None:
             reference = sphere.from_latlon(exact).double()
             theirs, a = run(other, "official", folder, task)
             print(f"{task}: official, 250 steps: {a['seconds']:.1f} s, {distances(theirs, reference)}, {a['peak_gb']:.2f} GB")
+            same = geo.sample(cond=cond, noise=noise[None, :PARITY], steps=250, solver="plonk", guidance=guidance)[0]
+            apart = sphere.distance(sphere.from_latlon(same), theirs[:PARITY]).max()
+            print(f"  solver='plonk' on {PARITY} of the points: at most {apart:.1e} rad from the official ends", flush=True)
             for solver, n in (("ab3", 31), ("ab3", 24), ("rk4", 16), ("rk4", 9)):
                 ours, b = run(sys.executable, "geoflow", folder, f"{task}:{solver}:{n}")
                 calls = samplers.evaluations(solver, n)
