@@ -72,10 +72,12 @@ plt.rcParams.update({"figure.dpi": 100, "font.size": 10, "axes.spines.top": Fals
 # | Euler | 1 | 1 |
 # | midpoint, Heun | 2 | 2 |
 # | RK4 | 4 | 4 |
+# | Adams–Bashforth, `ab3` | 3 | 1, and one more to begin |
 # | bosh3, dopri5 | 3, 5 | they decide as they go |
 #
-# Order p means: with twice as many steps the error is 2ᵖ times smaller, once the steps are small. The adaptive solvers
-# take no number of steps but a tolerance, here 10⁻⁶ per step.
+# Order p means: with twice as many steps the error is 2ᵖ times smaller, once the steps are small. Adams–Bashforth gets its
+# order from the velocities of the two steps before, which the others forget. The adaptive solvers take no number of steps
+# but a tolerance, here 10⁻⁶ per step.
 
 
 # %%
@@ -94,9 +96,10 @@ def error_of(x):
 
 budget = [2**k for k in range(9) if 2**k <= most]
 error = {}
-for solver in samplers.SOLVERS:
-    per_step = samplers.evaluations(solver, 1)
-    error[solver] = {n: error_of(solve(solver, n // per_step)) for n in budget if n >= per_step and n < 4 * finest}
+for solver in samplers.FIXED:
+    least = samplers.evaluations(solver, 1)
+    steps_for = {n: n - 1 if solver == samplers.AB3 else n // least for n in budget if least <= n < 4 * finest}
+    error[solver] = {n: error_of(solve(solver, steps)) for n, steps in steps_for.items()}
 
 # %% [markdown]
 # To count the calls of the adaptive solvers, we wrap the velocity in a counter.
@@ -125,7 +128,7 @@ print("\n".join(f"{solver}: {km:.3f} km with {calls} calls" for solver, (km, cal
 # %%
 fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
 slope = {}
-for (solver, curve), color in zip(error.items(), (RED, GREEN, ORANGE, BLUE), strict=True):
+for (solver, curve), color in zip(error.items(), (RED, GREEN, ORANGE, BLUE, "black"), strict=True):
     *_, before, last = curve.values()
     slope[solver] = math.log2(before / last)
     ax.loglog(curve.keys(), curve.values(), "o-", ms=4, color=color, label=f"{solver}, last slope {slope[solver]:.1f}")
@@ -143,7 +146,8 @@ for n in budget[::2]:
 # *What was seen:* Euler's slope is 1, that of midpoint and Heun about 2. RK4 falls fastest, with slope 3: its steps are
 # not yet small enough for its order 4. With four calls the order is turned around: Euler is 246 km off, RK4 1,390 km,
 # since its single step looks far ahead into a field that changes. From 32 calls on Euler is last. At the 80 of the
-# paper's title Euler is below 10 km, midpoint and RK4 below 1 km. The adaptive solvers land within 60 m, with hundreds of
+# paper's title Euler is below 10 km, midpoint and RK4 below 1 km. Adams–Bashforth has the slope of its order and is ahead
+# of all from 8 calls on, with 16 calls by half and more, since it throws no velocity away. The adaptive solvers land within 60 m, with hundreds of
 # calls: their tolerance is stricter than needed here, and one step size must serve all samples.
 #
 # The error depends on the tile. *What to look for:* which tiles are hard?
