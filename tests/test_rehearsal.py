@@ -15,7 +15,7 @@ import synthetic
 import torch
 from typer.testing import CliRunner
 
-from geoflow import Geolocator, cli, training
+from geoflow import Geolocator, cli, reproduce, training
 from geoflow.cli import read_recipe
 from geoflow.data.shards import open_shards
 
@@ -92,6 +92,13 @@ def test_from_a_real_layout_to_a_row_of_the_paper(dataset, row, tmp_path, monkey
     report = json.loads((tmp_path / "results" / method / f"{dataset}-test.json").read_text())
     assert f"→ {report['metrics']['mean_km']:,.0f} (" in text
     assert f"- {row}: {method}/{dataset}-test.json, {dataset} test: {report['metrics']['images']} images" in text
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{method}-0").symlink_to(tmp_path / "run")
+    with pytest.raises(ValueError, match="4 steps failed: .*no model in"):  # the four methods that were not trained
+        reproduce.run(["table1"], reproduce.Setup("paper", tmp_path / "again", tmp_path / "models", test, say=lambda line: None))
+    table = (tmp_path / "again" / f"{dataset}-paper" / "table1.md").read_text()
+    assert "difference)" in table and f"- {row}: score-{method}, {dataset} test" in table and "- Uniform: score-uniform" in table
 
 
 @pytest.fixture
