@@ -595,7 +595,7 @@ ITEMS: dict[str, Item] = {
         _SCORES,
         "One sample per image, guided (ω = 2) where the method can be, as in the paper. The paper's mixture is far behind the generative "
         "methods; on tiles it is not, since most tiles have one clear answer, for which three round blobs suffice: notebook 08 shows on "
-        "which tiles who wins.",
+        "which tiles who wins without guidance.",
         _paper_table("table1", _SCORES),
     ),
     "table2": Item(
