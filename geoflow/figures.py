@@ -113,7 +113,7 @@ def figure_1(values: dict) -> maps.MapFigure:
         for i, (image, density) in enumerate(zip(images, densities, strict=True)):
             answer = torch.tensor([image["answer"]])
             ax = maps.world("orthographic", tuple(image["latlon"]), ax=fig.add_axes((i * cell + 0.02, 0.43, cell - 0.04, globe)))
-            lines = maps.draw_trajectories(ax, _on_earth(unpacked(image["trajectories"])), image["times"])
+            lines = maps.draw_trajectories(ax, _on_earth(unpacked(image["trajectories"]))[:, :80], image["times"])
             truth = maps.draw_truth(ax, image["latlon"])
             ax.set_title(image["name"])
             if image["tile"]:
@@ -150,10 +150,10 @@ def numbers_1(values: dict) -> str:
 def figure_2(values: dict) -> maps.MapFigure:
     """The ways from noise to one place, as the globe is seen from space; in R³ they leave the Earth."""
     with matplotlib.rc_context(STYLE):
-        fig = _figure(7, 2.9)
-        axes = fig.subplots(1, 3, sharex=True, sharey=True)
+        fig = maps.MapFigure(figsize=(7, 3))
         view = _view(20.0, values["place"][1] - 50)
-        for ax, (method, x) in zip(axes, values["paths"].items(), strict=True):
+        for i, (method, x) in enumerate(values["paths"].items()):
+            ax = fig.add_axes((i / 3, 0.18, 1 / 3, 0.75))
             seen = (unpacked(x) @ view.T).numpy()  # (T, n, 3): right, up, towards us
             ax.add_patch(Circle((0, 0), 1, facecolor=maps.SEA, edgecolor=maps.COAST, lw=0.5, zorder=0))
             for line in _graticule(view):
@@ -167,9 +167,10 @@ def figure_2(values: dict) -> maps.MapFigure:
                 ax.add_collection(lines)
             ax.scatter(*seen[0, :, :2].T, s=5, color=GREY, lw=0, zorder=3)
             ax.plot(*seen[-1, 0, :2], "o", ms=5, mfc=maps.TRUTH, mec="black", mew=0.6, zorder=4)
-            ax.set(title=TITLES[method], xlim=(-2.7, 2.7), ylim=(-2.7, 2.7), xticks=[], yticks=[], aspect="equal")
+            ax.set(title=TITLES[method], xlim=(-2.9, 2.9), ylim=(-2.8, 2.8), xticks=[], yticks=[], aspect="equal")
             ax.spines[["left", "bottom"]].set_visible(False)
-        fig.colorbar(lines, ax=axes, shrink=0.3, aspect=40, orientation="horizontal", pad=0.02, label="time: 0 noise (grey dots), 1 data")
+        bar = fig.colorbar(lines, cax=fig.add_axes((0.35, 0.14, 0.3, 0.025)), orientation="horizontal")
+        bar.set_label("time: 0 noise (grey dots), 1 data", labelpad=1)
     return fig
 
 

@@ -73,3 +73,31 @@ def test_what_is_missing_is_told(tmp_path):
     (tmp_path / "a.json").write_text('{"dataset": "x"}')
     with pytest.raises(ValueError, match=r"a\.json is no report of this version"):
         paper.read_reports(tmp_path)
+
+
+def test_of_other_data_only_the_order_is_compared():
+    """No difference is shown between numbers of different data sets; rows that have both numbers are ranked in either order."""
+    ours = {
+        "a": report("tiles, test", {"geoscore": 4000.0}, method="vmf-mixture", samples=1, guidance=0.0),
+        "b": report("tiles, test", {"geoscore": 3000.0}, **GUIDED),
+        "c": report("tiles, test", {"geoscore": 100.0}, method="uniform", samples=1, guidance=0.0),
+    }
+    table = paper.table("table1-osv5m", ours, dataset="tiles")
+    assert not table.comparable
+    assert table.orders() == (["RFM S²", "vMF mixture", "Uniform"], ["vMF mixture", "RFM S²", "Uniform"])
+    text = table.markdown()
+    assert "| RFM S² | 3,767 → 3,000 |" in text
+    assert "printed, on osv5m → ours, on tiles: other data" in text
+    assert "- ours: vMF mixture > RFM S² > Uniform" in text
+    distances = paper.table(
+        "table1-inat21", {"a": report("inat21 test", **GUIDED), "b": report("inat21 test", {"mean_km": 9.0}, method="vmf", samples=1)}
+    )
+    assert distances.orders() == (["RFM S²", "vMF"], ["vMF", "RFM S²"]), "a short distance is good"
+
+
+def test_a_guided_row_of_table_a_shows_the_guided_likelihood():
+    metrics = {"bits_per_dimension": -2.0, "guided_bits_per_dimension": 9.0}
+    (line,) = lines(paper.table("tableA", {"a": report(metrics=metrics, **GUIDED)}), "guided, ω = 2")
+    assert line.ours[1] == 9.0
+    (line,) = lines(paper.table("table2-osv5m", {"a": report(metrics=metrics, **GUIDED)}), "RFM S²")
+    assert line.ours[0] == -2.0

@@ -117,3 +117,13 @@ def test_the_page_holds_what_was_run_and_says_what_was_not(setup, tmp_path):
 
 def test_the_committed_page_is_what_its_results_make():
     assert PAGE.read_text(encoding="utf-8") == reproduce.page(reproduce.COMMITTED, PAGE)
+
+
+def test_the_committed_results_are_those_of_the_shipped_weights(tmp_path, monkeypatch):
+    """What comes with the repository is what the commands would take as done."""
+    monkeypatch.setattr(Setup, "_computed", lambda self, name, *rest: pytest.fail(f"{name} would be computed anew"))
+    setup = Setup("laptop", tmp_path, committed=reproduce.COMMITTED)
+    files = sorted((reproduce.COMMITTED / "tiles-laptop").glob("*.json"))
+    assert len(files) > 15
+    for file in files:
+        assert setup.result(file.stem).step == file.stem
