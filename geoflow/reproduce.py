@@ -205,6 +205,7 @@ class Setup:
 
     # Data
 
+    @functools.cached_property
     def data_hash(self) -> dict[str, str]:
         """Checksums of the data: of the shards; of tiles, that of the imagery they are cut from and how."""
         return {self.data: _tiles_hash() if self.shards is None else _joined(map(sha256, self.shards.files))}
@@ -339,7 +340,7 @@ class Step:
 
 
 def _of(*methods: str) -> Callable[[Setup], dict[str, str]]:
-    return lambda setup: setup.data_hash() | setup.weights(*methods)
+    return lambda setup: setup.data_hash | setup.weights(*methods)
 
 
 def _score(setup: Setup, geo: Geolocator, images: int | None, seed: int, **how: Any) -> dict[str, Any]:
@@ -390,7 +391,7 @@ def _score_schedule(setup: Setup, schedule: str, images: int | None, seed: int) 
 
 
 def _trained_inputs(schedule: str) -> Callable[[Setup], dict[str, str]]:
-    return lambda setup: setup.data_hash() | {f"network, {schedule} schedule": setup.result(f"train-{schedule}").values["weights"]}
+    return lambda setup: setup.data_hash | {f"network, {schedule} schedule": setup.result(f"train-{schedule}").values["weights"]}
 
 
 def _density(geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: float, seed: int) -> dict[str, Any]:
@@ -565,6 +566,8 @@ def _paper_table(name: str, steps: tuple[str, ...]) -> Callable[[dict[str, Resul
 
     def table(results: dict[str, Result]) -> str:
         reports = {step: Report(**results[step].values) for step in steps if step in results}
+        if not reports:
+            return "none of its rows has been scored"
         dataset = _first_word(next(iter(reports.values())).dataset)
         printed = f"{name}-{dataset}" if f"{name}-{dataset}" in paper.names() else f"{name}-osv5m" if name != "tableA" else name
         return paper.table(printed, reports, dataset).markdown()
@@ -726,7 +729,7 @@ def _save(name: str, results: dict[str, Result], folder: Path) -> None:
 
 
 def estimate(names: Iterable[str], setup: Setup) -> str:
-    """What is there, what is missing, and about how long that takes: by earlier runs, in proportion to the images."""
+    """What is there, what is missing, and about how long that takes: by earlier runs on the same data, in proportion to the images."""
     steps = list(dict.fromkeys(step for name in chosen(names) for step in ITEMS[name].steps))
     missing = [step for step in steps if not (setup.folder / f"{step}.json").exists()]
     earlier = {step: _earlier(step, setup) for step in missing}
@@ -740,13 +743,15 @@ def estimate(names: Iterable[str], setup: Setup) -> str:
 
 
 def _earlier(step: str, setup: Setup) -> float | None:
-    """Seconds, by a result of the same scale or of any."""
-    files = sorted((*setup.folder.parent.glob(f"*-*/{step}.json"), *COMMITTED.glob(f"*-*/{step}.json")))
-    results = sorted(map(read_result, files), key=lambda result: result.scale != setup.scale)
-    if not results:
-        return None
-    now, then = STEPS[step].settings(setup.scale).get("images"), results[0].settings.get("images")
-    return results[0].seconds * (now / then if now and then else 1.0)
+    """Seconds, by a result of the same scale; of another one for what is computed image by image."""
+    pattern = f"{_first_word(setup.data)}-*/{step}.json"
+    results = [read_result(file) for folder in (setup.folder.parent, COMMITTED) for file in sorted(folder.glob(pattern))]
+    if same := [result.seconds for result in results if result.scale == setup.scale]:
+        return same[0]
+    everything = 0 if setup.shards is None else len(setup.shards)
+    now = STEPS[step].settings(setup.scale).get("images", 0) or everything
+    others = [result.seconds * now / then for result in results if (then := result.settings.get("images") or everything)]
+    return others[0] if now and others else None
 
 
 # The page

@@ -32,6 +32,13 @@ def test_what_is_done_is_not_done_again(setup, tmp_path):
     assert reproduce.estimate(["fig2"], setup).startswith("1 of 1 steps are done")
 
 
+def test_the_time_is_estimated_from_earlier_runs_in_proportion_to_the_images(setup):
+    earlier = reproduce.read_result(reproduce.COMMITTED / "tiles-laptop" / "fig7.json")
+    minutes = earlier.seconds * 32 / earlier.settings["images"] / 60
+    assert reproduce.estimate(["fig7"], setup) == f"0 of 1 steps are done; 1 take about {minutes:.1f} min by earlier runs"
+    assert reproduce.estimate(["fig1"], setup).endswith("nothing is known of the time of fig1"), "a map is not made image by image"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
