@@ -298,7 +298,9 @@ def tables(
 
 @app.command()
 def reproduce(
-    names: Annotated[list[str], typer.Argument(help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; list")],
+    names: Annotated[
+        list[str], typer.Argument(help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; earth-events; list")
+    ],
     scale: Annotated[str, typer.Option(help="smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
     models: Annotated[Path | None, typer.Option(help="models by method, from `geoflow compare --out`; default: the shipped ones")] = None,
     data: Annotated[Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")] = None,
@@ -313,7 +315,7 @@ def reproduce(
 
     if names == ["list"]:
         for name, item in again.ITEMS.items():
-            print(f"{name:8s} {item.title}")
+            print(f"{name:12s} {item.title}")
         return
     again.chosen(names)
     setup = again.Setup(scale or settings.scale(), out, models, data)
@@ -321,7 +323,7 @@ def reproduce(
     try:
         again.run(names, setup)
     finally:
-        print(f"results: {setup.folder}")
+        print(f"results: {', '.join({str(setup.folder_for(again.ITEMS[name].steps[0])): None for name in again.chosen(names)})}")
 
 
 @app.command()

@@ -20,8 +20,8 @@ from matplotlib.patches import Circle
 from PIL import Image
 from torch import Tensor
 
-from geoflow import maps, paper, sphere
-from geoflow.data import tiles
+from geoflow import maps, paper, point_sets, sphere
+from geoflow.data import earth_events, tiles
 
 BLUE, ORANGE, RED, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#7f8c99"  # Okabe & Ito, 2008
 TITLES = {
@@ -378,3 +378,28 @@ def numbers_a(values: dict[str, dict]) -> str:
         for method, one in values.items()
     ]
     return markdown_table(["method", "answer off by km", "half of the probability on km²", "integral"], rows)
+
+
+# Earth events
+
+
+def figure_events(runs: list[dict]) -> maps.MapFigure:
+    """Published and our test NLL, mean and deviation over splits: runs of `geoflow.point_sets`, without `distinct`."""
+    published = point_sets.published()
+    rows = [*published, *point_sets.DENSITIES.values()]
+    with matplotlib.rc_context(STYLE):
+        fig = _figure(9, 2.6)
+        axes = fig.subplots(1, len(earth_events.SOURCES), sharey=True)
+        for ax, events in zip(axes, earth_events.SOURCES, strict=True):
+            for row, method in enumerate(published):
+                mean, deviation = published[method][events]
+                ax.errorbar(mean, row, xerr=deviation, fmt="o", ms=4, capsize=2, color=GREY)
+            for row, name in enumerate(point_sets.DENSITIES, len(published)):
+                if values := [run["nll"][name]["test"] for run in runs if run["events"] == events]:
+                    mean, deviation = point_sets.mean_and_deviation(values)
+                    ax.errorbar(mean, row, xerr=deviation, fmt="s", ms=4, capsize=2, color=BLUE)
+            ax.set(title=events, xlabel="test NLL (nats)", yticks=range(len(rows)), yticklabels=rows)
+            ax.axvline(-sphere.LOG_UNIFORM, color=GREY, lw=0.8, ls=":")
+            ax.grid(axis="x", color="#e4e8ea")
+        axes[0].invert_yaxis()
+    return fig

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -142,41 +141,6 @@ def recipe_of(recipe: dict, events: str) -> dict:
     steps = recipe.get("steps", {}).get(events, flow["optimization"]["steps"])
     flow = flow | {"optimization": flow["optimization"] | {"steps": steps}}
     return {key: value for key, value in recipe.items() if key != "steps"} | {"flow": flow}
-
-
-def benchmark(recipe: dict, folder, seeds: Iterable[int] = range(5), distinct: bool = False, root=None, say=print) -> list[dict]:
-    """`run` on all splits of all four sets of earth events, in folders `volcano-0`, … Repeated, it goes on after an interruption.
-
-    Args:
-        recipe, distinct, say: see `run`.
-        folder: of the runs; without repeated places their names end in `-distinct`.
-        seeds: of the splits.
-        root: see `earth_events.load`.
-
-    Raises:
-        ValueError, FileNotFoundError: see `run` and `earth_events.load`.
-    """
-    sets = {events: earth_events.load(events, root) for events in earth_events.SOURCES}
-    runs = [(events, seed) for seed in seeds for events in sets]
-    results = []
-    for events, seed in settings.progress(runs, desc="earth events"):
-        name = f"{events}-{seed}{'-distinct' if distinct else ''}"
-        say(name)
-        results.append(run(events, sets[events], seed, recipe_of(recipe, events), Path(folder) / name, distinct, say))
-    return results
-
-
-def read_all(folder) -> list[dict]:
-    """The results in a folder's folders.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: see `read`.
-    """
-    files = sorted(Path(folder).glob("*/result.json"))
-    if not files:
-        raise FileNotFoundError(f"no results (NAME/result.json) in {folder}")
-    return [read(file) for file in files]
 
 
 def known(x: Tensor, others: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """The paper's items run again: kept, refused when made from something else, and true where the truth is known."""
 
+import hashlib
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from geoflow import figures, reproduce
+from geoflow import figures, reproduce, settings, sphere
+from geoflow.data import earth_events
 from geoflow.reproduce import Setup
 
 PAGE = Path(__file__).resolve().parent.parent / "notebooks" / "RESULTS.md"
@@ -23,7 +26,7 @@ def setup(tmp_path):
 def test_what_is_done_is_not_done_again(setup, tmp_path):
     first = reproduce.run(["fig2", "fig4"], setup)
     assert [line for line in setup.lines if line.endswith("…")] == ["fig2 …", "fig4 …"]
-    files = sorted(file.name for file in setup.folder.iterdir())
+    files = sorted(file.name for file in setup.folder_for("fig4").iterdir())
     assert files == ["fig2.json", "fig2.md", "fig2.png", "fig4.json", "fig4.md", "fig4.png"]
     lines: list[str] = []
     again = reproduce.run(["fig4", "fig2"], Setup("smoke", tmp_path, say=lines.append))
@@ -50,7 +53,7 @@ def test_the_time_is_estimated_from_earlier_runs_in_proportion_to_the_images(set
 )
 def test_a_result_of_something_else_is_refused_and_kept(setup, tmp_path, change, message):
     reproduce.run(["fig4"], setup)
-    file = setup.folder / "fig4.json"
+    file = setup.folder_for("fig4") / "fig4.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     before = file.read_bytes()
     with pytest.raises(ValueError, match=message):
@@ -60,7 +63,7 @@ def test_a_result_of_something_else_is_refused_and_kept(setup, tmp_path, change,
 
 def test_a_damaged_result_is_refused(setup, tmp_path):
     reproduce.run(["fig4"], setup)
-    (setup.folder / "fig4.json").write_text("{")
+    (setup.folder_for("fig4") / "fig4.json").write_text("{")
     with pytest.raises(ValueError, match="no result of `geoflow reproduce`"):
         reproduce.run(["fig4"], Setup("smoke", tmp_path, say=lambda line: None))
 
@@ -70,7 +73,7 @@ def test_unknown_names_list_what_exists():
         reproduce.chosen(["table3"])
     with pytest.raises(ValueError, match=r"what figure 1 shows.*table1, table2, tableB, fig1"):
         reproduce.chosen(["fig3"])
-    assert reproduce.chosen(["all"]) == list(reproduce.ITEMS)
+    assert reproduce.chosen(["all"]) == [name for name in reproduce.ITEMS if name != "earth-events"]
 
 
 def test_the_papers_scale_needs_its_data_and_models(tmp_path):
@@ -104,6 +107,42 @@ def test_noisings_begin_at_random_points_and_end_at_the_place(setup):
 def test_more_steps_score_higher(setup):
     euler = setup.result("fig5").values["euler"]
     assert euler["1"]["geoscore"] < 500 < 3000 < euler["16"]["geoscore"]
+
+
+@pytest.fixture
+def made_up_events(tmp_path, monkeypatch):
+    """Four small files with the names of the published ones."""
+    monkeypatch.setattr(settings, "cache_dir", lambda: tmp_path / "cache")
+    folder = earth_events.default_root()
+    folder.mkdir(parents=True)
+    for number, (name, source) in enumerate(earth_events.SOURCES.items()):
+        latlon = sphere.to_latlon(sphere.uniform(60, torch.Generator().manual_seed(number)))
+        text = "".join(f"{lat:.4f},{lon:.4f}\n" for lat, lon in [*latlon.tolist(), *latlon[:20].tolist()])
+        (folder / source.file).write_text(text)
+        source = earth_events.Source(source.file, hashlib.sha256(text.encode()).hexdigest(), 80)
+        monkeypatch.setitem(earth_events.SOURCES, name, source)
+
+
+def test_earth_events_are_kept_apart_and_a_changed_file_is_refused(made_up_events, tmp_path):
+    setup = Setup("smoke", tmp_path, say=lambda line: None)
+    result = reproduce.run(["earth-events"], setup)["earth-events"]["events-flood"]
+    (run,) = result.values["runs"]
+    assert run["counts"]["train"] == 64
+    assert all(math.isfinite(scores["test"]) for scores in run["nll"].values())
+    folder = tmp_path / "earth-events-smoke"
+    assert (folder / "earth-events.png").exists()
+    assert len(list(folder.glob("*.json"))) == 8
+    assert "Earth events" in reproduce.page(tmp_path, tmp_path / "RESULTS.md")
+    (earth_events.default_root() / "flood.csv").write_text("1,2\n")
+    with pytest.raises(ValueError, match="flood.csv is not the published file"):
+        Setup("smoke", tmp_path).result("events-flood")
+    assert json.loads((folder / "events-flood.json").read_text())["values"] == result.values
+
+
+def test_missing_events_are_told_with_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "cache_dir", lambda: tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match="no volerup.csv.*geoflow data fetch earth-events"):
+        Setup("smoke", tmp_path).result("events-volcano")
 
 
 def test_packed_numbers_come_back():

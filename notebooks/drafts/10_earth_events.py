@@ -26,10 +26,11 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 03 and 07; the events: `geoflow data fetch earth-events` (370 kB) | MINUTES / not run here | `outputs/earth-events/`: runs, models, results |
+# | notebooks 03 and 07; the events: `geoflow data fetch earth-events` (370 kB) | MINUTES / not run here | `outputs/reproduce/earth-events-laptop/`: runs, models |
 #
-# Without the events the notebook runs on made-up ones and says so. The table at the end was computed once, by
-# `geoflow reproduce earth-events --scale laptop`; its results lie in `data/results/earth-events`.
+# Without the events the notebook runs on made-up ones and says so. It trains one split of each set; runs that are done, by it or by
+# `geoflow reproduce earth-events --scale laptop`, are read. That command trains all splits; the table at the end is of its results,
+# which lie in `data/results/reproduce/earth-events-laptop`.
 
 # %% tags=["parameters"]
 from pathlib import Path
@@ -40,7 +41,7 @@ seed = 0  # of the split that is trained here, of weights, batches and noise
 recipe_scale = by_scale("smoke", "laptop", "laptop")
 map_cells = by_scale(3000, 40_000, 100_000)  # largest number of cells of a density map
 shown_events = by_scale(100, 3000, 3000)  # dots on a map
-folder = Path("../outputs/earth-events") / recipe_scale
+out = Path("../outputs/reproduce")
 
 # %%
 import math
@@ -48,11 +49,12 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import Geolocator, maps, point_sets, settings, sphere, vmf
-from geoflow.cli import read_recipe
+from geoflow import Geolocator, maps, point_sets, reproduce, sphere, vmf
 from geoflow.data import earth_events
+from geoflow.recipes import read_recipe
 
 recipe = read_recipe("earth-events", recipe_scale)
+folder = out / f"earth-events-{recipe_scale}" / "models"
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
@@ -185,26 +187,15 @@ maps.contact_sheet([{"density": density, "title": name} for name, density in den
 # Test NLL in nats, mean ± deviation over the splits; smaller is better, and uniform is 2.53. The upper rows are as published.
 
 # %%
-table = point_sets.read_all(settings.DATA / "results" / "earth-events")
-every, once = ([result for result in table if result["distinct"] == distinct] for distinct in (False, True))
+item = reproduce.ITEMS["earth-events"]
+committed = reproduce.read_results(reproduce.COMMITTED)[reproduce.COMMITTED / "earth-events-laptop"]
+every, once = ([run for step in item.steps if step.endswith("-distinct") == distinct for run in committed[step].values["runs"]] for distinct in (False, True))
 print(point_sets.table(every))
-minutes = sum(sum(result["seconds"].values()) for result in table) / 60
-print(f"{len(table)} runs, {minutes:.0f} minutes in all, on {', '.join(sorted({result['machine'] for result in table}))}")
+minutes = sum(sum(run["seconds"].values()) for run in every + once) / 60
+print(f"\n{len(every + once)} runs, {minutes:.0f} minutes in all, on {', '.join(sorted({run['machine'] for run in every + once}))}")
 
 # %%
-published, names = point_sets.published(), list(earth_events.SOURCES)
-fig, axes = plt.subplots(1, 4, figsize=(8.6, 2.8), layout="constrained", sharey=True)
-rows = [*published, *point_sets.DENSITIES.values()]
-for ax, events in zip(axes, names, strict=True):
-    for row, method in enumerate(published):
-        mean, deviation = published[method][events]
-        ax.errorbar(mean, -row, xerr=deviation, fmt="o", ms=4, capsize=2, color=GREY)
-    for row, key in enumerate(point_sets.DENSITIES, len(published)):
-        mean, deviation = point_sets.mean_and_deviation([result["nll"][key]["test"] for result in every if result["events"] == events])
-        ax.errorbar(mean, -row, xerr=deviation, fmt="o", ms=4, capsize=2, color=BLUE)
-    ax.set(title=events, xlabel="test NLL (nats)", yticks=[-row for row in range(len(rows))], yticklabels=rows)
-    ax.grid(axis="x", color="#e4e8ea")
-plt.show()
+item.figure(committed)
 
 # %% [markdown]
 # WHATSEEN3
@@ -227,8 +218,8 @@ print("\neach place once\n\n" + point_sets.table(once))
 for name, density in densities.items():
     assert abs(density.integral - 1) < by_scale(0.3, 0.005, 0.005), (name, density.integral)
     assert results[name]["solver_gap"] < by_scale(0.1, 1e-3, 1e-3), (name, results[name]["solver_gap"])
-for result in table:
-    assert result["solver_gap"] < 1e-3
+for run in every + once:
+    assert run["solver_gap"] < 1e-3
 print("all checks passed")
 
 # %% [markdown]
