@@ -450,7 +450,7 @@ def train_shards(
     return module.network, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
 
 
-def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, say=print) -> nn.Module:
+def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, say=print) -> tuple[nn.Module, float]:
     """Train an unconditional Riemannian flow on points. A folder that holds part of the run is continued.
 
     Args:
@@ -461,7 +461,7 @@ def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: 
         say: takes lines of text about what happens.
 
     Returns:
-        The network.
+        The network, and the seconds of its training over all interruptions.
     """
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, "riemannian", 0, seed)
@@ -472,7 +472,7 @@ def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: 
     identity = hashlib.sha256(torch.cat([train, validation]).double().numpy().tobytes()).hexdigest()[:16]
     seconds = fit(module, batches, Path(folder), {"recipe": recipe, "seed": seed, "points": identity}, "flow")
     say(f"{o.steps:,} steps, {seconds / 60:.1f} min")
-    return module.network
+    return module.network, seconds
 
 
 def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "FlowModule | MixtureModule":

@@ -305,11 +305,12 @@ def test_an_unconditional_flow_learns_where_points_are(tmp_path, generator):
     pole = torch.tensor([0.0, 0.0, 1.0])
     x = sphere.unit(pole + 0.3 * torch.randn(400, 3, generator=generator))
     recipe, said = read_recipe("earth-events", "smoke"), []
-    network = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
+    network, seconds = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
     geo = Geolocator(network, schedule="linear")
     assert -float(geo.log_prob(sphere.to_latlon(x[300:])).mean()) < 2.0
     assert "300 points, 40 steps" in said[0]
-    again = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
+    again, same = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    assert same == seconds > 0
     with pytest.raises(ValueError, match="holds a run with points"):
         training.train_points(recipe, x[:299], x[300:], tmp_path, say=said.append)
