@@ -6,7 +6,7 @@ LATEST := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 10))'
 PYTHON ?= $(shell for python in $(LATEST); do $$python $(NEW_ENOUGH) 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help demo test check lab notebooks lock
+.PHONY: help demo test check lab notebooks site lock
 
 help:
 	@echo "make demo       train a flow on satellite tiles and draw where a tile could be: outputs/demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make check      style, types, notebook pairs, layers: seconds"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  execute every notebook from its source: NAMES='01_the_sphere' for some"
+	@echo "make site       a gallery of the executed notebooks, to be read without Python: outputs/site/html/index.html"
 	@echo "make lock       write constraints.txt anew (needs uv)"
 
 # The stamp is written last, so that an interrupted installation is taken up again.
@@ -22,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv \
 		|| { echo "$(PYTHON) cannot create a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,notebooks,photos]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,notebooks,photos,site]'
 	@touch $@
 
 demo: $(READY)
@@ -43,6 +44,15 @@ lab: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py $(NAMES)
+
+site: $(READY) outputs/explore.html
+	rm -rf outputs/site
+	$(BIN)/sphinx-build -M html . outputs/site -c notebooks/site -W --keep-going -q
+	cp outputs/explore.html outputs/site/html/
+	@echo "Open outputs/site/html/index.html"
+
+outputs/explore.html: $(wildcard geoflow/*.py geoflow/static/*.js) | $(READY)
+	$(BIN)/geoflow explore --out $@
 
 lock:
 	echo "torch==2.13.0" | uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \

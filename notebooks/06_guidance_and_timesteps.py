@@ -288,7 +288,8 @@ plt.show()
 # that of the fine solution: a thin stripe in the South Pacific, and small groups in the South Atlantic and the Indian
 # Ocean. The eye cannot tell 16 Euler steps from 64 RK4 steps, although they differ by tens of kilometres.
 #
-# Choose the steps yourself; below the title stands how far the samples are from a fine solution.
+# Choose the steps yourself; below the title stands how far the samples are from a fine solution. (Without a kernel:
+# `geoflow explore` writes a page that holds all answers, as on the [site](site/explore.md).)
 
 # %%
 player = widgets.explore_timesteps(geo, n=300, keep=True)
