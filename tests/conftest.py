@@ -1,6 +1,8 @@
 """Fixtures for every test: seeded randomness, float64, the optional shared folder; no display, no network."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,18 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("there is no folder 'shared' beside the checkout: the references of this test are not part of the project")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium, see `chromium.opened`. Where there is none its tests are skipped; on Debian `apt-get install chromium` brings it."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install -c constraints.txt -e '.[dev]'"
+    )
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -6,7 +6,6 @@ Skipped where there is no Chromium; on Debian `apt-get install chromium` brings 
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -21,38 +20,13 @@ import cartopy.crs as ccrs
 import nbformat
 import pytest
 import torch
+from chromium import opened
 
 from geoflow import Geolocator, sphere, widgets
 from geoflow.widgets import TrajectoryPlayer
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -c constraints.txt -e '.[dev]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+pytestmark = pytest.mark.usefixtures("browser")
 BLUE = (0, 0x72, 0xB2)  # of the first panel, on light
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def opened(browser, address: str, scheme: str = "light", allowed: tuple[str, ...] = ("file:", "data:", "blob:"), **options):
-    """A page that has drawn once. Errors in its console, and requests beyond `allowed`, fail the test."""
-    context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 900}, **options)
-    page, problems = context.new_page(), []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith(allowed) else problems.append(request.url))
-    try:
-        page.goto(address)
-        yield page
-        assert problems == []
-    finally:
-        context.close()
 
 
 @contextlib.contextmanager
