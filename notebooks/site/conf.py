@@ -30,6 +30,7 @@ include_patterns = [
 exclude_patterns = [".*", "outputs", "geoflow", "tests"]  # not to be searched for pages
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # which has tables
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
