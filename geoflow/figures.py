@@ -383,14 +383,22 @@ def numbers_a(values: dict[str, dict]) -> str:
 # Earth events
 
 
-def figure_events(runs: list[dict]) -> maps.MapFigure:
-    """Published and our test NLL, mean and deviation over splits: runs of `geoflow.point_sets`, without `distinct`."""
+def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigure:
+    """Densities of events, and below published and our test NLL, mean and deviation over splits.
+
+    runs: of `geoflow.point_sets`, without `distinct`.
+    """
     published = point_sets.published()
     rows = [*published, *point_sets.DENSITIES.values()]
     with matplotlib.rc_context(STYLE):
-        fig = _figure(9, 2.6)
-        axes = fig.subplots(1, len(earth_events.SOURCES), sharey=True)
-        for ax, events in zip(axes, earth_events.SOURCES, strict=True):
+        fig = _figure(9, 4.2)
+        grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 1.7))
+        for column, events in enumerate(earth_events.SOURCES):
+            if events in densities:
+                above = maps.world(ax=grid[0, column])
+                maps.draw_density(above, raster(densities[events]))
+                above.set_title(events)
+            ax = fig.add_subplot(grid[1, column])
             for row, method in enumerate(published):
                 mean, deviation = published[method][events]
                 ax.errorbar(mean, row, xerr=deviation, fmt="o", ms=4, capsize=2, color=GREY)
@@ -398,8 +406,8 @@ def figure_events(runs: list[dict]) -> maps.MapFigure:
                 if values := [run["nll"][name]["test"] for run in runs if run["events"] == events]:
                     mean, deviation = point_sets.mean_and_deviation(values)
                     ax.errorbar(mean, row, xerr=deviation, fmt="s", ms=4, capsize=2, color=BLUE)
-            ax.set(title=events, xlabel="test NLL (nats)", yticks=range(len(rows)), yticklabels=rows)
+            ax.set(xlabel=f"{events}: test NLL (nats)", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+            ax.tick_params(labelleft=column == 0)
             ax.axvline(-sphere.LOG_UNIFORM, color=GREY, lw=0.8, ls=":")
             ax.grid(axis="x", color="#e4e8ea")
-        axes[0].invert_yaxis()
     return fig

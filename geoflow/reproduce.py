@@ -414,6 +414,10 @@ def _density(geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: 
         lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=steps)[0], samples, resolution, 1 / (40 if in_space else 120),
         max_cells=cells,
     )  # fmt: skip
+    return _kept_map(density)
+
+
+def _kept_map(density: likelihood.DensityMap) -> dict[str, Any]:
     over_uniform = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)  # maps show what is above uniform
     return {
         "nats_over_uniform": figures.packed(over_uniform, 0.02),
@@ -529,15 +533,24 @@ def _events_recipe(scale: str, events: str) -> dict:
     return point_sets.recipe_of(read_recipe("earth-events", scale), events)
 
 
+def _run_events(setup: Setup, events: str, seed: int, distinct: bool) -> tuple[dict[str, Any], Path]:
+    """A run on one split, and its folder; it is kept, so that an interruption costs minutes at most."""
+    folder = setup.folder_for(f"events-{events}") / "models" / f"{events}-{seed}{'-distinct' if distinct else ''}"
+    run = point_sets.run(events, earth_events.load(events), seed, _events_recipe(setup.scale, events), folder, distinct, setup.say)
+    return run, folder
+
+
 def _events(setup: Setup, events: str, distinct: bool, splits: list[int]) -> dict[str, Any]:
-    """The densities of one set of events on some splits; their runs are kept, so that an interruption costs minutes at most."""
-    latlon, recipe = earth_events.load(events), _events_recipe(setup.scale, events)
-    runs = []
-    for seed in settings.progress(splits, desc=events):
-        folder = setup.folder_for(f"events-{events}") / "models" / f"{events}-{seed}{'-distinct' if distinct else ''}"
-        runs.append(point_sets.run(events, latlon, seed, recipe, folder, distinct, setup.say))
+    runs = [_run_events(setup, events, seed, distinct)[0] for seed in settings.progress(splits, desc=events)]
     kept = ("events", "seed", "counts", "nll", "components", "concentration", "solver_gap", "seconds", "machine", "threads")
     return {"runs": [{key: run[key] for key in kept} for run in runs], "seconds": sum(sum(run["seconds"].values()) for run in runs)}
+
+
+def _events_map(setup: Setup, events: str, cells: int, density_steps: int, samples: int) -> dict[str, Any]:
+    _, folder = _run_events(setup, events, 0, distinct=False)
+    start = time.perf_counter()
+    density = point_sets.density_map(Geolocator.from_pretrained(folder / "model"), cells, density_steps, samples)
+    return {"density": _kept_map(density), "seconds_of_map": time.perf_counter() - start}
 
 
 def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
@@ -555,6 +568,8 @@ _MAP = {"cells": (1000, 20_000, 20_000, 20_000), "density_steps": (4, 20, 20, 20
 _MAP_R3 = _MAP | {"cells": (850, 6000, 20_000, 20_000), "density_steps": (3, 12, 20, 20)}
 _MAPS_OF = {method: _MAP_R3 if method in ("flow", "diffusion") else _MAP for method in COMPARED}
 _SPLITS = list(range(5))
+_EVENTS_MAP = {"cells": (1000, 60_000, 120_000, 120_000), "density_steps": (4, 24, 32, 32), "samples": (1024, 1 << 16, 1 << 16, 1 << 16)}
+_NEEDLES = {"cells": (1000, 120_000, 240_000, 240_000), "density_steps": (4, 48, 64, 64)}  # volcanoes erupt at the same places again
 _OMEGAS = [0, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10]
 
 STEPS: dict[str, Step] = {
@@ -579,6 +594,13 @@ STEPS: dict[str, Step] = {
             data="earth-events",
         )
         for distinct, splits in ((False, _SPLITS), (True, [0])) for e in earth_events.SOURCES
+    },
+    **{
+        f"events-{e}-map": Step(
+            functools.partial(_events_map, events=e), _events_inputs(e),
+            _EVENTS_MAP | (_NEEDLES if e == "volcano" else {}), data="earth-events",
+        )
+        for e in earth_events.SOURCES
     },
 }  # fmt: skip
 
@@ -634,18 +656,25 @@ def _figure_item(name: str, title: str, note: str, draw: Callable[[dict], Any], 
 
 _EVENTS = tuple(f"events-{events}" for events in earth_events.SOURCES)
 _DISTINCT = tuple(f"{step}-distinct" for step in _EVENTS)
+_EVENTS_MAPS = tuple(f"{step}-map" for step in _EVENTS)
 
 
 def _runs(results: dict[str, Result], steps: tuple[str, ...]) -> list[dict]:
     return [run for step in steps if step in results for run in results[step].values["runs"]]
 
 
+def _densities_of(results: dict[str, Result]) -> dict[str, dict]:
+    return {step.split("-")[1]: results[step].values["density"] for step in _EVENTS_MAPS if step in results}
+
+
 def _events_table(results: dict[str, Result]) -> str:
     every, once = _runs(results, _EVENTS), _runs(results, _DISTINCT)
+    integrals = [f"{events} {density['integral']:.4f}" for events, density in _densities_of(results).items()]
     return "\n\n".join([
         point_sets.table(every),
         "The same models, judged by the test events at places that training did not have:", point_sets.table(every, "new"),
         "Trained and judged with each place taken once:", point_sets.table(once),
+        f"Integrals of the maps, of split 0: {', '.join(integrals)}.",
     ])  # fmt: skip
 
 
@@ -732,12 +761,12 @@ ITEMS: dict[str, Item] = {
     ),
     "earth-events": Item(
         "Earth events: densities of points",
-        _EVENTS + _DISTINCT,
+        _EVENTS + _DISTINCT + _EVENTS_MAPS,
         "Test NLL in nats, mean ± deviation over random splits 80 / 10 / 10 %, smaller is better, uniform 2.53. The published rows and the "
         "protocol are not this paper's, but those of Mathieu & Nickel (2020) and later ones. Many events repeat coordinates exactly, and "
         "likelihood has no lower bound there, which is why two more tables follow (notebook 10).",
         _events_table,
-        lambda results: figures.figure_events(_runs(results, _EVENTS)),
+        lambda results: figures.figure_events(_runs(results, _EVENTS), _densities_of(results)),
     ),
 }
 """What can be run."""
