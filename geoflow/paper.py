@@ -164,6 +164,7 @@ def _cell(printed: float | None, ours: float | None, decimals: int, comparable: 
     before = "" if printed is None else f"{printed:,.{decimals}f}"
     if ours is None:
         return before
+    now = f"{round(ours, decimals) + 0.0:,.{decimals}f}"  # + 0.0: no -0.00
     if printed is None:
-        return f"→ {ours:,.{decimals}f}"
-    return f"{before} → {ours:,.{decimals}f}" + (f" ({ours - printed:+,.{decimals}f})" if comparable else "")
+        return f"→ {now}"
+    return f"{before} → {now}" + (f" ({ours - printed:+,.{decimals}f})" if comparable else "")
