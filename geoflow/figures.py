@@ -20,7 +20,7 @@ from matplotlib.patches import Circle
 from PIL import Image
 from torch import Tensor
 
-from geoflow import maps, paper, point_sets, sphere
+from geoflow import likelihood, maps, paper, point_sets, sphere
 from geoflow.data import earth_events, tiles
 
 BLUE, ORANGE, RED, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#7f8c99"  # Okabe & Ito, 2008
@@ -75,8 +75,18 @@ class Raster:
     log_density: Tensor
 
 
+def packed_map(density: likelihood.DensityMap) -> dict:
+    """A density map as numbers for a file: `nats_over_uniform`, packed, `integral` and `half_area_km2`."""
+    over_uniform = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)  # maps show what is above uniform
+    return {
+        "nats_over_uniform": packed(over_uniform, 0.02),
+        "integral": density.integral,
+        "half_area_km2": density.region_area_km2(0.5),
+    }
+
+
 def raster(density: dict) -> Raster:
-    """The map of a result file."""
+    """The map that was `packed_map`."""
     values = unpacked(density["nats_over_uniform"])
     rows, columns = values.shape
     lat, lon = 90 - (torch.arange(rows) + 0.5) * 180 / rows, (torch.arange(columns) + 0.5) * 360 / columns - 180

@@ -414,16 +414,7 @@ def _density(geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: 
         lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=steps)[0], samples, resolution, 1 / (40 if in_space else 120),
         max_cells=cells,
     )  # fmt: skip
-    return _kept_map(density)
-
-
-def _kept_map(density: likelihood.DensityMap) -> dict[str, Any]:
-    over_uniform = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)  # maps show what is above uniform
-    return {
-        "nats_over_uniform": figures.packed(over_uniform, 0.02),
-        "integral": density.integral,
-        "half_area_km2": density.region_area_km2(0.5),
-    }
+    return figures.packed_map(density)
 
 
 def _figure_1(setup: Setup, points: int, steps: int, cells: int, density_steps: int, resolution: float, seed: int) -> dict[str, Any]:
@@ -550,7 +541,7 @@ def _events_map(setup: Setup, events: str, cells: int, density_steps: int, sampl
     _, folder = _run_events(setup, events, 0, distinct=False)
     start = time.perf_counter()
     density = point_sets.density_map(Geolocator.from_pretrained(folder / "model"), cells, density_steps, samples)
-    return {"density": _kept_map(density), "seconds_of_map": time.perf_counter() - start}
+    return {"density": figures.packed_map(density), "seconds_of_map": time.perf_counter() - start}
 
 
 def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
