@@ -394,7 +394,7 @@ def numbers_a(values: dict[str, dict]) -> str:
 
 
 def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigure:
-    """Densities of events, and below published and our test NLL, mean and deviation over splits.
+    """Densities of events, from uniform to each one's peak, and below published and our test NLL, mean and deviation over splits.
 
     runs: of `geoflow.point_sets`, without `distinct`.
     """
@@ -402,11 +402,11 @@ def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigur
     rows = [*published, *point_sets.DENSITIES.values()]
     with matplotlib.rc_context(STYLE):
         fig = _figure(9, 4.2)
-        grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 1.7))
+        grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 2))
         for column, events in enumerate(earth_events.SOURCES):
             if events in densities:
                 above = maps.world(ax=grid[0, column])
-                maps.draw_density(above, raster(densities[events]))
+                maps.draw_density(above, raster(densities[events]), colorbar=False)
                 above.set_title(events)
             ax = fig.add_subplot(grid[1, column])
             for row, method in enumerate(published):

@@ -539,9 +539,8 @@ def _events(setup: Setup, events: str, distinct: bool, splits: list[int]) -> dic
 
 def _events_map(setup: Setup, events: str, cells: int, density_steps: int, samples: int, cell_mass: float = 1 / 2000) -> dict[str, Any]:
     _, folder = _run_events(setup, events, 0, distinct=False)
-    start = time.perf_counter()
     density = point_sets.density_map(Geolocator.from_pretrained(folder / "model"), cells, density_steps, samples, cell_mass)
-    return {"density": figures.packed_map(density), "seconds_of_map": time.perf_counter() - start}
+    return {"density": figures.packed_map(density)}
 
 
 def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
