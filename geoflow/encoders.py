@@ -2,6 +2,8 @@
 
 import functools
 import io
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,15 +151,15 @@ class PhotoEncoder(nn.Module):
     def preprocess(self, image) -> Tensor:
         """A PIL image or path → (3, 336, 336), normalised: bicubic with antialiasing, the central square.
 
-        DINOv2's photos are cropped to a square and then resized, StreetCLIP's the other way round, as in the official code.
+        DINOv2's photos are cropped to a square and then resized, StreetCLIP's the other way round: pixel for pixel as in the official
+        code, but photos are first turned upright, as their cameras say.
         """
         image = load_image(image)
         if self.photo.square_first:
-            side = min(image.size)
-            image = _central(image, side, side)
-        scale = self.size / min(image.size)
-        width, height = (max(self.size, int(length * scale)) for length in image.size)
-        image = _central(image.resize((width, height), Image.Resampling.BICUBIC), self.size, self.size)
+            image = _central_square(image, round)
+        short = min(image.size)
+        width, height = (self.size * length // short for length in image.size)
+        image = _central_square(image.resize((width, height), Image.Resampling.BICUBIC), math.floor)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.photo.mean, self.photo.std))
         return (pixels - mean) / std
@@ -200,9 +202,11 @@ class PhotoEncoder(nn.Module):
         return self.body
 
 
-def _central(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+def _central_square(image: Image.Image, whole: Callable[[float], int]) -> Image.Image:
+    """The largest square around the centre; torchvision rounds half a pixel of margin to even, CLIP's processor down."""
+    side = min(image.size)
+    left, top = (whole((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 class GeocellClassifier(nn.Module):

@@ -13,7 +13,8 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
 
 def picture(size=32, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
+    width, height = size if isinstance(size, tuple) else (size, size)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def encoder():
@@ -161,26 +162,34 @@ def test_photo_encoders_are_named_not_saved(photo_encoder, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 60_000
 
 
-@pytest.mark.parametrize("size", [(500, 300), (300, 500), (336, 336), (337, 336), (1, 1), (3000, 20)])
-@pytest.mark.parametrize("name", ["dinov2", "streetclip"])
-def test_preprocessing_of_photos(name, size):
-    """The central square, by an independent way: torch's antialiased bicubic on the cropped pixels, to a grey level or two."""
-    net = encoders.PhotoEncoder(name)
+SIZES = [(500, 300), (300, 500), (336, 336), (337, 336), (339, 336), (165, 120), (170, 120), (640, 427), (341, 512), (1, 1), (3000, 20)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_streetclip_sees_pixel_for_pixel_what_clips_own_processor_makes(size):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    image = picture(size)
+    theirs = torch.as_tensor(processor(images=image, return_tensors="np")["pixel_values"][0])
+    assert torch.allclose(encoders.PhotoEncoder("streetclip").preprocess(image), theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dinov2_sees_the_central_square_resized(size):
+    """By an independent way: torch's antialiased bicubic on the cropped pixels, to a grey level or two. Margins of half a pixel are
+    rounded to even, as torchvision's CenterCrop does: 0.5 to 0, 1.5 to 2."""
+    net = encoders.PhotoEncoder("dinov2")
     row, column = np.mgrid[: size[1], : size[0]]
     waves = [128 + 50 * np.sin(row / 9 + phase) * np.cos(column / 13 - phase) for phase in range(3)]  # PIL clips overshoots in between
     image = Image.fromarray(np.stack(waves, -1).astype(np.uint8))
-    pixels = net.preprocess(image)
     mean, std = (torch.tensor(values)[:, None, None] for values in (net.photo.mean, net.photo.std))
-    ours = (pixels * std + mean) * 255
+    ours = (net.preprocess(image) * std + mean) * 255
     side = min(size)
-    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    left, top = (2 * ((length - side + 1) // 4) if (length - side) % 2 else (length - side) // 2 for length in size)
     square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top : top + side, left : left + side].float()
     theirs = torch.nn.functional.interpolate(square, size=(336, 336), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 255)
-    if name == "dinov2":
-        assert (ours - theirs).abs().max() <= 2
-    elif side >= 300:  # crop and resize commute, to a fraction of a pixel
-        assert (ours - theirs).abs().max() < 12
-    assert ours.isfinite().all()
+    assert (ours - theirs).abs().max() <= 2
 
 
 def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
