@@ -191,6 +191,17 @@ def test_averages_over_time_make_few_steps_accurate():
     assert averaged < mean_error_km(geo, cond, steps=250, solver="plonk")
 
 
+@pytest.mark.parametrize("solver", ["rk4", "ab3"])
+def test_more_steps_on_a_rough_network_err_less(solver, forward):
+    """Also where a step holds less than a wave of the time embedding, but not yet many steps a wave."""
+    geo = Geolocator.from_pretrained(FIXTURES)
+    cond, places = forward["emb"][:1], geo.sample(cond=forward["emb"][:1], n=32, seed=0, steps=64)
+    fine = geo.log_prob(places, cond=cond, steps=1000)
+    errors = [(geo.log_prob(places, cond=cond, steps=n, solver=solver) - fine).abs().mean() for n in (16, 64, 170, 384)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 8
+
+
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance, shared):
     geo = Geolocator.from_pretrained(shared / "parity" / "trained128")
