@@ -344,6 +344,7 @@ def results(
 def locate(
     images: Annotated[list[Path], typer.Argument(help="image files, folders, or patterns in quotes")],
     model: Model = "tiles",
+    weights: Annotated[str, typer.Option(help="folder with the photo encoder's weights; default: the published ones")] = "",
     out: Out = Path("outputs/locate"),
     k: Annotated[int, typer.Option(help="places per image")] = 3,
     guidance: float = 0.0,
@@ -355,76 +356,83 @@ def locate(
 
     Prints the k best places of each, with probability, radius and nearest town, and writes them to places.csv; for each image a map
     (.png), samples and regions of 50, 90 and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told,
-    and the others go on.
+    and the others go on. Run it again to go on after an interruption: what was asked and answered before is kept.
     """
-    import csv
-
     from geoflow import photos
-    from geoflow.encoders import load_image
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, load_image
     from geoflow.geolocator import Geolocator
 
     files = photos.find(images)
+    if k < 1:
+        raise ValueError(f"--k {k}; expected at least 1")
     geo = Geolocator.from_pretrained(model)
+    if weights:
+        if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
+            raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
+        geo.encoder = PhotoEncoder(geo.encoder.name, weights)
     out.mkdir(parents=True, exist_ok=True)
+    stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
+    unmapped = [file for file, stem in stems.items() if maps and not all(_beside(stem, kind).exists() for kind in _MAP_FILES)]
+    answers = photos.answers(out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed)
+    todo = [file for file in files if str(file) not in answers.done]
+    print(f"{len(files)} images" + (f", {len(answers.done)} answered before" if answers.done else ""))
     failed: list[str] = []
-    columns = ("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km")
-    with (out / "places.csv").open("w", newline="", encoding="utf-8") as table, settings.progress(total=len(files), unit="image") as bar:
-        rows = csv.DictWriter(table, columns)
-        rows.writeheader()
-        named = list(zip(files, photos.stems(files), strict=True))
-        for batch in (named[start : start + 8] for start in range(0, len(named), 8)):
-            readable = []
-            for file, stem in batch:
+    with settings.progress(total=len(todo), unit="image") as bar:
+        for batch in (todo[start : start + 8] for start in range(0, len(todo), 8)):
+            readable = {}
+            for file in batch:
                 try:
-                    readable.append((file, stem, load_image(file)))
+                    readable[file] = load_image(file)
                 except (ValueError, OSError) as error:
                     failed.append(str(error))
                     print(f"geoflow: {error}", file=sys.stderr)
-            if readable:
-                for (file, stem, image), cond in zip(readable, geo.embed([image for *_, image in readable]), strict=True):
-                    rows.writerows(_locate(geo, file, image, cond[None], out / stem, k, guidance, seed, maps, exif))
-                    table.flush()
-            bar.update(len(batch))
+                    bar.update()
+            conditions = geo.embed(list(readable.values())) if readable else ()
+            for (file, image), cond in zip(readable.items(), conditions, strict=True):
+                camera = photos.exif_latlon(file) if exif else None
+                best = geo.predict(cond=cond[None], k=k, guidance=guidance, seed=seed)
+                rows = photos.rows(best, camera)
+                print(file)
+                if maps:
+                    print(f"  {_map(geo, image, cond[None], stems[file], file.name, best, rows, camera, guidance, seed)}")
+                print("\n".join(f"  {_sentence(row)}" for row in rows))
+                if exif and camera is None:
+                    print("  the camera did not say where it was")
+                answers.add({"file": file, **row} for row in rows)
+                bar.update()
     print(f"results: {out}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(files)} images could not be read")
 
 
-def _locate(geo, file: Path, image, cond, stem: Path, k: int, guidance: float, seed: int, maps: bool, exif: bool) -> list[dict]:
-    """Print and write the answer for one image; rows of the table."""
-    import torch
+_MAP_FILES = (".png", ".geojson", ".tif")
 
-    from geoflow import photos, sphere
+
+def _beside(stem: Path, kind: str) -> Path:
+    return stem.with_name(stem.name + kind)
+
+
+def _map(geo, image, cond, stem: Path, title: str, best, rows: list[dict], camera, guidance: float, seed: int) -> str:
+    """Write the map of one image, and what a GIS reads; a line about it."""
+    from geoflow import photos
     from geoflow.files import write_atomically
+    from geoflow.maps import density_figure
 
-    best = geo.predict(cond=cond, k=k, guidance=guidance, seed=seed)
-    names = photos.name_of(best.latlon[0])
-    camera = photos.exif_latlon(file) if exif else None
-    print(file)
-    if maps:
-        from geoflow.maps import density_figure
+    density = geo.density(cond=cond, guidance=guidance)
+    picture, regions, raster = (_beside(stem, kind) for kind in _MAP_FILES)
+    _save(density_figure(density, image, camera, best.latlon[0], best.mass[0], title), picture)
+    samples = geo.sample(cond=cond, n=1000, guidance=guidance, seed=seed)[0]
+    write_atomically(regions, json.dumps(photos.to_geojson(density, samples, rows)))
+    density.to_geotiff(raster)
+    return f"density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²"
 
-        density = geo.density(cond=cond, guidance=guidance)
-        _save(density_figure(density, image, camera, best.latlon[0], best.mass[0], file.name), stem.with_name(stem.name + ".png"))
-        samples = geo.sample(cond=cond, n=1000, guidance=guidance, seed=seed)[0]
-        write_atomically(stem.with_name(stem.name + ".geojson"), json.dumps(photos.to_geojson(density, samples, best, names)))
-        density.to_geotiff(stem.with_name(stem.name + ".tif"))
-        print(f"  density integrates to {density.integral:.3f}; half of the probability on {density.region_area_km2(0.5):,.0f} km²")
-    rows = []
-    for rank, ((lat, lon), mass, radius, name) in enumerate(
-        zip(best.latlon[0].tolist(), best.mass[0].tolist(), best.radius_km[0].tolist(), names, strict=True), 1
-    ):
-        off = None
-        if camera is not None:
-            off = float(sphere.distance_km(*sphere.from_latlon(torch.tensor([[lat, lon], camera]))))
-        where = f"{abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}"
-        away = f"; {off:,.0f} km from where the camera was" if off is not None else ""
-        print(f"  {mass:6.1%}  {where}  half within {radius:,.0f} km; nearest town {name}{away}")
-        rows.append(dict(file=file, rank=rank, latitude=round(lat, 5), longitude=round(lon, 5), mass=round(mass, 4),
-                         half_within_km=round(radius, 1), nearest_town=name, exif_km=None if off is None else round(off, 1)))  # fmt: skip
-    if exif and camera is None:
-        print("  the camera did not say where it was")
-    return rows
+
+def _sentence(row: dict) -> str:
+    """One of the best places, for a reader."""
+    lat, lon = row["latitude"], row["longitude"]
+    where = f"{abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}"
+    away = "" if row["exif_km"] is None else f"; {row['exif_km']:,.0f} km from where the camera was"
+    return f"{row['mass']:6.1%}  {where}  half within {row['half_within_km']:,.0f} km; nearest town {row['nearest_town']}{away}"
 
 
 @app.command()

@@ -111,8 +111,9 @@ class Geolocator:
             name_or_dir: a name of `shipped_models()`, `uniform` or `land`; a published model, such as `plonk-yfcc` or
                 `nicolas-dufour/PLONK_YFCC` (see `geoflow.plonk`), which is downloaded once; or a folder that `save_pretrained`
                 wrote or that holds a published model.
-            method: refuse a model of another method; None takes any. Folders of published models do not say theirs: None is
-                `riemannian`.
+            method: refuse a model of another method; None takes any. The files of published models do not say theirs: it, and the
+                encoder, are those of the published model that the folder is called after (`PLONK_YFCC_flow`); None is else `riemannian`,
+                without an encoder (set `encoder`, or give `cond`).
             revision: of a published model: a branch, tag or commit.
 
         Raises:
@@ -126,11 +127,8 @@ class Geolocator:
             if (published := plonk.published(str(name_or_dir))) is not None:
                 if method not in (None, published.method):
                     raise ValueError(f"{str(name_or_dir)!r} is a {published.method!r} model; method={method!r} was asked for")
-                network = plonk.network(plonk.download(published, revision), published.method)
-                encoder = encoders.PhotoEncoder(published.encoder)
-                return cls(
-                    network, published.method, schedules.FEW_STEPS, encoder, {"repository": published.repository, "revision": revision}
-                )
+                provenance = {"repository": published.repository, "revision": revision}
+                return cls._published(plonk.download(published, revision), published.method, published.encoder, provenance)
             if folder.is_absolute() or len(folder.parts) > 1:
                 raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
             name = choose("model", str(name_or_dir), (*shipped_models(), *methods.REFERENCES))
@@ -140,8 +138,9 @@ class Geolocator:
         if revision is not None:
             raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
         if plonk.is_official(folder):
-            method = choose("method", method or "riemannian", methods.GENERATIVE)
-            return cls(plonk.network(folder, method), method, schedules.FEW_STEPS, provenance={"folder": folder.name})
+            published = plonk.named_after(folder)
+            method = choose("method", method or (published.method if published else "riemannian"), methods.GENERATIVE)
+            return cls._published(folder, method, published.encoder if published else None, {"folder": folder.name})
         config, weights = _read_folder(folder)
         if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
             raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
@@ -157,6 +156,11 @@ class Geolocator:
         if shared:
             encoder = cls.from_pretrained(config["encoder"]).encoder
         return cls(network, config["method"], config["schedule"], encoder, config["provenance"])
+
+    @classmethod
+    def _published(cls, folder: Path, method: str, encoder: str | None, provenance: dict) -> "Geolocator":
+        photos = encoders.PhotoEncoder(encoder) if encoder else None
+        return cls(plonk.network(folder, method), method, schedules.FEW_STEPS, photos, provenance)
 
     def save_pretrained(self, folder, encoder_of: str | None = None) -> Path:
         """Write model.safetensors and config.json to a folder, whole or not at all, and return it.

@@ -1,12 +1,16 @@
-"""Photo files of a person: which ones are meant, where their camera says they were taken, answers about them for a GIS."""
+"""Photo files of a person: which ones are meant, where their camera says they were taken, answers about them as a table and for a GIS."""
 
+import csv
+import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from geoflow import places
+from geoflow import places, sphere
+from geoflow.files import write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
 
@@ -81,26 +85,104 @@ def name_of(latlon: Tensor) -> list[str]:
     return [", ".join(filter(None, parts)) for parts in names]
 
 
-def to_geojson(density, samples: Tensor, best, names: list[str]) -> dict:
+COLUMNS = (
+    *("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km"),
+    *("model", "guidance", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A table of places, a CSV of `COLUMNS` that grows image by image, so that an interruption loses one image at most.
+
+    Attributes:
+        table: the file.
+        asked: model, guidance and seed, as text.
+        done: files whose k places it holds, by the same model, guidance and seed.
+    """
+
+    table: Path
+    asked: dict[str, str]
+    done: frozenset[str]
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """Write the places of one image."""
+        with self.table.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerows({**row, **self.asked} for row in rows)
+
+
+def answers(table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked) -> Answers:
+    """Begin a table of places, or go on with one: what it says about other images, and about these by the same question, is kept.
+
+    Args:
+        table: the file.
+        files: the images that are asked about.
+        k: places of each.
+        again: of these images, those to ask about in any case.
+        asked: model, guidance, seed.
+
+    Raises:
+        ValueError: the file is another table.
+    """
+    asked = {name: str(value) for name, value in asked.items()}
+    rows: list[dict] = []
+    if table.exists():
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
+                raise ValueError(f"{table} has other columns than {', '.join(COLUMNS)}; nothing was overwritten: choose another --out")
+            rows = [row for row in reader if None not in row.values()]  # a row that was cut off lacks its end
+    same = [row["file"] for row in rows if all(row[name] == value for name, value in asked.items())]
+    done = frozenset(str(file) for file in files if same.count(str(file)) == k) - {str(file) for file in again}
+    asked_anew = {str(file) for file in files} - done
+    kept = [row for row in rows if row["file"] not in asked_anew]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(kept)
+    write_atomically(table, text.getvalue())
+    return Answers(table, asked, done)
+
+
+def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
+    """The best places of one image, a dictionary of the first `COLUMNS` after the file for each.
+
+    Args:
+        best: `Places` of one image.
+        camera: where the camera says it was, in degrees.
+    """
+    latlon = best.latlon[0].double()
+    off = None if camera is None else sphere.distance_km(sphere.from_latlon(latlon), sphere.from_latlon(latlon.new_tensor(camera)))
+    return [
+        {
+            "rank": i + 1,
+            "latitude": round(float(latlon[i, 0]), 5),
+            "longitude": round(float(latlon[i, 1]), 5),
+            "mass": round(float(best.mass[0, i]), 4),
+            "half_within_km": round(float(best.radius_km[0, i]), 1),
+            "nearest_town": town,
+            "exif_km": None if off is None else round(float(off[i]), 1),
+        }
+        for i, town in enumerate(name_of(latlon))
+    ]
+
+
+def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
     """Everything about one image as a GeoJSON FeatureCollection: regions of 50, 90 and 95 %, samples, best places.
 
     Args:
         density: a DensityMap.
         samples: (n, 2) degrees.
-        best: `Places` of one image.
-        names: of its k places.
+        best: its best places, see `rows`.
     """
     collection = density.to_geojson()
-
-    def positions(latlon: Tensor) -> list[list[float]]:
-        return [[round(lon, 5), round(lat, 5)] for lat, lon in latlon.tolist()]
 
     def feature(geometry: str, coordinates, **properties) -> dict:
         return {"type": "Feature", "properties": properties, "geometry": {"type": geometry, "coordinates": coordinates}}
 
-    collection["features"].append(feature("MultiPoint", positions(samples), samples=len(samples)))
-    for rank, place in enumerate(positions(best.latlon[0])):
-        mass, radius = float(best.mass[0, rank]), float(best.radius_km[0, rank])
-        properties = {"rank": rank + 1, "mass": round(mass, 4), "half_within_km": round(radius, 1), "nearest_town": names[rank]}
-        collection["features"].append(feature("Point", place, **properties))
+    positions = [[round(lon, 5), round(lat, 5)] for lat, lon in samples.tolist()]
+    collection["features"].append(feature("MultiPoint", positions, samples=len(samples)))
+    for row in best:
+        properties = {name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")}
+        collection["features"].append(feature("Point", [row["longitude"], row["latitude"]], **properties))
     return collection

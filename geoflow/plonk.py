@@ -75,6 +75,15 @@ def published(name: str) -> Published | None:
     return None
 
 
+def named_after(folder: Path) -> Published | None:
+    """The checkpoint that a folder is a copy of, if it is called as on the hub (`PLONK_YFCC_flow`) or lies in the hub's cache."""
+    cached = "models--{}".format
+    names = {
+        name: model for model in MODELS.values() for name in (model.repository.split("/")[1], cached(model.repository.replace("/", "--")))
+    }
+    return next((names[part] for part in reversed(folder.resolve().parts) if part in names), None)
+
+
 def download(model: Published, revision: str | None = None) -> Path:
     """The folder of a checkpoint in the hub's cache, fetched if it is not there: resumable, with a progress bar.
 

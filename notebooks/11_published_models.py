@@ -71,8 +71,8 @@ for alias, model in plonk.MODELS.items():
 # ## Loading one
 #
 # `from_pretrained` takes an alias, the repository's name (with `revision=` for a fixed commit), or a folder with the two files. The first
-# call downloads them to the usual cache and later ones read them from there. A file that is damaged or does not match its config is
-# refused.
+# call downloads them to the usual cache and later ones read them from there. A copy on a stick keeps its name: the folder `PLONK_YFCC_flow` is
+# taken for what it says. A file that is damaged or does not match its config is refused.
 
 # %%
 try:
@@ -123,12 +123,10 @@ maps.contact_sheet(
 bits = {name: float(geo.localizability(cond=cond, seed=seed)) for name, cond in embeddings.items()}
 for name, places in best.items():
     print(f"{name}: localizability {bits[name]:.1f} bits, integral {densities[name].integral:.3f}")
-    towns = photos.name_of(places.latlon[0])
-    for (lat, lon), mass, radius, town in zip(
-        places.latlon[0].tolist(), places.mass[0].tolist(), places.radius_km[0].tolist(), towns, strict=True
-    ):
+    for row in photos.rows(places):
+        lat, lon = row["latitude"], row["longitude"]
         where = f"{abs(lat):5.1f}° {'NS'[lat < 0]} {abs(lon):6.1f}° {'EW'[lon < 0]}"
-        print(f"   {mass:4.0%}  {where}   half within {radius:5,.0f} km   nearest town {town}")
+        print(f"   {row['mass']:4.0%}  {where}   half within {row['half_within_km']:5,.0f} km   nearest town {row['nearest_town']}")
 
 # %% [markdown]
 # *What was seen:* more bits, a smaller region. The nearest town is a name for a place, not a claim that the image shows that town: in the
@@ -153,7 +151,7 @@ import json
 density = densities[name]
 drawn = geo.sample(cond=embeddings[name], n=samples, seed=seed)[0]
 tif = density.to_geotiff(folder / f"{name}.tif")
-answer = photos.to_geojson(density, drawn, best[name], photos.name_of(best[name].latlon[0]))
+answer = photos.to_geojson(density, drawn, photos.rows(best[name]))
 (folder / f"{name}.geojson").write_text(json.dumps(answer))
 print(f"{tif.name}: {tif.stat().st_size / 1e3:.0f} kB; {name}.geojson: {len(answer['features'])} features")
 for feature in answer["features"]:
@@ -167,7 +165,7 @@ for feature in answer["features"]:
 # ```
 #
 # It prints the places and writes `places.csv`, and per image a map, a GeoJSON and a GeoTIFF. `--no-maps` is quick; `--exif` says how far the
-# answer is from where the camera says it was.
+# answer is from where the camera says it was. Interrupted, the same command goes on with the images that are left.
 #
 # ## The official sampler
 #

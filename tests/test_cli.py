@@ -96,8 +96,17 @@ def test_one_bad_file_does_not_stop_a_folder(tmp_path):
     assert result.returncode == 1
     assert "1 of 3 images could not be read" in result.stderr
     assert result.stdout.count("half within") == 2
-    rows = (tmp_path / "out" / "places.csv").read_text().splitlines()
+    table = tmp_path / "out" / "places.csv"
+    rows = table.read_text().splitlines()
     assert [row.split(",")[0].split("/")[-1] for row in rows[1:]] == ["a.png", "c.png"]
+    (folder / "b.png").unlink()
+    tiles.tile(-77, 95).save(folder / "d.png")
+    again = run("locate", folder, "--out", tmp_path / "out", "--k", 1, "--no-maps")
+    assert again.returncode == 0, again.stderr
+    assert "3 images, 2 answered before" in again.stdout
+    assert again.stdout.count("half within") == 1
+    assert table.read_text().splitlines()[:3] == rows
+    assert len(table.read_text().splitlines()) == 4
 
 
 def test_what_is_no_image_is_told_in_one_line(tmp_path):
@@ -116,6 +125,8 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path):
         (("evaluate", "--model", "tile"), "did you mean 'tiles'"),
         (("evaluate", "--solver", "rk5"), "did you mean 'rk4'"),
         (("evaluate", "--model", "no/such/folder"), "no model folder"),
+        (("locate", "no-such-photo.jpg"), "no image file at no-such-photo.jpg"),
+        (("reproduce", "table7"), "did you mean 'table"),
     ],
 )
 def test_wrong_names_suggest_the_nearest(arguments, message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from geoflow import Geolocator, photos
+from geoflow import Geolocator, photos, sphere
 from geoflow.encoders import load_image
 
 
@@ -78,12 +78,58 @@ def test_a_gis_gets_regions_samples_and_places():
     geo = Geolocator.from_pretrained("land")
     image = Image.new("RGB", (32, 32))
     best = geo.predict(image, k=2, n=200)
-    names = photos.name_of(best.latlon[0])
+    rows = photos.rows(best, camera=(48.86, 2.29))
+    paris = sphere.from_latlon(torch.tensor([48.86, 2.29]).double())
+    assert [row["exif_km"] for row in rows] == pytest.approx(
+        sphere.distance_km(sphere.from_latlon(best.latlon[0].double()), paris).tolist(), abs=0.1
+    )
+    assert [row["exif_km"] for row in photos.rows(best)] == [None, None]
     assert photos.name_of(torch.tensor([[48.86, 2.29]]))[0].endswith(", FR")
-    found = photos.to_geojson(geo.density(image, resolution=10.0), geo.sample(image, n=50, seed=0)[0], best, names)
+    found = photos.to_geojson(geo.density(image, resolution=10.0), geo.sample(image, n=50, seed=0)[0], rows)
     kinds = [feature["geometry"]["type"] for feature in found["features"]]
     assert kinds == ["MultiPolygon"] * 3 + ["MultiPoint"] + ["Point"] * 2
     assert len(found["features"][3]["geometry"]["coordinates"]) == 50
     lon, lat = found["features"][4]["geometry"]["coordinates"]
     assert (lat, lon) == pytest.approx(tuple(best.latlon[0, 0].tolist()), abs=1e-4)
-    assert found["features"][4]["properties"]["nearest_town"] == names[0]
+    assert found["features"][4]["properties"]["nearest_town"] == rows[0]["nearest_town"] == photos.name_of(best.latlon[0])[0]
+
+
+def place(rank, town="Quetta"):
+    return dict(rank=rank, latitude=30.2, longitude=67.0, mass=0.5, half_within_km=80.0, nearest_town=town, exif_km=None)
+
+
+def test_a_table_goes_on_where_it_was_left(tmp_path):
+    table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    asked = dict(model="tiles", guidance=0.0, seed=0)
+    first = photos.answers(table, files, 2, **asked)
+    assert not first.done
+    first.add({"file": files[0], **place(rank)} for rank in (1, 2))
+    first.add([{"file": files[1], **place(1)}])
+    with table.open("a") as file:
+        file.write(f"{files[1]},2,30.2")  # killed while writing
+    again = photos.answers(table, files, 2, **asked)
+    assert again.done == {str(files[0])}
+    assert table.read_text().count("a.jpg") == 2
+    assert "b.jpg" not in table.read_text()
+    assert not photos.answers(table, files, 2, again=files, **asked).done
+
+
+def test_another_question_replaces_only_the_answers_to_its_own_images(tmp_path):
+    table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    first = photos.answers(table, files, 1, model="tiles", guidance=0.0, seed=0)
+    for file in files:
+        first.add([{"file": file, **place(1)}])
+    again = photos.answers(table, files[:1], 1, model="tiles", guidance=2.0, seed=0)
+    assert not again.done
+    again.add([{"file": files[0], **place(1)}])
+    lines = table.read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith("b.jpg,1,30.2,67.0,0.5,80.0,Quetta,,tiles,0.0,0".removeprefix("b.jpg"))
+    assert lines[2].endswith("tiles,2.0,0")
+
+
+def test_another_table_is_not_overwritten(tmp_path):
+    (tmp_path / "places.csv").write_text("name,price\napple,3\n")
+    with pytest.raises(ValueError, match="other columns than file, rank, .*nothing was overwritten"):
+        photos.answers(tmp_path / "places.csv", [], 1)
+    assert (tmp_path / "places.csv").read_text() == "name,price\napple,3\n"

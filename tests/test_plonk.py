@@ -1,8 +1,15 @@
 """The published models: official names, layout, sampler and "likelihood", on small networks with official outputs."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -117,6 +124,15 @@ def test_a_local_folder_in_the_official_layout(copied, forward):
         geo.embed("photo.jpg")
 
 
+@pytest.mark.parametrize("name", ["PLONK_OSV_5M_flow", "models--nicolas-dufour--PLONK_OSV_5M_flow/snapshots/c0ffee"])
+def test_a_folder_called_after_a_published_model_has_its_method_and_encoder(name, copied, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copies") / name
+    shutil.copytree(copied, folder)
+    geo = Geolocator.from_pretrained(folder)
+    assert (geo.method, geo.encoder.name) == ("flow", "streetclip")
+    assert Geolocator.from_pretrained(folder, method="riemannian").method == "riemannian", "what is asked for counts more than a name"
+
+
 def test_damaged_files_are_refused_whole(copied):
     whole = (copied / plonk.WEIGHTS).read_bytes()
     (copied / plonk.WEIGHTS).write_bytes(whole[: len(whole) // 2])
@@ -168,6 +184,87 @@ def test_the_hub(copied, monkeypatch):
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", failed)
         with pytest.raises(ConnectionError, match="PLONK_YFCC is not in the cache"):
             Geolocator.from_pretrained("plonk-yfcc")
+
+
+COMMIT = "c0ffee" * 6 + "beef"
+LOAD = """
+import sys
+from geoflow import Geolocator
+try:
+    geo = Geolocator.from_pretrained("plonk-yfcc", revision=sys.argv[1] or None)
+    print(geo.method, geo.encoder.name, sum(weight.numel() for weight in geo.network.parameters()))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers about one repository with two files. The first answer with weights breaks off half-way."""
+
+    broken_off: ClassVar[list] = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        repository, _, file = self.path.partition("/resolve/")
+        revision, _, name = file.partition("/")
+        if repository != "/nicolas-dufour/PLONK_YFCC" or revision not in ("main", "v1", COMMIT):
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RevisionNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = (FIXTURES / name).read_bytes()
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            if name == plonk.WEIGHTS:
+                self.broken_off.append(not self.broken_off)
+                content = content[: len(content) // 2] if self.broken_off[-1] else content
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Loads a published model in a process that knows a hub on this machine: (revision, **environment) → what it says."""
+    Hub.broken_off.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def load(revision="", **environment):
+            address = f"http://127.0.0.1:{server.server_address[1]}"
+            env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0", **environment}
+            done = subprocess.run([sys.executable, "-c", LOAD, revision], capture_output=True, text=True, env=env, timeout=300, check=False)
+            return done.stdout.strip() or done.stderr
+
+        yield load
+        server.shutdown()
+
+
+def test_a_model_from_a_hub_is_whole_pinned_and_found_again_without_a_network(hub, tmp_path):
+    parameters = sum(weight.numel() for weight in network().parameters())
+    loaded = f"riemannian dinov2 {parameters}"
+    assert hub("v1") == loaded
+    assert Hub.broken_off == [True, False], "half of the weights is not taken for all; of larger files only the rest is asked for again"
+    assert hub(COMMIT, HF_HUB_OFFLINE="1") == loaded
+    assert hub("v2").startswith("ValueError nicolas-dufour/PLONK_YFCC has no revision 'v2'")
+    (weights,) = tmp_path.rglob("snapshots/*/model.safetensors")
+    blob = weights.resolve()
+    blob.write_bytes(blob.read_bytes()[:5000])
+    damaged = hub(COMMIT, HF_HUB_OFFLINE="1")
+    assert damaged.startswith("ValueError")
+    assert "damaged" in damaged
+    assert hub("", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "another")).startswith("ConnectionError nicolas-dufour/PLONK_YFCC is not in")
 
 
 # Few steps on a network that is rough in time
