@@ -375,7 +375,7 @@ def locate(
     unmapped = [file for file, stem in stems.items() if maps and not all(_beside(stem, kind).exists() for kind in _MAP_FILES)]
     answers = photos.answers(out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed)
     todo = [file for file in files if str(file) not in answers.done]
-    print(f"{len(files)} images" + (f", {len(answers.done)} answered before" if answers.done else ""))
+    print(f"{len(files)} image{'s' * (len(files) > 1)}" + (f", {len(answers.done)} answered before" if answers.done else ""))
     failed: list[str] = []
     with settings.progress(total=len(todo), unit="image") as bar:
         for batch in (todo[start : start + 8] for start in range(0, len(todo), 8)):

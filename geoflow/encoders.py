@@ -39,7 +39,9 @@ def load_image(image) -> Image.Image:
         with Image.open(io.BytesIO(path.read_bytes())) as opened:
             opened.load()
             return load_image(opened)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} cannot be read as an image: its format is none that is known") from error
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 64
+LIKELIHOOD_POINTS = 32
+LIKELIHOODS = (("rk4", 64), ("ab3", 160))  # solvers and steps
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
 REFERENCES = 256  # points whose exact ends are computed
-TASKS = ("sample", "guided", "train", "likelihood")
+TASKS = ("sample", "guided", "train", "likelihood", "map")
 GRID = 181 * 361  # points of the official grid at 1°
 
 
@@ -137,8 +138,9 @@ def geoflow(folder: Path, task: str) -> None:
     given = load_file(folder / "given.safetensors")
     noise, cond = given["noise"][None], given["cond"]
     geo.sample(cond=cond, n=8, steps=1)
-    if task == "likelihood":
-        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=LIKELIHOOD_STEPS)[0])
+    if task.startswith("likelihood"):
+        _, solver, steps = task.split(":")
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=int(steps), solver=solver)[0])
     elif task == "train":
         from geoflow.cli import read_recipe
         from geoflow.training import network_module
@@ -231,16 +233,20 @@ def compare(other: str, points: int, steps: int, tasks: list[str]) -> None:
                 f"training step of {points}, LAMB: official {a['seconds'] / TRAINING_STEPS:.2f} s, {a['peak_gb']:.2f} GB; geoflow "
                 f"{b['seconds'] / TRAINING_STEPS:.2f} s, {a['seconds'] / b['seconds']:.2f} times faster, {b['peak_gb']:.2f} GB", flush=True,
             )  # fmt: skip
-        if "likelihood" in tasks:
+        if "likelihood" in tasks or "map" in tasks:
             theirs, a = run(other, "official", folder, "likelihood")
-            ours, b = run(sys.executable, "geoflow", folder, "likelihood")
+        if "likelihood" in tasks:
             scaled = a["seconds"] * points / len(theirs)
-            tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=400)[0]
-            off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
-            print(
-                f"log p of {points} places: official {scaled:.0f} s (scaled from {len(theirs)}), {a['peak_gb']:.2f} GB; geoflow {b['seconds']:.1f} s, "
-                f"{scaled / b['seconds']:.0f} times faster, {b['peak_gb']:.2f} GB, off by {off.median():.1e} nats in the median, {off.max():.1e} at most"
-            )
+            print(f"log p of {points} places: official {scaled:.0f} s (scaled from {len(theirs)}), {a['peak_gb']:.2f} GB", flush=True)
+            tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=800)[0]
+            for solver, n in LIKELIHOODS:
+                ours, b = run(sys.executable, "geoflow", folder, f"likelihood:{solver}:{n}")
+                off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
+                print(
+                    f"  {solver}, {n} steps: {b['seconds']:.1f} s, {scaled / b['seconds']:.0f} times faster, {b['peak_gb']:.2f} GB, off by "
+                    f"{off.median():.1e} nats in the median, {off.mean():.1e} in the mean, {off.max():.1e} at most", flush=True,
+                )  # fmt: skip
+        if "map" in tasks:
             integral, b = run(sys.executable, "geoflow", folder, "map")
             scaled = a["seconds"] * GRID / len(theirs)
             print(
@@ -271,7 +277,7 @@ def main() -> None:
     parser.add_argument("python", help="the Python of an environment with diff-plonk")
     parser.add_argument("--points", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1500, help="of the network's training")
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, help="likelihood includes the map")
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     for hidden in ("--who", "--folder", "--task"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     a = parser.parse_args()
