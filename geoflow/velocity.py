@@ -264,12 +264,14 @@ class TimeAveraged:
 
 
 FAST = 100.0  # radians; our recipes' time embeddings turn by 20, the published ones by 1,000
-STEPS_PER_WAVE = 4  # with two, a wave's samples are still at random phases: 170 plain steps of RK4 err more than 64 averaged ones
+STEPS_PER_WAVE = (
+    4  # of fast waves: with one or two, steps still meet them at random phases, and 170 plain ones of RK4 err more than 64 averaged
+)
 
 
 def time_averaged(network, times: Tensor, multistep: bool = False):
-    """`TimeAveraged` where the network has fast waves in time that the mean step does not resolve, else the network itself: for steps of
-    RK4's kind, or for those of a solver that looks at their ends alone."""
+    """The network itself where the mean step resolves the fastest wave of its time embedding, else `TimeAveraged` for RK4's kind of
+    steps, or for those of a solver that looks at their ends alone."""
     turns = network.config["time_scale"] if isinstance(network, VelocityTransformer) else 0.0
-    rough = turns > max(FAST, 2 * math.pi * (len(times) - 1) / STEPS_PER_WAVE)
-    return TimeAveraged(network, times, 1.0 if multistep else 1 / 3) if rough else network
+    resolved = (len(times) - 1) * 2 * math.pi >= turns * (STEPS_PER_WAVE if turns > FAST else 1)
+    return network if resolved else TimeAveraged(network, times, 1.0 if multistep else 1 / 3)

@@ -24,7 +24,7 @@
 #
 # | Needs | Minutes (laptop / GPU) | Produces |
 # |---|---|---|
-# | notebooks 06 to 09 | 1 with the results that come with the repository; about 80 on one CPU thread without, 50 of them for two trainings / not run here | `outputs/12_the_paper/`: results, tables, figures |
+# | notebooks 06 to 09 | 1 with the results that come with the repository; about 65 on one CPU thread without, 54 of them for table A / not run here | `outputs/12_the_paper/`: results, tables, figures |
 #
 # Each cell below is one command: `geoflow reproduce table1 --scale laptop`, and so on. A result that comes with the repository (in
 # `data/results/reproduce`) is shown if it was made from these weights and this data, by their checksums; else it is computed.

@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-LIKELIHOOD_POINTS = 32
-LIKELIHOODS = (("rk4", 64), ("ab3", 160))  # solvers and steps
+LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 160  # of ab3
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
@@ -138,9 +137,8 @@ def geoflow(folder: Path, task: str) -> None:
     given = load_file(folder / "given.safetensors")
     noise, cond = given["noise"][None], given["cond"]
     geo.sample(cond=cond, n=8, steps=1)
-    if task.startswith("likelihood"):
-        _, solver, steps = task.split(":")
-        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=int(steps), solver=solver)[0])
+    if task == "likelihood":
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=LIKELIHOOD_STEPS, solver="ab3")[0])
     elif task == "train":
         from geoflow.cli import read_recipe
         from geoflow.training import network_module
@@ -239,13 +237,12 @@ def compare(other: str, points: int, steps: int, tasks: list[str]) -> None:
             scaled = a["seconds"] * points / len(theirs)
             print(f"log p of {points} places: official {scaled:.0f} s (scaled from {len(theirs)}), {a['peak_gb']:.2f} GB", flush=True)
             tight = geo.log_prob(fine[:LIKELIHOOD_POINTS], cond=cond, steps=800)[0]
-            for solver, n in LIKELIHOODS:
-                ours, b = run(sys.executable, "geoflow", folder, f"likelihood:{solver}:{n}")
-                off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
-                print(
-                    f"  {solver}, {n} steps: {b['seconds']:.1f} s, {scaled / b['seconds']:.0f} times faster, {b['peak_gb']:.2f} GB, off by "
-                    f"{off.median():.1e} nats in the median, {off.mean():.1e} in the mean, {off.max():.1e} at most", flush=True,
-                )  # fmt: skip
+            ours, b = run(sys.executable, "geoflow", folder, "likelihood")
+            off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
+            print(
+                f"  ab3, {LIKELIHOOD_STEPS} steps: {b['seconds']:.1f} s, {scaled / b['seconds']:.0f} times faster, {b['peak_gb']:.2f} GB, off by "
+                f"{off.median():.1e} nats in the median, {off.mean():.1e} in the mean, {off.max():.1e} at most", flush=True,
+            )  # fmt: skip
         if "map" in tasks:
             integral, b = run(sys.executable, "geoflow", folder, "map")
             scaled = a["seconds"] * GRID / len(theirs)
