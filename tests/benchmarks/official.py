@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 160  # of ab3
+LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, 320  # of ab3
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
