@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,8 @@ def answers(table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = 
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
                 raise ValueError(f"{table} has other columns than {', '.join(COLUMNS)}; nothing was overwritten: choose another --out")
             rows = [row for row in reader if None not in row.values()]  # a row that was cut off lacks its end
-    same = [row["file"] for row in rows if all(row[name] == value for name, value in asked.items())]
-    done = frozenset(str(file) for file in files if same.count(str(file)) == k) - {str(file) for file in again}
+    places_of = Counter(row["file"] for row in rows if all(row[name] == value for name, value in asked.items()))
+    done = frozenset(str(file) for file in files if places_of[str(file)] == k) - {str(file) for file in again}
     asked_anew = {str(file) for file in files} - done
     kept = [row for row in rows if row["file"] not in asked_anew]
     text = io.StringIO(newline="")

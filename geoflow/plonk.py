@@ -77,10 +77,8 @@ def published(name: str) -> Published | None:
 
 def named_after(folder: Path) -> Published | None:
     """The checkpoint that a folder is a copy of, if it is called as on the hub (`PLONK_YFCC_flow`) or lies in the hub's cache."""
-    cached = "models--{}".format
-    names = {
-        name: model for model in MODELS.values() for name in (model.repository.split("/")[1], cached(model.repository.replace("/", "--")))
-    }
+    names = {model.repository.split("/")[1]: model for model in MODELS.values()}
+    names |= {f"models--{model.repository.replace('/', '--')}": model for model in MODELS.values()}
     return next((names[part] for part in reversed(folder.resolve().parts) if part in names), None)
 
 

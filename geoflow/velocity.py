@@ -264,9 +264,7 @@ class TimeAveraged:
 
 
 FAST = 100.0  # radians; our recipes' time embeddings turn by 20, the published ones by 1,000
-STEPS_PER_WAVE = (
-    4  # of fast waves: with one or two, steps still meet them at random phases, and 170 plain ones of RK4 err more than 64 averaged
-)
+STEPS_PER_WAVE = 4  # of fast waves; with one, steps still meet them at random phases: 170 plain ones of RK4 err more than 64 averaged
 
 
 def time_averaged(network, times: Tensor, multistep: bool = False):
