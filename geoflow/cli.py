@@ -373,7 +373,7 @@ def locate(
     out.mkdir(parents=True, exist_ok=True)
     stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
     unmapped = [file for file, stem in stems.items() if maps and not all(_beside(stem, kind).exists() for kind in _MAP_FILES)]
-    answers = photos.answers(out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed)
+    answers = photos.answers(out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed, exif=exif)
     todo = [file for file in files if str(file) not in answers.done]
     print(f"{len(files)} image{'s' * (len(files) > 1)}" + (f", {len(answers.done)} answered before" if answers.done else ""))
     failed: list[str] = []

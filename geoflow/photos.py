@@ -88,7 +88,7 @@ def name_of(latlon: Tensor) -> list[str]:
 
 COLUMNS = (
     *("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km"),
-    *("model", "guidance", "seed"),
+    *("model", "guidance", "seed", "exif"),
 )
 
 
@@ -98,8 +98,8 @@ class Answers:
 
     Attributes:
         table: the file.
-        asked: model, guidance and seed, as text.
-        done: files whose k places it holds, by the same model, guidance and seed.
+        asked: the last four columns: model, guidance, seed and whether the camera was asked, as text.
+        done: files whose k places it holds, by the same question.
     """
 
     table: Path
@@ -120,7 +120,7 @@ def answers(table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = 
         files: the images that are asked about.
         k: places of each.
         again: of these images, those to ask about in any case.
-        asked: model, guidance, seed.
+        asked: model, guidance, seed, exif.
 
     Raises:
         ValueError: the file is another table.

@@ -98,34 +98,37 @@ def place(rank, town="Quetta"):
     return dict(rank=rank, latitude=30.2, longitude=67.0, mass=0.5, half_within_km=80.0, nearest_town=town, exif_km=None)
 
 
+ASKED = dict(model="tiles", guidance=0.0, seed=0, exif=False)
+
+
 def test_a_table_goes_on_where_it_was_left(tmp_path):
     table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    asked = dict(model="tiles", guidance=0.0, seed=0)
-    first = photos.answers(table, files, 2, **asked)
+    first = photos.answers(table, files, 2, **ASKED)
     assert not first.done
     first.add({"file": files[0], **place(rank)} for rank in (1, 2))
     first.add([{"file": files[1], **place(1)}])
     with table.open("a") as file:
         file.write(f"{files[1]},2,30.2")  # killed while writing
-    again = photos.answers(table, files, 2, **asked)
+    again = photos.answers(table, files, 2, **ASKED)
     assert again.done == {str(files[0])}
     assert table.read_text().count("a.jpg") == 2
     assert "b.jpg" not in table.read_text()
-    assert not photos.answers(table, files, 2, again=files, **asked).done
+    assert not photos.answers(table, files, 2, again=files, **ASKED).done
 
 
-def test_another_question_replaces_only_the_answers_to_its_own_images(tmp_path):
+@pytest.mark.parametrize(("name", "value"), [("guidance", 2.0), ("exif", True)])
+def test_another_question_replaces_only_the_answers_to_its_own_images(name, value, tmp_path):
     table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    first = photos.answers(table, files, 1, model="tiles", guidance=0.0, seed=0)
+    first = photos.answers(table, files, 1, **ASKED)
     for file in files:
         first.add([{"file": file, **place(1)}])
-    again = photos.answers(table, files[:1], 1, model="tiles", guidance=2.0, seed=0)
+    again = photos.answers(table, files[:1], 1, **ASKED | {name: value})
     assert not again.done
     again.add([{"file": files[0], **place(1)}])
     lines = table.read_text().splitlines()
     assert len(lines) == 3
-    assert lines[1].endswith("b.jpg,1,30.2,67.0,0.5,80.0,Quetta,,tiles,0.0,0")
-    assert lines[2].endswith("tiles,2.0,0")
+    assert lines[1].endswith("b.jpg,1,30.2,67.0,0.5,80.0,Quetta,,tiles,0.0,0,False")
+    assert lines[2].endswith(",".join(map(str, (ASKED | {name: value}).values())))
 
 
 def test_another_table_is_not_overwritten(tmp_path):
