@@ -62,17 +62,21 @@ def nll(density, x: Tensor) -> float:
     return -float(log_prob(density, x).mean())
 
 
-def density_map(flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16) -> likelihood.DensityMap:
+def density_map(
+    flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16, cell_error: float = math.inf
+) -> likelihood.DensityMap:
     """The density of an unconditional flow; events make many needles, so its grid is finer than `Geolocator.density`'s.
 
     Args:
         flow: without images.
-        max_cells: see `likelihood.density_map`.
+        max_cells, cell_error: see `likelihood.density_map`; needles need a small `cell_error`.
         steps: of RK4, in each cell.
         samples: that say where the density is; they decide sooner than the map which cells are split, so 16 steps do.
     """
     drawn = sphere.from_latlon(flow.sample(n=samples, seed=0, steps=16))[0]
-    return likelihood.density_map(lambda x: log_prob(flow, x, steps), drawn, cell_mass=1 / 2000, max_cells=max_cells)
+    return likelihood.density_map(
+        lambda x: log_prob(flow, x, steps), drawn, cell_mass=1 / 2000, max_cells=max_cells, cell_error=cell_error, desc="density map"
+    )
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:

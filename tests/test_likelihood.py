@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from geoflow import likelihood, paths, plonk, samplers, sphere
 from geoflow.velocity import VelocityTransformer
+from geoflow.vmf import Mixture
 
 PATH = paths.by_name("riemannian")
 POLE = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
@@ -292,6 +293,23 @@ def test_two_needles_are_both_found():
     density = likelihood.density_map(log_prob, torch.cat([some[:1434], others[:614]]), resolution=10.0)
     assert density.integral == pytest.approx(1, abs=0.01)
     assert density.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.7, abs=0.01)
+
+
+def test_flanks_of_many_needles_are_followed_up():
+    """100 peaks of 12 km: every flank falls short a little, and all to the same side."""
+    generator, kappa, n = torch.Generator().manual_seed(0), 3e5, 100
+    weight = torch.full((1, n), -math.log(n)).double()
+    needles = Mixture(weight, sphere.uniform((1, n), generator).double(), torch.full((1, n), kappa).double())
+    samples = needles.sample(torch.rand(1, 16_384, 3, generator=generator).double())[0]
+
+    def integral(cell_error):
+        density = likelihood.density_map(
+            lambda x: needles.log_prob(x[None].double())[0], samples, 10.0, 1 / 500, max_cells=100_000, cell_error=cell_error
+        )
+        return density.integral
+
+    assert 0.98 < integral(math.inf) < 0.99
+    assert integral(2e-6) == pytest.approx(1, abs=0.004)
 
 
 def test_budget_of_evaluations_is_kept():
