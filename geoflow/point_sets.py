@@ -62,21 +62,35 @@ def nll(density, x: Tensor) -> float:
     return -float(log_prob(density, x).mean())
 
 
-def density_map(
-    flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16, cell_error: float = math.inf
-) -> likelihood.DensityMap:
+def density_map(flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16) -> likelihood.DensityMap:
     """The density of an unconditional flow; events make many needles, so its grid is finer than `Geolocator.density`'s.
 
     Args:
         flow: without images.
-        max_cells, cell_error: see `likelihood.density_map`; needles need a small `cell_error`.
+        max_cells: see `likelihood.density_map`.
         steps: of RK4, in each cell.
         samples: that say where the density is; they decide sooner than the map which cells are split, so 16 steps do.
     """
-    drawn = sphere.from_latlon(flow.sample(n=samples, seed=0, steps=16))[0]
-    return likelihood.density_map(
-        lambda x: log_prob(flow, x, steps), drawn, cell_mass=1 / 2000, max_cells=max_cells, cell_error=cell_error, desc="density map"
-    )
+    drawn = _rough_samples(flow, samples)
+    return likelihood.density_map(lambda x: log_prob(flow, x, steps), drawn, cell_mass=1 / 2000, max_cells=max_cells, desc="density map")
+
+
+def integral(flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0) -> tuple[float, float]:
+    """∫ p over the sphere of an unconditional flow, and its standard error, by `likelihood.integral`: needles need no grid there.
+
+    Args:
+        flow: without images.
+        points: at which the density is computed.
+        steps: of RK4, at each.
+        samples: that say where the density is.
+        seed: of the points.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return likelihood.integral(lambda x: log_prob(flow, x, steps), _rough_samples(flow, samples), points, generator, desc="integral")
+
+
+def _rough_samples(flow: Geolocator, n: int) -> Tensor:
+    return sphere.from_latlon(flow.sample(n=n, seed=0, steps=16))[0]
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:

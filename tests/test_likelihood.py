@@ -295,21 +295,44 @@ def test_two_needles_are_both_found():
     assert density.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.7, abs=0.01)
 
 
-def test_flanks_of_many_needles_are_followed_up():
-    """100 peaks of 12 km: every flank falls short a little, and all to the same side."""
+@pytest.fixture(scope="module")
+def needles():
+    """100 peaks of 12 km: their log-density, and samples."""
     generator, kappa, n = torch.Generator().manual_seed(0), 3e5, 100
     weight = torch.full((1, n), -math.log(n)).double()
-    needles = Mixture(weight, sphere.uniform((1, n), generator).double(), torch.full((1, n), kappa).double())
-    samples = needles.sample(torch.rand(1, 16_384, 3, generator=generator).double())[0]
+    mixture = Mixture(weight, sphere.uniform((1, n), generator).double(), torch.full((1, n), kappa).double())
+    samples = mixture.sample(torch.rand(1, 16_384, 3, generator=generator).double())[0]
+    return lambda x: mixture.log_prob(x[None].double())[0], samples
+
+
+def test_flanks_of_many_needles_are_followed_up(needles):
+    """Every flank falls short a little, and all to the same side."""
 
     def integral(cell_error):
-        density = likelihood.density_map(
-            lambda x: needles.log_prob(x[None].double())[0], samples, 10.0, 1 / 500, max_cells=100_000, cell_error=cell_error
-        )
-        return density.integral
+        return likelihood.density_map(*needles, 10.0, 1 / 500, max_cells=100_000, cell_error=cell_error).integral
 
     assert 0.98 < integral(math.inf) < 0.99
     assert integral(2e-6) == pytest.approx(1, abs=0.004)
+
+
+def test_integral_without_a_grid(needles):
+    log_prob, samples = needles
+    found, error = likelihood.integral(log_prob, samples, 2000, torch.Generator().manual_seed(0))
+    assert error < 0.01
+    assert found == pytest.approx(1, abs=3 * error)
+    again = likelihood.integral(lambda x: log_prob(x) + math.log(0.9), samples, 2000, torch.Generator().manual_seed(0))
+    assert again == pytest.approx((0.9 * found, 0.9 * error))  # what is no density is not made one
+
+
+def test_integral_counts_what_the_samples_have_missed(needles):
+    """Half of the probability is uniform, and no sample lies there: a few of the points do."""
+    log_prob, samples = needles
+
+    def half(x):
+        return torch.logaddexp(log_prob(x), torch.tensor(sphere.LOG_UNIFORM)) - math.log(2)
+
+    found, error = likelihood.integral(half, samples, 4000, torch.Generator().manual_seed(0))
+    assert found == pytest.approx(1, abs=4 * error)
 
 
 def test_budget_of_evaluations_is_kept():
