@@ -192,8 +192,22 @@ maps.contact_sheet([{"density": figures.raster(kept), "title": name} for name, k
 # %% [markdown]
 # Earthquakes draw the edges of the plates, floods the wet and peopled plains, fires the savannas; volcanoes are dots, too narrow to be
 # seen at this size (a dot is drawn for each): half of their probability lies on a hundredth of the area that fires need.
-# Their map's integral falls short by 0.7 %: some 300 needles need more cells than its 120,000, and it took 16 minutes on a CPU thread as it is.
 #
+# Their map's integral falls short by 0.7 %. Is it the density that falls short, or the map? On the convex flank of a needle the centre of
+# a cell is below the cell's mean, and some 300 needles have many flanks: twice as many cells gained only 0.03 %. So ask without cells: draw
+# points from a density q that is like p, here kernels around samples of the flow, and take the mean of p/q. That is right on average
+# whatever the needles (importance sampling), and its standard error says how far to trust it.
+
+# %%
+first = next(iter(sets))  # the volcanoes, if they are here
+if real:
+    kept = setup.result(f"events-{first}-integral").values
+    integral, error = kept["integral"], kept["error"]
+else:
+    integral, error = point_sets.integral(flows[first], points=256, steps=4, samples=1024)
+print(f"{first}: integral by importance sampling {integral:.4f} ± {error:.4f}")
+
+# %% [markdown]
 # ## The table
 #
 # Test NLL in nats, mean ± deviation over the splits; smaller is better, and uniform is 2.53. The upper rows are as published.
@@ -236,8 +250,9 @@ print("\neach place once\n\n" + point_sets.table(once))
 
 # %%
 for name, kept in densities.items():
-    assert abs(kept["integral"] - 1) < by_scale(0.3, 0.005 if name != "volcano" else 0.01, 0.005), (name, kept["integral"])
+    assert abs(kept["integral"] - 1) < by_scale(0.3, 0.005 if name != first else 0.01, 0.005), (name, kept["integral"])
     assert results[name]["solver_gap"] < by_scale(0.1, 1e-3, 1e-3), (name, results[name]["solver_gap"])
+assert abs(integral - 1) < by_scale(0.3 + 4 * error, 0.005, 0.005), integral
 for run in every + once:
     assert run["solver_gap"] < 1e-3
 print("all checks passed")
