@@ -269,7 +269,6 @@ def density_map(
     base_level: int = 3,
     max_level: int = 17,
     max_cells: int = 20_000,
-    cell_error: float = math.inf,
     desc: str = "",
 ) -> DensityMap:
     """A density on a HEALPix grid, refined where the mass is.
@@ -282,8 +281,7 @@ def density_map(
     filament, and then the integral falls short; the samples know nothing of centres, so cells are kept with errors of either sign.
     The cells around are split because half a peak may lie there.
 
-    On the flanks of many narrow peaks even light cells fall short together. So cells are also split as long as splitting them changed
-    their probability by more than three times `cell_error`, which is what is then still missing (Richardson).
+    On the flanks of many narrow peaks even light cells fall short together: `integral` says whether it is the map or the density.
 
     Args:
         log_prob: (M, 3) → (M,) nats.
@@ -293,7 +291,6 @@ def density_map(
         base_level, max_level: coarsest and finest HEALPix level.
         max_cells: most evaluations of `log_prob`; when they run out, only the heaviest cells are split. The integral shows
             whether they sufficed.
-        cell_error: largest error of the probability of four cells, by what their splitting changed, that is left alone.
         desc: of a progress bar, which counts towards `max_cells`; empty: none.
 
     Raises:
@@ -303,7 +300,6 @@ def density_map(
         raise ValueError(f"resolution of {resolution} degrees; expected a number in (0, 30]")
     done: list[tuple[Tensor, Tensor, Tensor]] = []
     cells = torch.arange(12 * 4**base_level)
-    before = torch.full((len(cells) // 4,), math.nan, dtype=torch.float64)  # probability of each four cells, by the one that was split
     with settings.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:
         for level in range(base_level, max_level + 1):
             x = sphere.healpix_centers(cells, level)
@@ -313,19 +309,15 @@ def density_map(
                 bar.update(len(part))
             density = torch.cat(values)
             area = torch.full_like(density, math.pi / (3 * 4**level))
-            own = density.exp() * area
-            error = (own.view(-1, 4).sum(1) - before).abs().nan_to_num(0).repeat_interleave(4) / 3
             max_cells -= len(cells)
             home = sphere.healpix_cells(samples, level).sort().values
             sampled = (torch.searchsorted(home, cells, right=True) - torch.searchsorted(home, cells)) / len(samples)
             weight = 4 * max(1, 4 >> (level - base_level))
-            mass = _largest_around(x, torch.maximum(own, weight * sampled), radius=1.6 * math.sqrt(area[0]))
-            excess = torch.maximum(mass / cell_mass, error / cell_error)
-            worst = excess.argsort(descending=True)[: max_cells // 4 if level < max_level else 0]
+            mass = _largest_around(x, torch.maximum(density.exp() * area, weight * sampled), radius=1.6 * math.sqrt(area[0]))
+            heaviest = mass.argsort(descending=True)[: max_cells // 4 if level < max_level else 0]
             split = torch.zeros_like(mass, dtype=torch.bool)
-            split[worst] = excess[worst] > 1
+            split[heaviest] = mass[heaviest] > cell_mass
             done.append((x[~split], area[~split], density[~split]))
-            before = own[split]
             cells = (4 * cells[split][:, None] + torch.arange(4)).flatten()
             if not len(cells):
                 break
