@@ -304,7 +304,7 @@ def density_map(
         for level in range(base_level, max_level + 1):
             x = sphere.healpix_centers(cells, level)
             values = []
-            for part in x.float().split(1024):
+            for part in x.float().split(4096):  # an accelerator wants many at once
                 values.append(log_prob(part).double())
                 bar.update(len(part))
             density = torch.cat(values)
