@@ -74,12 +74,12 @@ class Flow:
         start, end = self.path.clock(torch.tensor([0.0, 1.0]))
         return self.path.time(start + (end - start) * schedules.time_grid(self.schedule, how.steps))
 
-    def _field(self, how: How):
-        """The velocity, and the times of its steps."""
+    def _field(self, how: How, for_log_prob: bool = False):
+        """The velocity, and the times of its steps. A sample of few steps is better without the sides, see `TimeAveraged`."""
         times = self.times(how)
         network = self.network
         if how.solver in samplers.FIXED:
-            network = time_averaged(network, times, multistep=how.solver == samplers.AB3)
+            network = time_averaged(network, times, how.solver == samplers.AB3, sides=for_log_prob and how.solver == "rk4")
         return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
@@ -103,7 +103,7 @@ class Flow:
 
     def ambient_log_prob(self, x: Tensor, cond: Tensor | None, how: How) -> Tensor:
         """Log-density where the states live: on S², or in R³ with respect to volume, the number that the paper reports."""
-        field, times = self._field(how)
+        field, times = self._field(how, for_log_prob=True)
         return likelihood.log_prob(field, self.path, x, times, cond, how.solver)
 
     def sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from geoflow import sphere
 
 AVERAGED = 32  # times in a window of `TimeAveraged`
+SIDES = (1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1)  # of four principal components, step by step: a Hadamard matrix
 
 
 class TimeEmbedding(nn.Module):
@@ -167,13 +168,16 @@ class VelocityTransformer(nn.Module):
         """
         return self.jvp(x, t, cond, x.new_zeros(0, *x.shape))[0]
 
-    def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor, window: float = 0.0) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, x: Tensor, t, cond: Tensor | None, directions: Tensor, window: float = 0.0, sides: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Velocity and its derivatives along directions in x: the same as torch.func.jvp, in one pass.
 
         Args:
             x, t, cond: as in `forward`.
             directions: (k, B, N, 3).
             window: width of the interval around t over which the conditioning is averaged, see `TimeAveraged`.
+            sides: (r,) signs: on which side of that mean, along the r largest principal components, to stand; None: on the mean.
 
         Returns:
             (B, N, 3) and (k, B, N, 3).
@@ -183,7 +187,7 @@ class VelocityTransformer(nn.Module):
             length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             x = x / length
             directions = sphere.to_tangent(x, directions) / length
-        c = self._condition(x, t, cond, window)  # (B or 1, N or 1, d)
+        c = self._condition(x, t, cond, window, sides)  # (B or 1, N or 1, d)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 coordinates are 12 km coarse
             sin, cos = (x @ self.frequencies).sin(), (x @ self.frequencies).cos()
             rates = directions @ self.frequencies
@@ -202,7 +206,7 @@ class VelocityTransformer(nn.Module):
                 v = v - radial * x
             return v, rates
 
-    def _condition(self, x: Tensor, t, cond: Tensor | None, window: float) -> Tensor:
+    def _condition(self, x: Tensor, t, cond: Tensor | None, window: float, sides: Tensor | None = None) -> Tensor:
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         t = t.reshape(t.shape + (1,) * (3 - t.ndim))  # (B or 1, N or 1, 1)
         if window:
@@ -211,7 +215,9 @@ class VelocityTransformer(nn.Module):
         c = self.embed_time(t)  # (B or 1, N or 1, times, d)
         if self.embed_cond is not None:  # the null condition is a zero embedding
             c = c + (self.embed_cond.bias if cond is None else self.embed_cond(cond)[:, None, None])
-        return nn.functional.silu(c).mean(-2)
+        c = nn.functional.silu(c)
+        mean = c.mean(-2)
+        return mean if sides is None else mean + _deviation(c - mean[..., None, :], sides)
 
     def _check(self, x: Tensor, cond: Tensor | None) -> None:
         if x.ndim != 3 or x.shape[-1] != 3:
@@ -221,7 +227,15 @@ class VelocityTransformer(nn.Module):
             raise ValueError(f"cond has shape {tuple(cond.shape)}; expected ({len(x)}, {width}): one embedding per image")
 
 
-@dataclass(frozen=True)
+def _deviation(c: Tensor, sides: Tensor) -> Tensor:
+    """Σ_j sides_j √λ_j u_j over the largest principal components of n centred rows, λ_j being their variances: (..., n, d) → (..., d)."""
+    gram = (c @ c.mT).cpu().double()  # n × n, small; not every accelerator has eigh
+    rows = torch.linalg.eigh(gram).eigenvectors[..., -len(sides) :]
+    rows = rows * rows.gather(-2, rows.abs().argmax(-2, keepdim=True)).sign()  # one of two signs, the same everywhere
+    return (rows.to(c) * sides.to(c)).sum(-1)[..., None, :].matmul(c)[..., 0, :] / math.sqrt(c.shape[-2])
+
+
+@dataclass
 class TimeAveraged:
     """A network for steps that are longer than its waves in time: its conditioning is averaged around each time of a solver.
 
@@ -233,15 +247,24 @@ class TimeAveraged:
     network of that kind, with steps placed by `schedules.few_steps`, 8 steps of RK4 then err by 6 km and 16 by 2 km, where the official
     250 Euler steps err by 10 km.
 
+    The mean loses what the network's curvature in its conditioning c makes of these waves, ½ Σ_j λ_j ∂²v/∂u_j² with the principal
+    components u_j of c in the window and their variances λ_j: some thousandths of a nat in a likelihood. So RK4's two looks at
+    the middle of a step can stand on opposite sides of the mean, c̄ ± Σ_j ±√λ_j u_j. What is odd in the deviation cancels, what is
+    even has the right size, and products of two components cancel over four steps, in which the inner signs change. It costs nothing.
+    (Sigma points: Julier & Uhlmann, 1997.) On that network 44 steps are then right to 0.0005 nats, without it to 0.003.
+
     Attributes:
         network: a VelocityTransformer.
         times: (steps + 1,) from 0 to 1: the solver's.
         ends: share of a step that the windows around its ends have; the one around its middle has the rest.
+        sides: whether the middle is looked at from both sides of the mean.
     """
 
     network: VelocityTransformer
     times: Tensor
     ends: float
+    sides: bool = False
+    _last: float = math.nan  # the time that was asked about before
 
     @property
     def tangent(self) -> bool:
@@ -252,7 +275,8 @@ class TimeAveraged:
 
     def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         """As `VelocityTransformer.jvp`, for one time."""
-        times, moment = self.times.double(), float(t)
+        times, moment, sides = self.times.double(), float(t), None
+        again, self._last = moment == self._last, moment
         nearest = int((times - moment).abs().argmin())
         if abs(float(times[nearest]) - moment) < 1e-6:
             around = times[max(nearest - 1, 0) : nearest + 2]
@@ -260,16 +284,18 @@ class TimeAveraged:
         else:
             step = int(torch.searchsorted(times, moment))
             window = float(times[step] - times[step - 1]) * (1 - self.ends)
-        return self.network.jvp(x, t, cond, directions, window)
+            if self.sides:
+                sides = torch.tensor(SIDES[step % len(SIDES)]) * (-1 if again else 1)
+        return self.network.jvp(x, t, cond, directions, window, sides)
 
 
 FAST = 100.0  # radians; our recipes' time embeddings turn by 20, the published ones by 1,000
 STEPS_PER_WAVE = 4  # of fast waves; with one, steps still meet them at random phases: 170 plain ones of RK4 err more than 64 averaged
 
 
-def time_averaged(network, times: Tensor, multistep: bool = False):
+def time_averaged(network, times: Tensor, multistep: bool = False, sides: bool = False):
     """The network itself where the mean step resolves the fastest wave of its time embedding, else `TimeAveraged` for RK4's kind of
-    steps, or for those of a solver that looks at their ends alone."""
+    steps, or for those of a solver that looks at their ends alone; `sides` is for RK4's."""
     turns = network.config["time_scale"] if isinstance(network, VelocityTransformer) else 0.0
     resolved = (len(times) - 1) * 2 * math.pi >= turns * (STEPS_PER_WAVE if turns > FAST else 1)
-    return network if resolved else TimeAveraged(network, times, 1.0 if multistep else 1 / 3)
+    return network if resolved else TimeAveraged(network, times, 1.0 if multistep else 1 / 3, sides)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from geoflow import plonk, sphere
-from geoflow.velocity import VelocityTransformer, time_averaged
+from geoflow.velocity import SIDES, VelocityTransformer, time_averaged
 
 
 def network(seed=0, **options):
@@ -174,6 +174,42 @@ def test_only_waves_that_steps_do_not_resolve_are_averaged_over():
     assert torch.allclose(v, rough.jvp(x, 1.0, None, x.new_zeros(0, *x.shape), 1 / 48)[0], atol=1e-6)
     of_ends = time_averaged(rough, torch.linspace(0, 1, 17), multistep=True)
     assert torch.allclose(of_ends(x, 0.5, None), rough.jvp(x, 0.5, None, x.new_zeros(0, *x.shape), 1 / 16)[0], atol=1e-6)
+
+
+def test_sides_of_the_mean_have_the_spread_of_the_window():
+    """Mean and covariance of the two sides over four steps are those of the conditioning in the window."""
+    net, x, cond = network(time_scale=1000.0), points(2, 5), torch.randn(2, 8)
+    mean = net._condition(x, 0.4, cond, 0.004)  # few waves turn in so short a time: four components are all there is
+    spread = torch.stack([net._condition(x, 0.4, cond, 0.004, way * torch.tensor(row)) - mean for row in SIDES for way in (1, -1)])[:, :, 0]
+    assert spread.abs().mean() > 0.01
+    assert torch.allclose(spread.sum(0), torch.zeros(2, 32), atol=1e-5)
+    times = 0.4 + 0.004 * ((torch.arange(32) + 0.5) / 32 - 0.5)
+    c = torch.stack([net._condition(x, t, cond, 0.0)[:, 0] for t in times]) - mean[:, 0]
+    covariance, expected = (torch.einsum("nbi,nbj->bij", a, a) / len(a) for a in (spread, c))
+    assert torch.allclose(covariance, expected, atol=0.02 * expected.detach().abs().max().item())
+
+
+def test_sides_of_the_mean_see_the_curvature():
+    """The mean of the velocity over a window is nearer to that of the two sides than to the velocity of the mean."""
+    net, x, cond, none = network(time_scale=1000.0), points(1, 200), torch.randn(1, 8), torch.zeros(0, 1, 200, 3)
+    window = 0.01
+    times = 0.4 + window * ((torch.arange(1000) + 0.5) / 1000 - 0.5)
+    exact = torch.stack([net(x, t, cond) for t in times]).mean(0)
+    sides = [net.jvp(x, 0.4, cond, none, window, way * torch.tensor(row))[0] for row in SIDES for way in (1, -1)]
+    error, without = ((v - exact).abs().mean() for v in (torch.stack(sides).mean(0), net.jvp(x, 0.4, cond, none, window)[0]))
+    assert error < without / 3
+
+
+def test_only_the_middle_of_a_step_has_sides():
+    net, x = network(time_scale=1000.0), points(1, 5)
+    both, mean = (time_averaged(net, torch.linspace(0, 1, 17), sides=sides) for sides in (True, False))
+    first, again, next_step = both(x, 1 / 32), both(x, 1 / 32), both(x, 3 / 32)
+    assert not torch.allclose(first, again, atol=1e-4)
+    assert torch.allclose((first + again) / 2, mean(x, 1 / 32), atol=0.1 * float((first - again).abs().max()))
+    assert not torch.allclose(next_step, mean(x, 3 / 32), atol=1e-4)
+    for _ in range(2):
+        assert torch.equal(both(x, 1 / 16), mean(x, 1 / 16))
+    assert torch.equal(both(x, 1 / 32), first)  # another time has been asked about: the first side again
 
 
 # Parity with the official code: its weights, its answers

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, (160, 320)  # of ab3
+LIKELIHOOD_POINTS, LIKELIHOOD_STEPS = 32, (40, 44)
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
@@ -156,7 +156,7 @@ def geoflow(folder: Path, task: str) -> None:
     geo.sample(cond=cond, n=8, steps=1)
     if task.startswith("likelihood"):
         steps = int(task.split(":")[1])
-        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=steps, solver="ab3")[0])
+        result, seconds = timed(lambda: geo.log_prob(given["places"], cond=cond, steps=steps)[0])
     elif task == "train":
         from geoflow.cli import read_recipe
         from geoflow.training import network_module
@@ -259,7 +259,7 @@ def compare(other: str, points: int, steps: int, tasks: list[str]) -> None:
                 ours, b = run(sys.executable, "geoflow", folder, f"likelihood:{steps}")
                 off = (ours[:LIKELIHOOD_POINTS] - tight).abs()
                 print(
-                    f"  ab3, {steps} steps: {b['seconds']:.1f} s, {a['seconds'] / b['seconds']:.1f} times faster, {b['peak_gb']:.2f} GB, off by "
+                    f"  rk4, {steps} steps: {b['seconds']:.1f} s, {a['seconds'] / b['seconds']:.1f} times faster, {b['peak_gb']:.2f} GB, off by "
                     f"{off.median():.1e} nats in the median, {off.mean():.1e} in the mean, {off.max():.1e} at most", flush=True,
                 )  # fmt: skip
         if "map" in tasks:
