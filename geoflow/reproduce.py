@@ -561,7 +561,7 @@ def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
 _SEED = {"seed": 0}
 _ALL = {"images": (32, 500, 4000, None)}
 _MAP = {"cells": (1000, 20_000, 20_000, 20_000), "density_steps": (4, 20, 20, 20), "resolution": (4.0, 1.0, 1.0, 1.0)}
-_MAP_R3 = _MAP | {"cells": (850, 10_000, 20_000, 20_000), "density_steps": (3, 20, 32, 32)}  # of 32 points on a ray each; 12 steps err by 2 %
+_MAP_R3 = _MAP | {"cells": (850, 10_000, 20_000, 20_000), "density_steps": (3, 20, 32, 32)}  # on 32 points of a ray each
 _MAPS_OF = {method: _MAP_R3 if method in ("flow", "diffusion") else _MAP for method in COMPARED}
 _SPLITS = list(range(5))
 _EVENTS_MAP = {"cells": (1000, 60_000, 120_000, 120_000), "density_steps": (4, 24, 32, 32), "samples": (1024, 1 << 16, 1 << 16, 1 << 16)}
