@@ -251,7 +251,8 @@ class TimeAveraged:
     components u_j of c in the window and their variances λ_j: some thousandths of a nat in a likelihood. So RK4's two looks at
     the middle of a step can stand on opposite sides of the mean, c̄ ± Σ_j ±√λ_j u_j. What is odd in the deviation cancels, what is
     even has the right size, and products of two components cancel over four steps, in which the inner signs change. It costs nothing.
-    (Sigma points: Julier & Uhlmann, 1997.) On a trained network of the published size 44 steps are then right to 0.0005 nats, else to some 0.003.
+    (Sigma points: Julier & Uhlmann, 1997.) On a trained network of the published size 44 steps are then right to 0.0005 nats, else to
+    some 0.003.
 
     Attributes:
         network: a VelocityTransformer.
