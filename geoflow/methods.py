@@ -75,7 +75,7 @@ class Flow:
         return self.path.time(start + (end - start) * schedules.time_grid(self.schedule, how.steps))
 
     def _field(self, how: How, for_log_prob: bool = False):
-        """The velocity, and the times of its steps. A sample of few steps is better without the sides, see `TimeAveraged`."""
+        """The velocity, and the times of its steps. Only likelihoods take both sides of `TimeAveraged`: samples of few steps lose by it."""
         times = self.times(how)
         network = self.network
         if how.solver in samplers.FIXED:

@@ -14,7 +14,7 @@ vector field on the sphere whatever its weights, constant along rays, and its di
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -229,8 +229,10 @@ class VelocityTransformer(nn.Module):
 
 def _deviation(c: Tensor, sides: Tensor) -> Tensor:
     """Σ_j sides_j √λ_j u_j over the largest principal components of n centred rows, λ_j being their variances: (..., n, d) → (..., d)."""
-    gram = (c @ c.mT).cpu().double()  # n × n, small; not every accelerator has eigh
-    rows = torch.linalg.eigh(gram).eigenvectors[..., -len(sides) :]
+    gram = c @ c.mT  # one n × n matrix per image: where the images are, since thousands take a CPU a second
+    if gram.device.type == "mps":  # has neither eigh nor float64
+        gram = gram.cpu()
+    rows = torch.linalg.eigh(gram.double()).eigenvectors[..., -len(sides) :]
     rows = rows * rows.gather(-2, rows.abs().argmax(-2, keepdim=True)).sign()  # one of two signs, the same everywhere
     return (rows.to(c) * sides.to(c)).sum(-1)[..., None, :].matmul(c)[..., 0, :] / math.sqrt(c.shape[-2])
 
@@ -265,7 +267,7 @@ class TimeAveraged:
     times: Tensor
     ends: float
     sides: bool = False
-    _last: float = math.nan  # the time that was asked about before
+    _last: float = field(default=math.nan, init=False)  # the time that was asked about before
 
     @property
     def tangent(self) -> bool:
