@@ -281,7 +281,8 @@ def density_map(
     filament, and then the integral falls short; the samples know nothing of centres, so cells are kept with errors of either sign.
     The cells around are split because half a peak may lie there.
 
-    On the flanks of many narrow peaks even light cells fall short together: `integral` says whether it is the map or the density.
+    On the flanks of many narrow peaks, and beside many ridges that miss the centres, even light cells fall short together: `integral`
+    says whether it is the map or the density.
 
     Args:
         log_prob: (M, 3) → (M,) nats.

@@ -566,7 +566,7 @@ _MAPS_OF = {method: _MAP_R3 if method in ("flow", "diffusion") else _MAP for met
 _SPLITS = list(range(5))
 _EVENTS_MAP = {"cells": (1000, 60_000, 120_000, 120_000), "density_steps": (4, 24, 32, 32), "samples": (1024, 1 << 16, 1 << 16, 1 << 16)}
 _NEEDLES = {"cells": (1000, 120_000, 240_000, 240_000), "density_steps": (4, 48, 64, 64)}  # eruptions repeat
-_INTEGRAL = {"points": (256, 30_000, 100_000, 100_000), **{name: (_EVENTS_MAP | _NEEDLES)[name] for name in ("density_steps", "samples")}}
+_INTEGRAL = {"points": (256, 120_000, 120_000, 120_000), **{name: (_EVENTS_MAP | _NEEDLES)[name] for name in ("density_steps", "samples")}}
 _OMEGAS = [0, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10]
 
 STEPS: dict[str, Step] = {
@@ -885,6 +885,10 @@ def page(folder, out) -> str:
         if not done:
             rows.append([item.title, "", "", "", "", "", "not run"])
     lines += [markdown_table(["", "data", "scale", "machine", "minutes", "date", ""], rows), ""]
+    for results in runs.values():
+        if all(step in results for name in ALL for step in ITEMS[name].steps):
+            own = [results[step] for step in dict.fromkeys(step for name in ALL for step in ITEMS[name].steps)]
+            lines += [f"`geoflow reproduce all --scale {own[0].scale}`: {_data(own)}, {_minutes(own)} minutes, each step once.", ""]
     for name, item in ITEMS.items():
         done = {place: results for place, results in runs.items() if any(step in results for step in item.steps)}
         if done:

@@ -157,12 +157,24 @@ def test_the_page_holds_what_was_run_and_says_what_was_not(setup, tmp_path):
     page = reproduce.page(tmp_path, tmp_path / "RESULTS.md")
     assert "![Figure 2: three noisings](tiles-smoke/fig2.png)" in page
     assert "| Figure 5: scores against steps |  |  |  |  |  | not run |" in page
+    assert "each step once" not in page  # minutes of all only where all was run
     with pytest.raises(FileNotFoundError, match="no results"):
         reproduce.page(tmp_path / "tiles-smoke", tmp_path / "RESULTS.md")
 
 
 def test_the_committed_page_is_what_its_results_make():
     assert PAGE.read_text(encoding="utf-8") == reproduce.page(reproduce.COMMITTED, PAGE)
+
+
+def test_the_committed_densities_integrate_to_one():
+    """Volcanoes by importance sampling: their needles are too narrow for a map."""
+    results = {step: result.values for steps in reproduce.read_results(reproduce.COMMITTED).values() for step, result in steps.items()}
+    maps = {step: [values["density"]] for step, values in results.items() if "density" in values} | {"fig1": results["fig1"]["images"]}
+    integrals = {step: [kept.get("density", kept)["integral"] for kept in found] for step, found in maps.items()}
+    assert len(integrals) == 11
+    integrals["events-volcano-map"] = [results["events-volcano-integral"]["integral"]]
+    assert {step: found for step, found in integrals.items() if max(abs(value - 1) for value in found) > 0.005} == {}
+    assert results["events-volcano-integral"]["error"] < 0.0025
 
 
 def test_the_committed_results_are_those_of_the_shipped_weights(tmp_path, monkeypatch):
