@@ -132,11 +132,19 @@ def test_pages_open_from_the_disk(site, browser):
             page.evaluate("window.MathJax?.startup.promise.then(() => 0)")
             assert page.locator("mjx-container").count() == read(file).formulas, file.name
             assert page.locator("mjx-merror, mjx-container [data-mml-node=merror]").count() == 0, file.name
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file.name
             for frame in page.locator("iframe[srcdoc]").all():
                 frame.scroll_into_view_if_needed()
                 frame.content_frame.locator(".geoflow .way").wait_for(state="attached")
                 assert frame.evaluate("frame => frame.contentDocument.documentElement.scrollHeight <= frame.clientHeight"), file.name
+
+
+def test_pages_fit_windows(site, browser):
+    with opened(browser, (site / "index.html").as_uri(), offline=True) as page:
+        for file in pages(site):
+            page.goto(file.as_uri())
+            for width in (400, 1000, 1200, 1366, 1600, 1920):
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{file.name} in {width} pixels"
 
 
 def test_search_finds_from_the_disk(site, browser):
