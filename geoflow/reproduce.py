@@ -835,7 +835,7 @@ def _save(name: str, results: dict[str, Result], folder: Path) -> None:
 
 def estimate(names: Iterable[str], setup: Setup) -> str:
     """What is there, what is missing, and about how long that takes: by earlier runs on the same data, in proportion to the images."""
-    steps = list(dict.fromkeys(step for name in chosen(names) for step in ITEMS[name].steps))
+    steps = _steps_of(chosen(names))
     missing = [step for step in steps if not (setup.folder_for(step) / f"{step}.json").exists()]
     earlier = {step: _earlier(step, setup) for step in missing}
     known = [seconds for seconds in earlier.values() if seconds is not None]
@@ -845,6 +845,11 @@ def estimate(names: Iterable[str], setup: Setup) -> str:
     if unknown := [step for step, seconds in earlier.items() if seconds is None]:
         line += f"; nothing is known of the time of {', '.join(unknown)}"
     return line
+
+
+def _steps_of(names: Iterable[str]) -> list[str]:
+    """The steps of some items, each once."""
+    return list(dict.fromkeys(step for name in names for step in ITEMS[name].steps))
 
 
 def _earlier(step: str, setup: Setup) -> float | None:
@@ -886,8 +891,8 @@ def page(folder, out) -> str:
             rows.append([item.title, "", "", "", "", "", "not run"])
     lines += [markdown_table(["", "data", "scale", "machine", "minutes", "date", ""], rows), ""]
     for results in runs.values():
-        if all(step in results for name in ALL for step in ITEMS[name].steps):
-            own = [results[step] for step in dict.fromkeys(step for name in ALL for step in ITEMS[name].steps)]
+        if results.keys() >= set(_steps_of(ALL)):
+            own = [results[step] for step in _steps_of(ALL)]
             lines += [f"`geoflow reproduce all --scale {own[0].scale}`: {_data(own)}, {_minutes(own)} minutes, each step once.", ""]
     for name, item in ITEMS.items():
         done = {place: results for place, results in runs.items() if any(step in results for step in item.steps)}

@@ -194,9 +194,9 @@ maps.contact_sheet([{"density": figures.raster(kept), "title": name} for name, k
 # seen at this size (a dot is drawn for each): half of their probability lies on an eightieth of the area that fires need.
 #
 # Their map's integral falls short by 0.8 %. Is it the density that falls short, or the map? Some 300 needles on ragged ridges are hard on a
-# grid: a cell whose centre lies on a ridge looks heavy and is split, one that a ridge passes beside its centre looks light and stays. (The
-# cells that this map gives 10⁻⁵ or less hold 11.3 % of its mass, but 13.2 % of 400,000 samples.) So ask without cells: draw
-# points from a density q that is like p, here kernels around samples of the flow, and take the mean of p/q. That is right on average
+# grid: the cells that this map gives 10⁻⁵ or less hold 11.3 % of its mass, but 13.2 % of 400,000 samples, for ridges pass beside their
+# centres. Cells whose centres lie on a ridge look heavy and are split, and then little makes up for the others. So ask without cells:
+# draw points from a density q that is like p, here kernels around samples of the flow, and take the mean of p/q. That is right on average
 # whatever the needles (importance sampling), and its standard error says how far to trust it. (120,000 points took 40 minutes.)
 
 # %%

@@ -169,8 +169,9 @@ def test_the_committed_page_is_what_its_results_make():
 def test_the_committed_densities_integrate_to_one():
     """Volcanoes by importance sampling: their needles are too narrow for a map."""
     results = {step: result.values for steps in reproduce.read_results(reproduce.COMMITTED).values() for step, result in steps.items()}
-    maps = {step: [values["density"]] for step, values in results.items() if "density" in values} | {"fig1": results["fig1"]["images"]}
-    integrals = {step: [kept.get("density", kept)["integral"] for kept in found] for step, found in maps.items()}
+    densities = {step: [values["density"]] for step, values in results.items() if "density" in values}
+    densities["fig1"] = [image["density"] for image in results["fig1"]["images"]]
+    integrals = {step: [density["integral"] for density in found] for step, found in densities.items()}
     assert len(integrals) == 11
     integrals["events-volcano-map"] = [results["events-volcano-integral"]["integral"]]
     assert {step: found for step, found in integrals.items() if max(abs(value - 1) for value in found) > 0.005} == {}
