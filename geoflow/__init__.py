@@ -20,6 +20,9 @@ B counts images, N points per image.
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,10 +34,52 @@ __version__ = "0.1.0"
 __all__ = ["Geolocator", "evaluate", "sphere"]
 
 _HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.evaluation"}
+_CORE = (
+    *("sphere", "healpix", "schedules", "paths", "losses", "velocity", "velocity_jvp", "vmf"),
+    *("samplers", "likelihood", "density", "methods", "baselines", "geolocator", "checkpoint"),
+    *("metrics", "evaluation", "encoders", "plonk", "runtime"),
+    *("data", "training", "paper", "viz", "cli"),
+)
+_MOVED = {
+    "maps": "viz.maps",
+    "widgets": "viz.widgets",
+    "places": "data.towns",
+    "photos": "data.photos",
+    "recipes": "training.recipes",
+    "figures": "paper.figures",
+    "reproduce": "paper.reproduce",
+    "point_sets": "paper.point_sets",
+    "settings": "runtime",
+    "checks": "runtime",
+    "files": "runtime",
+    "data.batches": "training.batches",
+    "data.embedding": "training.embedding",
+}
+
+
+class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Short names: `geoflow.maps` is `geoflow.viz.maps`, as before the package had folders."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        package, _, name = fullname.partition(".")
+        if package == "geoflow" and name in _MOVED:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        return None
+
+    def create_module(self, spec):
+        module = importlib.import_module(f"geoflow.{_MOVED[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        module.__spec__ = module.__spec__.loader_state  # the module keeps its own name
+
+
+sys.meta_path.append(_MovedModules())
 
 
 def __getattr__(name):
-    """Import the public names, and any module of the package, on first use: `import geoflow` itself stays light."""
+    """Import public names and modules on first use, so that `import geoflow` itself stays light."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     try:
@@ -43,3 +88,7 @@ def __getattr__(name):
         if error.name != f"geoflow.{name}":
             raise
         raise AttributeError(f"module 'geoflow' has no attribute {name!r}") from None
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_CORE, *(name for name in _MOVED if "." not in name)})

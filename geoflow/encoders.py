@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
 from geoflow import sphere
-from geoflow.checks import choose
+from geoflow.runtime import choose
 
 
 def load_image(image) -> Image.Image:
@@ -28,7 +28,9 @@ def load_image(image) -> Image.Image:
         if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
             image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
         if image.mode[0] in "IF":
-            raise ValueError(f"an image of mode {image.mode!r}; expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'")
+            raise ValueError(
+                f"an image of mode {image.mode!r}; expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
+            )
         return image.convert("RGB")
     if not isinstance(image, (str, Path)):
         raise ValueError(f"an image of type {type(image).__name__}; expected a PIL image or a path")
@@ -40,13 +42,19 @@ def load_image(image) -> Image.Image:
             opened.load()
             return load_image(opened)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} cannot be read as an image: its format is none that is known") from error
+        raise ValueError(
+            f"{path} cannot be read as an image: its format is none that is known"
+        ) from error
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
 
 
 class TileEncoder(nn.Module):
@@ -116,10 +124,18 @@ class _Photo:
 
 _PHOTO = {
     "dinov2": _Photo(
-        "facebook/dinov2-with-registers-large", "Dinov2WithRegistersModel", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True
+        "facebook/dinov2-with-registers-large",
+        "Dinov2WithRegistersModel",
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        True,
     ),
     "streetclip": _Photo(
-        "geolocal/StreetCLIP", "CLIPVisionModel", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), False
+        "geolocal/StreetCLIP",
+        "CLIPVisionModel",
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+        False,
     ),
 }
 
@@ -148,7 +164,9 @@ class PhotoEncoder(nn.Module):
         self.config = {} if source is None else {"source": str(source)}
         self.source = source
         self.body: nn.Module | None = None
-        self.register_buffer("place", torch.zeros(0), persistent=False)  # says which device to load to
+        self.register_buffer(
+            "place", torch.zeros(0), persistent=False
+        )  # says which device to load to
 
     def preprocess(self, image) -> Tensor:
         """A PIL image or path → (3, 336, 336), normalised: bicubic with antialiasing, the central square.
@@ -163,7 +181,9 @@ class PhotoEncoder(nn.Module):
         width, height = (self.size * length // short for length in image.size)
         image = _central_square(image.resize((width, height), Image.Resampling.BICUBIC), math.floor)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.photo.mean, self.photo.std))
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (self.photo.mean, self.photo.std)
+        )
         return (pixels - mean) / std
 
     @torch.no_grad()
@@ -176,15 +196,26 @@ class PhotoEncoder(nn.Module):
         """
         body, device = self.load(), self.get_buffer("place").device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            states = [body(chunk.to(device)).last_hidden_state[:, 0].float().cpu() for chunk in pixels.split(batch)]
+            states = [
+                body(chunk.to(device)).last_hidden_state[:, 0].float().cpu()
+                for chunk in pixels.split(batch)
+            ]
         return torch.cat(states)
 
     def describe(self) -> dict:
         """What a manifest of embeddings says of it, besides its name and weights: source, revision (None for a folder), preprocessing."""
-        crop = "central square, then bicubic" if self.photo.square_first else "bicubic, then central square"
+        crop = (
+            "central square, then bicubic"
+            if self.photo.square_first
+            else "bicubic, then central square"
+        )
         seen = f"{crop} to {self.size} × {self.size}, mean {self.photo.mean}, deviation {self.photo.std}"
         revision = getattr(self.load().config, "_commit_hash", None)
-        return {"source": self.source or self.photo.repository, "revision": revision, "preprocessing": seen}
+        return {
+            "source": self.source or self.photo.repository,
+            "revision": revision,
+            "preprocessing": seen,
+        }
 
     def load(self) -> nn.Module:
         """The network, loaded on the first call."""
@@ -199,7 +230,9 @@ class PhotoEncoder(nn.Module):
             try:
                 body = getattr(transformers, self.photo.model).from_pretrained(source)
             except OSError as error:
-                raise ConnectionError(f"encoder {self.name!r} could not be read from {source}: {error}") from error
+                raise ConnectionError(
+                    f"encoder {self.name!r} could not be read from {source}: {error}"
+                ) from error
             self.body = body.to(self.get_buffer("place").device).eval().requires_grad_(False)
         return self.body
 
@@ -231,7 +264,10 @@ class GeocellClassifier(nn.Module):
 
 
 PHOTO_ENCODERS = tuple(_PHOTO)
-ENCODERS = {TileEncoder.name: TileEncoder, **{name: functools.partial(PhotoEncoder, name) for name in _PHOTO}}
+ENCODERS = {
+    TileEncoder.name: TileEncoder,
+    **{name: functools.partial(PhotoEncoder, name) for name in _PHOTO},
+}
 
 
 def from_config(config: dict) -> "TileEncoder | PhotoEncoder":

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from geoflow import metrics, places, samplers, settings, sphere
-from geoflow.checks import choose
+from geoflow import metrics, runtime, samplers, sphere
+from geoflow.data import towns
 from geoflow.data.tiles import Tiles
-from geoflow.files import write_atomically
 from geoflow.methods import REFERENCES, Flow
-from geoflow.training import machine
+from geoflow.runtime import choose, machine, write_atomically
 
 ANSWERS = ("geoscore", "likeliest")
 
@@ -55,13 +54,21 @@ class Report:
         ]
         width = max(map(len, self.metrics))
         for name, value in self.metrics.items():
-            deviation = f" ± {_number(self.deviations[name]).strip()}" if self.deviations.get(name) else ""
+            deviation = (
+                f" ± {_number(self.deviations[name]).strip()}" if self.deviations.get(name) else ""
+            )
             lines.append(f"  {name:{width}}  {_number(value)}{deviation}")
         return "\n".join(lines)
 
 
 def _number(value: float) -> str:
-    return f"{value:10d}" if isinstance(value, int) else f"{value:13.2f}" if abs(value) < 100 else f"{value:10.0f}"
+    return (
+        f"{value:10d}"
+        if isinstance(value, int)
+        else f"{value:13.2f}"
+        if abs(value) < 100
+        else f"{value:10.0f}"
+    )
 
 
 def evaluate(
@@ -116,21 +123,45 @@ def evaluate(
         blind = geo.method in REFERENCES
         if geo.encoder is None and not blind:
             raise ValueError("this model has no image encoder; give embeddings and places")
-        cond, truth = torch.zeros(len(dataset), 0) if blind else geo.encoder.embed(dataset.images), dataset.x
+        cond, truth = (
+            torch.zeros(len(dataset), 0) if blind else geo.encoder.embed(dataset.images),
+            dataset.x,
+        )
     else:
         cond, truth = dataset[0], sphere.from_latlon(dataset[1]).float()
     if len(cond) != len(truth) or not len(truth):
-        raise ValueError(f"{len(cond)} embeddings and {len(truth)} places; expected equal numbers of at least 1")
+        raise ValueError(
+            f"{len(cond)} embeddings and {len(truth)} places; expected equal numbers of at least 1"
+        )
     if samples < 1 or seeds < 1:
         raise ValueError(f"{samples} samples per image, {seeds} seeds; expected at least 1 of each")
     likeliest = choose("answer", answer, ANSWERS) == "likeliest"
-    how: dict[str, object] = {"method": geo.method, "samples": samples, "answer": answer, "guidance": guidance}
+    how: dict[str, object] = {
+        "method": geo.method,
+        "samples": samples,
+        "answer": answer,
+        "guidance": guidance,
+    }
     if isinstance(geo.model, Flow):
-        how |= {"schedule": geo.model.schedule_name, "solver": solver, "steps": steps, "evaluations": samplers.evaluations(solver, steps)}
+        how |= {
+            "schedule": geo.model.schedule_name,
+            "solver": solver,
+            "steps": steps,
+            "evaluations": samplers.evaluations(solver, steps),
+        }
     how["seeds"] = list(range(seed, seed + seeds))
     runs = []
     for s in range(seed, seed + seeds):
-        rows = _sampled(geo, cond, truth, name, samples, dict(steps=steps, solver=solver, guidance=guidance), s, likeliest)
+        rows = _sampled(
+            geo,
+            cond,
+            truth,
+            name,
+            samples,
+            dict(steps=steps, solver=solver, guidance=guidance),
+            s,
+            likeliest,
+        )
         runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
     scores, deviations = _over_runs(runs)
     if likelihood:
@@ -149,7 +180,9 @@ def distributed_if_launched() -> None:
 def _shares(n: int):
     """Batches of image numbers of this process."""
     rank, world = (
-        (distributed.get_rank(), distributed.get_world_size()) if distributed.is_available() and distributed.is_initialized() else (0, 1)
+        (distributed.get_rank(), distributed.get_world_size())
+        if distributed.is_available() and distributed.is_initialized()
+        else (0, 1)
     )
     return torch.arange(n)[rank::world].split(256)
 
@@ -157,7 +190,7 @@ def _shares(n: int):
 def _collected(n: int, description: str, compute) -> dict[str, Tensor]:
     """compute(image numbers) → named rows, over all images and processes, every image once."""
     rows = metrics.Accumulator(n)
-    with settings.progress(total=n, desc=description, unit="image") as bar:
+    with runtime.progress(total=n, desc=description, unit="image") as bar:
         for numbers in _shares(n):
             rows.update(numbers, **compute(numbers))
             bar.update(len(numbers))
@@ -177,19 +210,30 @@ def _sampled(geo, cond, truth, name, samples, options, seed, likeliest) -> dict[
     return _collected(len(truth), f"sampling {name}", compute)
 
 
-def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest: Tensor | None) -> dict[str, float]:
+def _sample_scores(
+    points: Tensor, truth: Tensor, labels: bool, likeliest: Tensor | None
+) -> dict[str, float]:
     best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
     scores = metrics.summary(best, truth)
-    others = {"single": points[:, 0], "medoid": metrics.medoid(points), "spherical_mean": metrics.spherical_mean(points)}
+    others = {
+        "single": points[:, 0],
+        "medoid": metrics.medoid(points),
+        "spherical_mean": metrics.spherical_mean(points),
+    }
     for answer, x in others.items():
         alone = metrics.summary(x, truth)
-        scores |= {f"{answer}_geoscore": alone["geoscore"], f"{answer}_median_km": alone["median_km"]}
+        scores |= {
+            f"{answer}_geoscore": alone["geoscore"],
+            f"{answer}_median_km": alone["median_km"],
+        }
     if points.shape[1] > 1:
         scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
     if len(truth) > 3:
         scores |= metrics.prdc(truth, points[:, 0] if likeliest is None else likeliest)
     if labels:
-        scores |= metrics.label_accuracy(places.lookup(sphere.to_latlon(best)), places.lookup(sphere.to_latlon(truth)))
+        scores |= metrics.label_accuracy(
+            towns.lookup(sphere.to_latlon(best)), towns.lookup(sphere.to_latlon(truth))
+        )
     return scores
 
 
@@ -211,19 +255,34 @@ def mean_report(reports: list[Report]) -> Report:
     Raises:
         ValueError: no reports, or reports on different data or with different settings.
     """
-    if not reports or any((r.dataset, r.settings) != (reports[0].dataset, reports[0].settings) for r in reports):
-        raise ValueError(f"{len(reports)} reports to average; expected at least one, all on the same data with the same settings")
+    if not reports or any(
+        (r.dataset, r.settings) != (reports[0].dataset, reports[0].settings) for r in reports
+    ):
+        raise ValueError(
+            f"{len(reports)} reports to average; expected at least one, all on the same data with the same settings"
+        )
     scores, deviations = _over_runs([report.metrics for report in reports])
     how = {**reports[0].settings, "trained": len(reports)}
-    return Report(reports[0].dataset, scores, deviations, how, sum(r.seconds for r in reports) / len(reports), reports[0].machine)
+    return Report(
+        reports[0].dataset,
+        scores,
+        deviations,
+        how,
+        sum(r.seconds for r in reports) / len(reports),
+        reports[0].machine,
+    )
 
 
 def _over_runs(runs: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
     if len(runs) == 1:
         return runs[0], {}
-    columns = {name: torch.tensor([run[name] for run in runs], dtype=torch.float64) for name in runs[0]}
+    columns = {
+        name: torch.tensor([run[name] for run in runs], dtype=torch.float64) for name in runs[0]
+    }
     counts = {name: type(runs[0][name]) for name in columns}
-    return {n: counts[n](c.mean()) for n, c in columns.items()}, {n: float(c.std()) for n, c in columns.items()}
+    return {n: counts[n](c.mean()) for n, c in columns.items()}, {
+        n: float(c.std()) for n, c in columns.items()
+    }
 
 
 def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
@@ -237,9 +296,15 @@ def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
 
     rows = _collected(len(truth), f"likelihood of {name}", compute)
     nll = -float(rows["log_prob"].double().mean())
-    scores = {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM, "bits_per_dimension": metrics.bits_per_dimension(-nll)}
+    scores = {
+        "nll": nll,
+        "nll_over_uniform": nll + sphere.LOG_UNIFORM,
+        "bits_per_dimension": metrics.bits_per_dimension(-nll),
+    }
     if "ambient" in rows:
-        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(float(rows["ambient"].double().mean()))
+        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(
+            float(rows["ambient"].double().mean())
+        )
     return scores
 
 

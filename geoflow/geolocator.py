@@ -12,9 +12,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoflow import encoders, likelihood, methods, metrics, plonk, samplers, schedules, settings, sphere
-from geoflow.checks import choose
+from geoflow import (
+    encoders,
+    likelihood,
+    methods,
+    metrics,
+    plonk,
+    runtime,
+    samplers,
+    schedules,
+    sphere,
+)
 from geoflow.methods import How
+from geoflow.runtime import choose
 
 FORMAT = 1
 POINTS_PER_CALL = 1024  # what a processor's cache holds: 8192 take twice as long; accelerators get 64 times as many
@@ -104,7 +114,9 @@ class Geolocator:
     # Loading and saving
 
     @classmethod
-    def from_pretrained(cls, name_or_dir, method: str | None = None, revision: str | None = None) -> "Geolocator":
+    def from_pretrained(
+        cls, name_or_dir, method: str | None = None, revision: str | None = None
+    ) -> "Geolocator":
         """Load a model.
 
         Args:
@@ -126,28 +138,51 @@ class Geolocator:
         if not folder.is_dir():
             if (published := plonk.published(str(name_or_dir))) is not None:
                 if method not in (None, published.method):
-                    raise ValueError(f"{str(name_or_dir)!r} is a {published.method!r} model; method={method!r} was asked for")
+                    raise ValueError(
+                        f"{str(name_or_dir)!r} is a {published.method!r} model; method={method!r} was asked for"
+                    )
                 provenance = {"repository": published.repository, "revision": revision}
-                return cls._published(plonk.download(published, revision), published.method, published.encoder, provenance)
+                return cls._published(
+                    plonk.download(published, revision),
+                    published.method,
+                    published.encoder,
+                    provenance,
+                )
             if folder.is_absolute() or len(folder.parts) > 1:
-                raise FileNotFoundError(f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}")
+                raise FileNotFoundError(
+                    f"no model folder at {folder}; shipped models: {', '.join(shipped_models())}"
+                )
             name = choose("model", str(name_or_dir), (*shipped_models(), *methods.REFERENCES))
             if name in methods.REFERENCES:
                 return cls(None, name)
-            folder = settings.DATA / "models" / name
+            folder = runtime.DATA / "models" / name
         if revision is not None:
-            raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions")
+            raise ValueError(
+                f"revision {revision!r} of {name_or_dir}: only models on a hub have revisions"
+            )
         if plonk.is_official(folder):
             published = plonk.named_after(folder)
-            method = choose("method", method or (published.method if published else "riemannian"), methods.GENERATIVE)
-            return cls._published(folder, method, published.encoder if published else None, {"folder": folder.name})
+            method = choose(
+                "method",
+                method or (published.method if published else "riemannian"),
+                methods.GENERATIVE,
+            )
+            return cls._published(
+                folder, method, published.encoder if published else None, {"folder": folder.name}
+            )
         config, weights = _read_folder(folder)
         if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
-            raise ValueError(f"{folder} holds a {config['method']!r} model; method={method!r} was asked for")
+            raise ValueError(
+                f"{folder} holds a {config['method']!r} model; method={method!r} was asked for"
+            )
         shared = isinstance(config["encoder"], str)  # the encoder of another shipped model
         try:
             network = methods.network_for(config["method"], config["network"])
-            encoder = encoders.from_config(config["encoder"]) if config["encoder"] and not shared else None
+            encoder = (
+                encoders.from_config(config["encoder"])
+                if config["encoder"] and not shared
+                else None
+            )
         except TypeError as error:
             raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
         _load(network, weights, "network.", folder)
@@ -158,7 +193,9 @@ class Geolocator:
         return cls(network, config["method"], config["schedule"], encoder, config["provenance"])
 
     @classmethod
-    def _published(cls, folder: Path, method: str, encoder: str | None, provenance: dict) -> "Geolocator":
+    def _published(
+        cls, folder: Path, method: str, encoder: str | None, provenance: dict
+    ) -> "Geolocator":
         photos = encoders.PhotoEncoder(encoder) if encoder else None
         return cls(plonk.network(folder, method), method, schedules.FEW_STEPS, photos, provenance)
 
@@ -175,10 +212,14 @@ class Geolocator:
         """
         folder = Path(folder)
         if self.network is None:
-            raise ValueError(f"method {self.method!r} has no weights to save; expected one of {', '.join(methods.TRAINED)}")
+            raise ValueError(
+                f"method {self.method!r} has no weights to save; expected one of {', '.join(methods.TRAINED)}"
+            )
         if folder.exists() and any(file.name not in (WEIGHTS, CONFIG) for file in folder.iterdir()):
             raise FileExistsError(f"{folder} holds other files than a model; choose another folder")
-        encoder: dict | str | None = {"name": self.encoder.name, **self.encoder.config} if self.encoder is not None else None
+        encoder: dict | str | None = (
+            {"name": self.encoder.name, **self.encoder.config} if self.encoder is not None else None
+        )
         parts: dict[str, nn.Module] = {"network.": self.network}
         if encoder_of is not None:
             _check_same(self.encoder, Geolocator.from_pretrained(encoder_of).encoder, encoder_of)
@@ -188,12 +229,18 @@ class Geolocator:
         config = {
             "format": FORMAT,
             "method": self.method,
-            "schedule": self.model.schedule_name if isinstance(self.model, methods.Flow) else "linear",
+            "schedule": self.model.schedule_name
+            if isinstance(self.model, methods.Flow)
+            else "linear",
             "network": self.network.config,
             "encoder": encoder,
             "provenance": self.provenance,
         }
-        weights = {prefix + name: tensor.contiguous() for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+        weights = {
+            prefix + name: tensor.contiguous()
+            for prefix, part in parts.items()
+            for name, tensor in part.state_dict().items()
+        }
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -222,44 +269,72 @@ class Geolocator:
     def _condition(self, images, cond) -> tuple[int, Tensor | None]:
         """Number of images, and what the method is conditioned on."""
         if self.method in methods.REFERENCES:
-            images = [images] if images is not None and not isinstance(images, (list, tuple)) else images
+            images = (
+                [images] if images is not None and not isinstance(images, (list, tuple)) else images
+            )
             return len(cond if cond is not None else images if images is not None else [None]), None
-        width = self.network.config["cond_dim"] if self.network is not None else self.model.gallery.shape[1]
+        width = (
+            self.network.config["cond_dim"]
+            if self.network is not None
+            else self.model.gallery.shape[1]
+        )
         if width == 0:
             if images is not None or cond is not None:
                 raise ValueError("this model is unconditional; give neither images nor cond")
             return 1, None
         if (images is None) == (cond is None):
-            raise ValueError(f"give exactly one of images and cond; got {'both' if images is not None else 'neither'}")
-        cond = self.embed(images) if images is not None else torch.as_tensor(cond, dtype=torch.float32)
+            raise ValueError(
+                f"give exactly one of images and cond; got {'both' if images is not None else 'neither'}"
+            )
+        cond = (
+            self.embed(images) if images is not None else torch.as_tensor(cond, dtype=torch.float32)
+        )
         if cond.ndim != 2 or cond.shape[1] != width or not len(cond):
             raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
         if not bool(cond.isfinite().all()):
             raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
         return len(cond), cond.to(self.device)
 
-    def _noise(self, batch: int, n: int, seed: int | None, noise: Tensor | None, how: How) -> Tensor:
+    def _noise(
+        self, batch: int, n: int, seed: int | None, noise: Tensor | None, how: How
+    ) -> Tensor:
         if noise is None:
             if int(n) != n or n < 1:
                 raise ValueError(f"n={n} samples; expected a whole number of at least 1")
             generator = torch.Generator().manual_seed(seed) if seed is not None else None
             return self.model.noise((int(n),), generator).expand(batch, -1, -1).to(self.device)
         if noise.ndim != 3 or noise.shape[0] != batch or noise.shape[-1] != 3 or not noise.shape[1]:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1")
-        return noise.to(self.device) if how.solver == samplers.PLONK else self.model.prepare(noise.to(self.device))
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1"
+            )
+        return (
+            noise.to(self.device)
+            if how.solver == samplers.PLONK
+            else self.model.prepare(noise.to(self.device))
+        )
 
     def _how(self, steps: int, solver: str, guidance: float) -> How:
         if not math.isfinite(guidance):
             raise ValueError(f"guidance of {guidance}; expected a finite number, 0 for none")
         if guidance and not self.model.guidable:
-            raise ValueError(f"guidance of {guidance} with method {self.method!r}, which has none; expected 0")
+            raise ValueError(
+                f"guidance of {guidance} with method {self.method!r}, which has none; expected 0"
+            )
         choose("solver", solver, samplers.NAMES)
         return How(steps, solver, guidance)
 
     # Samples
 
     def sample(
-        self, images=None, cond=None, n: int = 1024, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None, noise=None
+        self,
+        images=None,
+        cond=None,
+        n: int = 1024,
+        steps: int = 16,
+        solver: str = "rk4",
+        guidance: float = 0.0,
+        seed=None,
+        noise=None,
     ) -> Tensor:
         """Places drawn from each image's distribution.
 
@@ -285,11 +360,21 @@ class Geolocator:
         batch, cond = self._condition(images, cond)
         how = self._how(steps, solver, guidance)
         noise = self._noise(batch, n, seed, noise, how)
-        results = [self.model.sample(points, _rows(cond, rows), how) for rows, points in _parts(noise)]
+        results = [
+            self.model.sample(points, _rows(cond, rows), how) for rows, points in _parts(noise)
+        ]
         return sphere.to_latlon(_assemble(results, noise))
 
     def trajectories(
-        self, images=None, cond=None, n: int = 1024, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None, noise=None
+        self,
+        images=None,
+        cond=None,
+        n: int = 1024,
+        steps: int = 16,
+        solver: str = "rk4",
+        guidance: float = 0.0,
+        seed=None,
+        noise=None,
     ) -> Tensor:
         """The samples' whole way, from noise to place: (steps + 1, B, n, 2) degrees; the first are the starting points.
 
@@ -303,12 +388,22 @@ class Geolocator:
         how = self._how(steps, solver, guidance)
         noise = self._noise(batch, n, seed, noise, how)
         results = [
-            sphere.to_latlon(torch.stack(list(flow.states(points, _rows(cond, rows), how)))).movedim(0, 2) for rows, points in _parts(noise)
+            sphere.to_latlon(
+                torch.stack(list(flow.states(points, _rows(cond, rows), how)))
+            ).movedim(0, 2)
+            for rows, points in _parts(noise)
         ]
         return _assemble(results, noise).movedim(2, 0)
 
     def sample_likeliest(
-        self, images=None, cond=None, n: int = 32, steps: int = 16, solver: str = "rk4", guidance: float = 0.0, seed=None
+        self,
+        images=None,
+        cond=None,
+        n: int = 32,
+        steps: int = 16,
+        solver: str = "rk4",
+        guidance: float = 0.0,
+        seed=None,
     ) -> Tensor:
         """Ensemble sampling: of n samples, the one of highest density (PLONK, table A).
 
@@ -318,19 +413,36 @@ class Geolocator:
             (B, 2) degrees.
         """
         batch, cond = self._condition(images, cond)
-        x, log_prob = self._sample_with_log_prob(batch, n, seed, cond, self._how(steps, solver, guidance))
+        x, log_prob = self._sample_with_log_prob(
+            batch, n, seed, cond, self._how(steps, solver, guidance)
+        )
         return sphere.to_latlon(x[torch.arange(batch), log_prob.argmax(-1)])
 
-    def _sample_with_log_prob(self, batch: int, n: int, seed: int | None, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+    def _sample_with_log_prob(
+        self, batch: int, n: int, seed: int | None, cond: Tensor | None, how: How
+    ) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, n, 3) and their log-densities (B, n)."""
         noise, size = self._noise(batch, n, seed, None, how), self.model.points_per_place
-        parts = [self.model.sample_with_log_prob(points, _rows(cond, rows), how) for rows, points in _parts(noise, size)]
-        x, log_prob = (_assemble(list(results), noise, size) for results in zip(*parts, strict=True))
+        parts = [
+            self.model.sample_with_log_prob(points, _rows(cond, rows), how)
+            for rows, points in _parts(noise, size)
+        ]
+        x, log_prob = (
+            _assemble(list(results), noise, size) for results in zip(*parts, strict=True)
+        )
         return x, log_prob
 
     # Densities
 
-    def log_prob(self, latlon, images=None, cond=None, guidance: float = 0.0, steps: int = 16, solver: str = "rk4") -> Tensor:
+    def log_prob(
+        self,
+        latlon,
+        images=None,
+        cond=None,
+        guidance: float = 0.0,
+        steps: int = 16,
+        solver: str = "rk4",
+    ) -> Tensor:
         """Log-density of places, in nats with respect to area on the unit sphere (uniform: −2.531; add −17.52 for nats per km²).
 
         With guidance it is the density of the guided field.
@@ -346,9 +458,13 @@ class Geolocator:
         Raises:
             ValueError: places that are not on Earth, wrong shapes.
         """
-        return self._log_prob(self.model.log_prob, latlon, images, cond, self._how(steps, solver, guidance))
+        return self._log_prob(
+            self.model.log_prob, latlon, images, cond, self._how(steps, solver, guidance)
+        )
 
-    def ambient_log_prob(self, latlon, images=None, cond=None, steps: int = 16, solver: str = "rk4") -> Tensor:
+    def ambient_log_prob(
+        self, latlon, images=None, cond=None, steps: int = 16, solver: str = "rk4"
+    ) -> Tensor:
         """Log-density where a flow's states live. For R³ methods: with respect to volume, at the places on the unit sphere.
 
         This is the paper's number for them; it says nothing about S², since it has no bound as the states near the sphere. On S²
@@ -357,18 +473,31 @@ class Geolocator:
         Raises:
             ValueError: as `log_prob`, or a closed form.
         """
-        return self._log_prob(self._flow("states").ambient_log_prob, latlon, images, cond, self._how(steps, solver, 0.0))
+        return self._log_prob(
+            self._flow("states").ambient_log_prob,
+            latlon,
+            images,
+            cond,
+            self._how(steps, solver, 0.0),
+        )
 
     def _log_prob(self, compute, latlon, images, cond, how: How) -> Tensor:
         batch, cond = self._condition(images, cond)
         x = sphere.from_latlon(latlon).float()
         x = (x.expand(batch, -1, -1) if x.ndim == 2 else x).to(self.device)
         if x.ndim != 3 or len(x) != batch or not x.shape[1]:
-            raise ValueError(f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2), N ≥ 1")
-        results = [compute(points, _rows(cond, rows), how) for rows, points in _parts(x, self.model.points_per_place)]
+            raise ValueError(
+                f"latlon has shape {tuple(torch.as_tensor(latlon).shape)}; expected ({batch}, N, 2) or (N, 2), N ≥ 1"
+            )
+        results = [
+            compute(points, _rows(cond, rows), how)
+            for rows, points in _parts(x, self.model.points_per_place)
+        ]
         return _assemble(results, x, self.model.points_per_place)
 
-    def density(self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0) -> likelihood.DensityMap:
+    def density(
+        self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0
+    ) -> likelihood.DensityMap:
         """Density map of one image, refined where its mass is; `integral` says how exact it is.
 
         Guidance of more than a half or so makes needles that neither the grid nor the solver resolves, and the integral falls short.
@@ -402,7 +531,15 @@ class Geolocator:
         batch, cond = self._condition(images, cond)
         return self._sample_with_log_prob(batch, n, seed, cond, How())[1].mean(-1) / math.log(2)
 
-    def predict(self, images=None, cond=None, k: int = 1, n: int = 1024, guidance: float = 0.0, seed: int = 0) -> Places:
+    def predict(
+        self,
+        images=None,
+        cond=None,
+        k: int = 1,
+        n: int = 1024,
+        guidance: float = 0.0,
+        seed: int = 0,
+    ) -> Places:
         """The k places that together answer best: of n samples those that maximise the expected GeoScore of the nearest one.
 
         With k = 1 this is the best answer for GeoScore.
@@ -425,8 +562,12 @@ class Geolocator:
 
 def shipped_models() -> list[str]:
     """Names of the models in the repository's `data/models`."""
-    folder = settings.DATA / "models"
-    return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file()) if folder.is_dir() else []
+    folder = runtime.DATA / "models"
+    return (
+        sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file())
+        if folder.is_dir()
+        else []
+    )
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -438,9 +579,13 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG} is damaged: it holds a {type(config).__name__}, not an object")
+        raise ValueError(
+            f"{folder / CONFIG} is damaged: it holds a {type(config).__name__}, not an object"
+        )
     if config.get("format") != FORMAT:
-        raise ValueError(f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT}")
+        raise ValueError(
+            f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT}"
+        )
     missing = {"method", "schedule", "network", "encoder", "provenance"} - config.keys()
     if missing:
         raise ValueError(f"{folder / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
@@ -451,17 +596,25 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, folder: Path) -> None:
-    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    mine = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
     wanted = module.state_dict()
     for name in sorted(wanted.keys() | mine.keys()):
         have, want = (tuple(d[name].shape) if name in d else "nothing" for d in (mine, wanted))
         if have != want:
-            raise ValueError(f"{folder}: weight {prefix}{name} has {have}, the config expects {want}")
+            raise ValueError(
+                f"{folder}: weight {prefix}{name} has {have}, the config expects {want}"
+            )
     module.load_state_dict(mine)
 
 
 def _check_same(encoder: nn.Module | None, other: nn.Module | None, name: str) -> None:
-    mine, theirs = (module.state_dict() if module is not None else {} for module in (encoder, other))
+    mine, theirs = (
+        module.state_dict() if module is not None else {} for module in (encoder, other)
+    )
     if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
         raise ValueError(f"the encoder is not that of {name!r}; save it with the model")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from geoflow import settings, sphere, vmf
+from geoflow import runtime, sphere, vmf
 from geoflow.samplers import integrate
 
 
@@ -36,7 +36,9 @@ def divergence(velocity, path, x: Tensor, t, cond: Tensor | None = None) -> tupl
         velocity (B, N, 3), divergence (B, N).
     """
     frame = path.frame(x)
-    if getattr(velocity, "tangent", None) == path.tangent:  # a field on the manifold that differentiates itself
+    if (
+        getattr(velocity, "tangent", None) == path.tangent
+    ):  # a field on the manifold that differentiates itself
         v, rates = velocity.jvp(x, t, cond, frame)
         return v, (frame * rates).sum((0, -1))
     field = path.restrict(velocity)
@@ -50,7 +52,9 @@ def divergence(velocity, path, x: Tensor, t, cond: Tensor | None = None) -> tupl
     return v, parts.sum(0)
 
 
-def log_prob(velocity, path, x: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Tensor:
+def log_prob(
+    velocity, path, x: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
+) -> Tensor:
     """Log-density of the flow at x, solving back from data to noise.
 
     Args:
@@ -64,7 +68,9 @@ def log_prob(velocity, path, x: Tensor, times: Tensor, cond: Tensor | None = Non
     Returns:
         (B, N) nats.
     """
-    for state, total in integrate(lambda x, t: divergence(velocity, path, x, t, cond), path, x, times.flip(0), solver):
+    for state, total in integrate(
+        lambda x, t: divergence(velocity, path, x, t, cond), path, x, times.flip(0), solver
+    ):
         pass
     return path.noise_log_prob(state) + total
 
@@ -73,14 +79,19 @@ def sample_with_log_prob(
     velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
 ) -> tuple[Tensor, Tensor]:
     """Samples and their log-densities from one forward solution: (B, N, 3), (B, N) nats. Arguments as in `log_prob`."""
-    for state, total in integrate(lambda x, t: divergence(velocity, path, x, t, cond), path, noise, times, solver):
+    for state, total in integrate(
+        lambda x, t: divergence(velocity, path, x, t, cond), path, noise, times, solver
+    ):
         pass
     return state, path.noise_log_prob(noise) - total
 
 
 RAY_POINTS = 8  # of the first look along a ray, and of each closer one
 RAY_LOOKS = 0.25, 0.5, 1.0  # powers of the density by which the closer looks place their points
-RAY_REACH, RAY_FOCUS = (0.02, 4.5), 0.02  # radii looked at first: from and to, and how dense around 1, where data is
+RAY_REACH, RAY_FOCUS = (
+    (0.02, 4.5),
+    0.02,
+)  # radii looked at first: from and to, and how dense around 1, where data is
 
 
 def radial_marginal(log_prob: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
@@ -104,7 +115,9 @@ def radial_marginal(log_prob: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
         return log_prob(rays.flatten(1, 2)).unflatten(1, (-1, q.shape[-1])).double()
 
     low, high = (math.asinh((radius - 1) / RAY_FOCUS) for radius in RAY_REACH)
-    q = torch.linspace(low, high, RAY_POINTS, dtype=torch.float64, device=u.device).expand(*u.shape[:-1], -1)
+    q = torch.linspace(low, high, RAY_POINTS, dtype=torch.float64, device=u.device).expand(
+        *u.shape[:-1], -1
+    )
     values = along(q)
     shares = (torch.arange(RAY_POINTS, dtype=torch.float64, device=u.device) + 0.5) / RAY_POINTS
     for power in RAY_LOOKS:
@@ -113,7 +126,9 @@ def radial_marginal(log_prob: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
         wanted = shares * cumulative[..., -1:]
         interval = torch.searchsorted(cumulative, wanted).clamp(max=mass.shape[-1] - 1)
         inside = 1 - (cumulative.gather(-1, interval) - wanted) / mass.gather(-1, interval)
-        closer = torch.lerp(fine.gather(-1, interval), fine.gather(-1, interval + 1), inside.clamp(0, 1))
+        closer = torch.lerp(
+            fine.gather(-1, interval), fine.gather(-1, interval + 1), inside.clamp(0, 1)
+        )
         q, order = torch.cat([q, closer], -1).sort(-1)
         values = torch.cat([values, along(closer)], -1).gather(-1, order)
     _, mass, highest = _ray_mass(q, values, 1.0)
@@ -124,7 +139,9 @@ def _radius(q: Tensor) -> Tensor:
     return 1 + RAY_FOCUS * q.sinh()
 
 
-def _ray_mass(q: Tensor, values: Tensor, power: float, parts: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+def _ray_mass(
+    q: Tensor, values: Tensor, power: float, parts: int = 16
+) -> tuple[Tensor, Tensor, Tensor]:
     """A finer grid (…, m + 1), the integral of (exp(values) r² dr/dq)^power over its m intervals, divided by exp(top), and that top.
 
     Cubic Hermite interpolation whose slopes are a parabola's, no steeper than three times either side's: exact around a Gaussian's
@@ -136,14 +153,29 @@ def _ray_mass(q: Tensor, values: Tensor, power: float, parts: int = 16) -> tuple
     inner = (before * h[..., 1:] + after * h[..., :-1]) / (h[..., 1:] + h[..., :-1])
     first, last = 2 * slope[..., :1] - inner[..., :1], 2 * slope[..., -1:] - inner[..., -1:]
     steepest = 3 * slope.abs()
-    steepest = torch.cat([steepest[..., :1], torch.minimum(steepest[..., :-1], steepest[..., 1:]), steepest[..., -1:]], -1)
+    steepest = torch.cat(
+        [
+            steepest[..., :1],
+            torch.minimum(steepest[..., :-1], steepest[..., 1:]),
+            steepest[..., -1:],
+        ],
+        -1,
+    )
     slopes = torch.cat([first, inner, last], -1)
     slopes = torch.maximum(torch.minimum(slopes, steepest), -steepest)
     s = torch.arange(parts, dtype=q.dtype, device=q.device) / parts
     start, end, h = slopes[..., :-1, None], slopes[..., 1:, None], h[..., None]
-    curve = values[..., :-1, None] + rise[..., None] * s**2 * (3 - 2 * s) + h * s * (1 - s) * ((1 - s) * start - s * end)
+    curve = (
+        values[..., :-1, None]
+        + rise[..., None] * s**2 * (3 - 2 * s)
+        + h * s * (1 - s) * ((1 - s) * start - s * end)
+    )
     fine = torch.cat([(q[..., :-1, None] + h * s).flatten(-2), q[..., -1:]], -1)
-    curve = torch.cat([curve.flatten(-2), values[..., -1:]], -1) + 2 * _radius(fine).log() + (RAY_FOCUS * fine.cosh()).log()
+    curve = (
+        torch.cat([curve.flatten(-2), values[..., -1:]], -1)
+        + 2 * _radius(fine).log()
+        + (RAY_FOCUS * fine.cosh()).log()
+    )
     top = power * curve.amax(-1, keepdim=True)
     height = (power * curve - top).exp()
     return fine, (height[..., 1:] + height[..., :-1]) / 2 * fine.diff(dim=-1), top[..., 0]
@@ -248,8 +280,17 @@ class DensityMap:
         path = Path(path)
         per_km2 = (self.log_density.exp() / sphere.EARTH_RADIUS_KM**2).float().numpy()
         partial = path.with_name(path.name + ".partial")
-        profile = dict(driver="GTiff", dtype="float32", count=1, height=len(self.lat), width=len(self.lon))
-        with rasterio.open(partial, "w", crs="EPSG:4326", transform=self._transform(), compress="deflate", **profile) as file:
+        profile = dict(
+            driver="GTiff", dtype="float32", count=1, height=len(self.lat), width=len(self.lon)
+        )
+        with rasterio.open(
+            partial,
+            "w",
+            crs="EPSG:4326",
+            transform=self._transform(),
+            compress="deflate",
+            **profile,
+        ) as file:
             file.write(per_km2, 1)
             file.update_tags(unit="probability per square kilometre")
         partial.replace(path)
@@ -301,7 +342,7 @@ def density_map(
         raise ValueError(f"resolution of {resolution} degrees; expected a number in (0, 30]")
     done: list[tuple[Tensor, Tensor, Tensor]] = []
     cells = torch.arange(12 * 4**base_level)
-    with settings.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:
+    with runtime.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:
         for level in range(base_level, max_level + 1):
             x = sphere.healpix_centers(cells, level)
             values = []
@@ -312,9 +353,15 @@ def density_map(
             area = torch.full_like(density, math.pi / (3 * 4**level))
             max_cells -= len(cells)
             home = sphere.healpix_cells(samples, level).sort().values
-            sampled = (torch.searchsorted(home, cells, right=True) - torch.searchsorted(home, cells)) / len(samples)
+            sampled = (
+                torch.searchsorted(home, cells, right=True) - torch.searchsorted(home, cells)
+            ) / len(samples)
             weight = 4 * max(1, 4 >> (level - base_level))
-            mass = _largest_around(x, torch.maximum(density.exp() * area, weight * sampled), radius=1.6 * math.sqrt(area[0]))
+            mass = _largest_around(
+                x,
+                torch.maximum(density.exp() * area, weight * sampled),
+                radius=1.6 * math.sqrt(area[0]),
+            )
             heaviest = mass.argsort(descending=True)[: max_cells // 4 if level < max_level else 0]
             split = torch.zeros_like(mass, dtype=torch.bool)
             split[heaviest] = mass[heaviest] > cell_mass
@@ -332,7 +379,11 @@ UNIFORM_SHARE = 0.02  # of the points, for what the samples have missed
 
 
 def integral(
-    log_prob: Callable[[Tensor], Tensor], samples: Tensor, n: int, generator: torch.Generator, desc: str = ""
+    log_prob: Callable[[Tensor], Tensor],
+    samples: Tensor,
+    n: int,
+    generator: torch.Generator,
+    desc: str = "",
 ) -> tuple[float, float]:
     """∫ p over the sphere and its standard error, without a grid: the mean of p / q at points drawn from a density q that is like p.
 
@@ -354,13 +405,21 @@ def integral(
     centres = samples.double()
     distance, _ = KDTree(centres.numpy()).query(centres.numpy(), k=NEAREST + 1)
     width = torch.from_numpy(distance[:, -1]).clamp(min=1e-6)
-    weight = torch.full((len(centres) + 1,), (1 - UNIFORM_SHARE) / len(centres), dtype=torch.float64)
+    weight = torch.full(
+        (len(centres) + 1,), (1 - UNIFORM_SHARE) / len(centres), dtype=torch.float64
+    )
     weight[-1] = UNIFORM_SHARE
-    kernels = vmf.Mixture(weight.log()[None], torch.cat([centres, centres[:1]])[None], torch.cat([width**-2, width.new_zeros(1)])[None])
+    kernels = vmf.Mixture(
+        weight.log()[None],
+        torch.cat([centres, centres[:1]])[None],
+        torch.cat([width**-2, width.new_zeros(1)])[None],
+    )
     ratios = []
-    with settings.progress(total=n, desc=desc, unit="point", disable=not desc) as bar:
+    with runtime.progress(total=n, desc=desc, unit="point", disable=not desc) as bar:
         for part in torch.rand(n, 3, generator=generator, dtype=torch.float64).split(1024):
-            x = torch.cat([kernels.sample(few[None])[0] for few in part.split(64)]).float()  # few meet all kernels at a time
+            x = torch.cat(
+                [kernels.sample(few[None])[0] for few in part.split(64)]
+            ).float()  # few meet all kernels at a time
             log_q = torch.cat([kernels.log_prob(few[None].double())[0] for few in x.split(64)])
             ratios.append((log_prob(x).double() - log_q).exp())
             bar.update(len(part))
@@ -398,7 +457,9 @@ def _interpolate(x: Tensor, values: Tensor, lat: Tensor, lon: Tensor, neighbors:
     rise = values[near[:, 1:]] - values[:, None]
     slope = torch.linalg.lstsq(offset, rise[..., None], driver="gelsd").solution[..., 0]  # (M, 3)
 
-    grid = sphere.from_latlon(torch.stack(torch.meshgrid(lat.double(), lon.double(), indexing="ij"), -1))
+    grid = sphere.from_latlon(
+        torch.stack(torch.meshgrid(lat.double(), lon.double(), indexing="ij"), -1)
+    )
     distance, near = tree.query(grid.reshape(-1, 3).numpy(), k=4)
     weight = 1 / (torch.from_numpy(distance) ** 2 + 1e-12)
     offset = grid.reshape(-1, 1, 3) - x[near]

@@ -28,7 +28,9 @@ def drop_condition(cond: Tensor, rate: float, generator: torch.Generator | None 
     return torch.where(keep.reshape(-1, *[1] * (cond.ndim - 1)), cond, 0.0)
 
 
-def draw_times(shape, schedule: Schedule, generator: torch.Generator | None = None, like: Tensor | None = None) -> Tensor:
+def draw_times(
+    shape, schedule: Schedule, generator: torch.Generator | None = None, like: Tensor | None = None
+) -> Tensor:
     """Training times schedule(s) with s uniform, stratified: the draws of a batch are evenly spaced up to one random offset.
 
     Each alone is uniform; together they cover [0, 1], which lowers the variance of the loss (Kingma et al., 2021).

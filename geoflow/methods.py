@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from geoflow import likelihood, paths, plonk, samplers, schedules, sphere
-from geoflow.checks import choose
 from geoflow.data import tiles
+from geoflow.runtime import choose
 from geoflow.velocity import VelocityTransformer, time_averaged
 from geoflow.vmf import Mixture, MixtureNetwork
 
@@ -79,7 +79,12 @@ class Flow:
         times = self.times(how)
         network = self.network
         if how.solver in samplers.FIXED:
-            network = time_averaged(network, times, how.solver == samplers.AB3, sides=for_log_prob and how.solver == "rk4")
+            network = time_averaged(
+                network,
+                times,
+                how.solver == samplers.AB3,
+                sides=for_log_prob and how.solver == "rk4",
+            )
         return samplers.guided(self.path.velocity(network), how.guidance), times
 
     def states(self, noise: Tensor, cond: Tensor | None, how: How) -> Iterator[Tensor]:
@@ -106,7 +111,9 @@ class Flow:
         field, times = self._field(how, for_log_prob=True)
         return likelihood.log_prob(field, self.path, x, times, cond, how.solver)
 
-    def sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+    def sample_with_log_prob(
+        self, noise: Tensor, cond: Tensor | None, how: How
+    ) -> tuple[Tensor, Tensor]:
         if not self.path.tangent:
             x = self.sample(noise, cond, how)
             return x, self.log_prob(x, cond, how)
@@ -123,11 +130,15 @@ class ClosedForm(ABC):
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        return torch.rand(*shape, 3, generator=generator, device=generator.device if generator else None)
+        return torch.rand(
+            *shape, 3, generator=generator, device=generator.device if generator else None
+        )
 
     def prepare(self, noise: Tensor) -> Tensor:
         if not bool(((noise >= 0) & (noise <= 1)).all()):
-            raise ValueError(f"noise of method {self.name!r} from {noise.min().item()} to {noise.max().item()}; expected numbers in [0, 1]")
+            raise ValueError(
+                f"noise of method {self.name!r} from {noise.min().item()} to {noise.max().item()}; expected numbers in [0, 1]"
+            )
         return noise
 
     @abstractmethod
@@ -138,7 +149,9 @@ class ClosedForm(ABC):
     def log_prob(self, x: Tensor, cond: Tensor | None, how: How) -> Tensor:
         """See the module."""
 
-    def sample_with_log_prob(self, noise: Tensor, cond: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+    def sample_with_log_prob(
+        self, noise: Tensor, cond: Tensor | None, how: How
+    ) -> tuple[Tensor, Tensor]:
         x = self.sample(noise, cond, how)
         return x, self.log_prob(x, cond, how)
 
@@ -180,7 +193,9 @@ class Land(ClosedForm):
 
     def sample(self, noise: Tensor, cond: Tensor | None, how: How) -> Tensor:
         cumulative, (rows, columns) = _land_cells()
-        cell = torch.searchsorted(cumulative, noise[..., 0].double().cpu()).clamp(max=rows * columns - 1)
+        cell = torch.searchsorted(cumulative, noise[..., 0].double().cpu()).clamp(
+            max=rows * columns - 1
+        )
         row, column = cell // columns, cell % columns
         lat = 90 - (row + noise[..., 1].double().cpu()) * 180 / rows
         lon = (column + noise[..., 2].double().cpu()) * 360 / columns - 180
@@ -196,7 +211,11 @@ def _land_cells() -> tuple[Tensor, tuple[int, int]]:
     rows, columns = mask.shape
     edges = torch.linspace(math.pi / 2, -math.pi / 2, rows + 1, dtype=torch.float64).sin()
     area = (edges[:-1] - edges[1:])[:, None].expand(rows, columns)
-    share = torch.where(mask, tiles.LAND_SHARE * area / (area * mask).sum(), (1 - tiles.LAND_SHARE) * area / (area * ~mask).sum())
+    share = torch.where(
+        mask,
+        tiles.LAND_SHARE * area / (area * mask).sum(),
+        (1 - tiles.LAND_SHARE) * area / (area * ~mask).sum(),
+    )
     return share.flatten().cumsum(0), (rows, columns)
 
 
@@ -232,12 +251,18 @@ class Retrieval(ClosedForm):
 
     def nearest(self, cond: Tensor) -> Tensor:
         """Indices of the neighbours by cosine similarity, nearest first: (B, C) → (B, k)."""
-        return torch.cat([(part @ self._directions.T).topk(self.neighbors).indices for part in cond.split(256)])
+        return torch.cat(
+            [(part @ self._directions.T).topk(self.neighbors).indices for part in cond.split(256)]
+        )
 
     def _mixture(self, nearest: Tensor) -> Mixture:
         mean = self.places[torch.cat([nearest, nearest[:, :1]], 1)]
-        weight = torch.tensor([(1 - self.background) / self.neighbors] * self.neighbors + [self.background])
-        kappa = torch.tensor([self.concentration] * self.neighbors + [0.0])  # the last is the uniform part
+        weight = torch.tensor(
+            [(1 - self.background) / self.neighbors] * self.neighbors + [self.background]
+        )
+        kappa = torch.tensor(
+            [self.concentration] * self.neighbors + [0.0]
+        )  # the last is the uniform part
         return Mixture(weight.log().expand(len(mean), -1), mean, kappa.expand(len(mean), -1))
 
     def sample(self, noise: Tensor, cond: Tensor | None, how: How) -> Tensor:
@@ -258,7 +283,12 @@ class Retrieval(ClosedForm):
             for kappa in (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
             for background in (0.02, 0.05, 0.1, 0.2, 0.4)
         ]
-        return max(options, key=lambda option: float(option._mixture(widest[:, : option.neighbors]).log_prob(x[:, None]).mean()))
+        return max(
+            options,
+            key=lambda option: float(
+                option._mixture(widest[:, : option.neighbors]).log_prob(x[:, None]).mean()
+            ),
+        )
 
 
 GENERATIVE = tuple(paths.PATHS)
@@ -273,7 +303,9 @@ def network_for(method: str, config: dict) -> nn.Module:
     Raises:
         ValueError: another method.
     """
-    return (VelocityTransformer if choose("method", method, TRAINED) in paths.PATHS else MixtureNetwork)(**config)
+    return (
+        VelocityTransformer if choose("method", method, TRAINED) in paths.PATHS else MixtureNetwork
+    )(**config)
 
 
 def by_name(method: str, network, schedule: str):
@@ -286,4 +318,8 @@ def by_name(method: str, network, schedule: str):
         return Flow(network, paths.by_name(method), schedule)
     if method == "retrieval":
         return network
-    return {"uniform": Uniform, "land": Land}[method]() if method in REFERENCES else VonMisesFisher(network)
+    return (
+        {"uniform": Uniform, "land": Land}[method]()
+        if method in REFERENCES
+        else VonMisesFisher(network)
+    )

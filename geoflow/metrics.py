@@ -31,7 +31,9 @@ def accuracy(km: Tensor, radius_km: float) -> float:
     return float((km <= radius_km).double().mean())
 
 
-def summary(predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_KM) -> dict[str, float]:
+def summary(
+    predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_KM
+) -> dict[str, float]:
     """Scores of one prediction per image.
 
     Args:
@@ -44,8 +46,15 @@ def summary(predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_
     Raises:
         ValueError: no images, or shapes that differ.
     """
-    if predicted.shape != truth.shape or predicted.ndim != 2 or predicted.shape[-1] != 3 or not len(predicted):
-        raise ValueError(f"predicted {tuple(predicted.shape)}, truth {tuple(truth.shape)}; expected two equal shapes (B, 3), B ≥ 1")
+    if (
+        predicted.shape != truth.shape
+        or predicted.ndim != 2
+        or predicted.shape[-1] != 3
+        or not len(predicted)
+    ):
+        raise ValueError(
+            f"predicted {tuple(predicted.shape)}, truth {tuple(truth.shape)}; expected two equal shapes (B, 3), B ≥ 1"
+        )
     if not bool(truth.isfinite().all()):
         raise ValueError("a true place is NaN or infinite; expected unit vectors")
     km = error_km(predicted, truth)
@@ -57,18 +66,23 @@ def summary(predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_
         "geoscore": float(torch.where(missing, 0.0, geoscore(km)).mean()),
         "mean_km": float(km.mean()),
         "median_km": float(km.median()),
-        **{f"within_{radius:g}_km": accuracy(torch.where(missing, torch.inf, km), radius) for radius in radii_km},
+        **{
+            f"within_{radius:g}_km": accuracy(torch.where(missing, torch.inf, km), radius)
+            for radius in radii_km
+        },
     }
 
 
-def label_accuracy(predicted: Mapping[str, Iterable], truth: Mapping[str, Iterable]) -> dict[str, float]:
+def label_accuracy(
+    predicted: Mapping[str, Iterable], truth: Mapping[str, Iterable]
+) -> dict[str, float]:
     """Share of the images whose label is right, per level (country, region, …).
 
     A true label that is missing ("", NaN or None) matches nothing: the image is left out at that level, and counted. A label that
     only the prediction lacks is a miss. (The official code keeps sub-regions without a name, which can never be right.)
 
     Args:
-        predicted, truth: level → labels of the B images, as from `geoflow.places.lookup`.
+        predicted, truth: level → labels of the B images, as from `geoflow.towns.lookup`.
 
     Returns:
         For each level the share (NaN if no image has a label) and, as `<level>_missing`, the number of images left out.
@@ -77,12 +91,19 @@ def label_accuracy(predicted: Mapping[str, Iterable], truth: Mapping[str, Iterab
         ValueError: levels or numbers of labels that differ.
     """
     if set(predicted) != set(truth):
-        raise ValueError(f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}; expected the same")
+        raise ValueError(
+            f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}; expected the same"
+        )
     scores: dict[str, float] = {}
     for level in truth:
-        guess, true = (np.array([str(label) for label in labels[level]], dtype=object) for labels in (predicted, truth))
+        guess, true = (
+            np.array([str(label) for label in labels[level]], dtype=object)
+            for labels in (predicted, truth)
+        )
         if len(guess) != len(true):
-            raise ValueError(f"{len(guess)} predicted and {len(true)} true labels of level {level!r}; expected equal numbers")
+            raise ValueError(
+                f"{len(guess)} predicted and {len(true)} true labels of level {level!r}; expected equal numbers"
+            )
         known = ~np.isin(true, ["", "nan", "None"])
         scores[level] = float((guess == true)[known].mean()) if known.any() else math.nan
         scores[f"{level}_missing"] = int((~known).sum())
@@ -105,7 +126,12 @@ def best_for_geoscore(samples: Tensor) -> Tensor:
 
 def medoid(samples: Tensor) -> Tensor:
     """Of each image's samples the one with the smallest mean distance to all of them: (B, n, 3) → (B, 3)."""
-    best = torch.cat([error_km(chunk[:, :, None], chunk[:, None]).mean(-1).argmin(-1) for chunk in samples.split(64)])
+    best = torch.cat(
+        [
+            error_km(chunk[:, :, None], chunk[:, None]).mean(-1).argmin(-1)
+            for chunk in samples.split(64)
+        ]
+    )
     return samples[torch.arange(len(samples)), best]
 
 
@@ -147,7 +173,12 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
         centers = moved
     nearest = score[centers].argmax(0)
     share = torch.bincount(nearest, minlength=k) / len(samples)
-    radius = torch.stack([torch.where(nearest == i, km[center], torch.nan).nanmedian().nan_to_num(0) for i, center in enumerate(centers)])
+    radius = torch.stack(
+        [
+            torch.where(nearest == i, km[center], torch.nan).nanmedian().nan_to_num(0)
+            for i, center in enumerate(centers)
+        ]
+    )
     order = share.argsort(descending=True)
     return samples[centers[order]], share[order], radius[order]
 
@@ -168,13 +199,26 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two samples, or other shapes.
     """
-    if samples.ndim != 3 or samples.shape[1] < 2 or truth.shape != samples[:, 0].shape or truth.shape[-1] != 3:
-        raise ValueError(f"samples {tuple(samples.shape)}, truth {tuple(truth.shape)}; expected (B, n, 3), n ≥ 2, and (B, 3)")
+    if (
+        samples.ndim != 3
+        or samples.shape[1] < 2
+        or truth.shape != samples[:, 0].shape
+        or truth.shape[-1] != 3
+    ):
+        raise ValueError(
+            f"samples {tuple(samples.shape)}, truth {tuple(truth.shape)}; expected (B, n, 3), n ≥ 2, and (B, 3)"
+        )
     n = samples.shape[1]
     near = error_km(samples, truth[:, None]).mean(-1)
     spread = torch.zeros_like(near)
-    for shift in range(1, n // 2 + 1):  # pairs (i, i + shift), cyclically; the shift n − s has those of s again
-        spread += (1 if 2 * shift == n else 2) / (n - 1) * error_km(samples, samples.roll(shift, 1)).mean(-1)
+    for shift in range(
+        1, n // 2 + 1
+    ):  # pairs (i, i + shift), cyclically; the shift n − s has those of s again
+        spread += (
+            (1 if 2 * shift == n else 2)
+            / (n - 1)
+            * error_km(samples, samples.roll(shift, 1)).mean(-1)
+        )
     return near - spread / 2
 
 
@@ -209,7 +253,9 @@ def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
     """
     _check_log_probs(log_prob_samples)
     if log_prob_truth.shape != log_prob_samples.shape[:1]:
-        raise ValueError(f"log_prob_truth {tuple(log_prob_truth.shape)}; expected ({len(log_prob_samples)},), one per row of the samples")
+        raise ValueError(
+            f"log_prob_truth {tuple(log_prob_truth.shape)}; expected ({len(log_prob_samples)},), one per row of the samples"
+        )
     truth = log_prob_truth[:, None]
     rank = ((log_prob_samples > truth).double() + 0.5 * (log_prob_samples == truth)).mean(-1)
     return torch.where((log_prob_samples + truth).isnan().any(-1), torch.nan, rank)
@@ -234,13 +280,17 @@ def region_area_km2(log_prob_samples: Tensor, level: float) -> Tensor:
     if not 0 < level < 1:
         raise ValueError(f"level {level}; expected a probability between 0 and 1")
     n = log_prob_samples.shape[1]
-    inside = (level * n - torch.arange(n, dtype=torch.float64, device=log_prob_samples.device)).clamp(0, 1)
+    inside = (
+        level * n - torch.arange(n, dtype=torch.float64, device=log_prob_samples.device)
+    ).clamp(0, 1)
     ordered = log_prob_samples.double().sort(dim=-1, descending=True).values  # NaN first
     inverse = torch.where(inside > 0, torch.exp(-ordered), 0.0)
     return sphere.EARTH_RADIUS_KM**2 * (inside * inverse).mean(-1)
 
 
-def calibration(log_prob_samples: Tensor, log_prob_truth: Tensor, levels: Sequence[float] = (0.5, 0.9, 0.95)) -> dict[str, float]:
+def calibration(
+    log_prob_samples: Tensor, log_prob_truth: Tensor, levels: Sequence[float] = (0.5, 0.9, 0.95)
+) -> dict[str, float]:
     """How often the truth lies in the smallest region of each probability, and how large that region is.
 
     n samples resolve levels to 1/n: an exact model's share for the level α is ⌈αn⌉/(n + 1), 0.92 for 0.95 and n = 24. Take hundreds.
@@ -264,13 +314,17 @@ def calibration(log_prob_samples: Tensor, log_prob_truth: Tensor, levels: Sequen
     scores: dict[str, float] = {"calibration_nan": int(rank.isnan().sum())}
     for level in levels:
         scores[f"calibration_{100 * level:g}"] = float((rank < level).double().mean())
-        scores[f"area_{100 * level:g}_km2"] = float(region_area_km2(log_prob_samples, level).nanmedian())
+        scores[f"area_{100 * level:g}_km2"] = float(
+            region_area_km2(log_prob_samples, level).nanmedian()
+        )
     return scores
 
 
 def _check_log_probs(log_prob_samples: Tensor) -> None:
     if log_prob_samples.ndim != 2 or not log_prob_samples.shape[1]:
-        raise ValueError(f"log_prob_samples {tuple(log_prob_samples.shape)}; expected (B, n), n ≥ 1")
+        raise ValueError(
+            f"log_prob_samples {tuple(log_prob_samples.shape)}; expected (B, n), n ≥ 1"
+        )
 
 
 # Two sets of places
@@ -300,7 +354,9 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
     """
     if chunks is not None:
         if len(real) != len(fake) or chunks < 1:
-            raise ValueError(f"{len(real)} real and {len(fake)} fake points in {chunks} chunks; expected equal numbers in at least 1")
+            raise ValueError(
+                f"{len(real)} real and {len(fake)} fake points in {chunks} chunks; expected equal numbers in at least 1"
+            )
         parts = [prdc(a, b, k) for a, b in zip(real.chunk(chunks), fake.chunk(chunks), strict=True)]
         return {name: math.fsum(part[name] for part in parts) / len(parts) for name in parts[0]}
     x, many_x, radius_x = _balls(real, k, "real")
@@ -320,14 +376,20 @@ def _balls(points: Tensor, k: int, name: str) -> tuple[np.ndarray, np.ndarray, n
     from scipy.spatial import KDTree
 
     if points.ndim != 2 or k < 1 or len(points) <= k:
-        raise ValueError(f"{name} points {tuple(points.shape)} with k = {k}; expected (N, 3), N > k ≥ 1")
-    x, many = np.unique(sphere.project(points.detach().cpu().double()).numpy(), axis=0, return_counts=True)
+        raise ValueError(
+            f"{name} points {tuple(points.shape)} with k = {k}; expected (N, 3), N > k ≥ 1"
+        )
+    x, many = np.unique(
+        sphere.project(points.detach().cpu().double()).numpy(), axis=0, return_counts=True
+    )
     chord, near = KDTree(x).query(x, k=list(range(1, min(k + 1, len(x)) + 1)))
     enough = many[near].cumsum(1) > k  # itself and k others
     return x, many, chord[np.arange(len(x)), enough.argmax(1)]
 
 
-def _contained(centers: np.ndarray, radius: np.ndarray, points: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _contained(
+    centers: np.ndarray, radius: np.ndarray, points: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the points in each ball (m,), and which points lie in any (n,).
 
     Distinct points bound the pairs: on a surface a point lies in about 6k balls at most. They are listed some million at a time.
@@ -343,7 +405,9 @@ def _contained(centers: np.ndarray, radius: np.ndarray, points: np.ndarray, weig
     for part in np.split(hit, pairs.searchsorted(np.arange(2**20, number.sum(), 2**20))):
         lists = tree.query_ball_point(centers[part], radius[part], return_sorted=False)
         found = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=number[part].sum())
-        inside[part] = np.bincount(np.repeat(np.arange(len(part)), number[part]), weight[found], len(part))
+        inside[part] = np.bincount(
+            np.repeat(np.arange(len(part)), number[part]), weight[found], len(part)
+        )
         covered[found] = True
     return inside, covered
 
@@ -378,12 +442,23 @@ class Accumulator:
         """
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         if index.ndim != 1 or any(shape[:1] != (len(index),) for shape in shapes.values()):
-            raise ValueError(f"index {tuple(index.shape)} with {shapes}; expected (b,) with values of shape (b, ...)")
+            raise ValueError(
+                f"index {tuple(index.shape)} with {shapes}; expected (b,) with values of shape (b, ...)"
+            )
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.images:
-            raise ValueError(f"image numbers {int(index.min())} … {int(index.max())}; expected 0 … {self.images - 1}")
+            raise ValueError(
+                f"image numbers {int(index.min())} … {int(index.max())}; expected 0 … {self.images - 1}"
+            )
         if self.batches and values.keys() != self.batches[0][1].keys():
-            raise ValueError(f"values {sorted(values)}; expected {sorted(self.batches[0][1])}, as before")
-        self.batches.append((index.detach().cpu().long(), {name: value.detach().cpu() for name, value in values.items()}))
+            raise ValueError(
+                f"values {sorted(values)}; expected {sorted(self.batches[0][1])}, as before"
+            )
+        self.batches.append(
+            (
+                index.detach().cpu().long(),
+                {name: value.detach().cpu() for name, value in values.items()},
+            )
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """Values of all images in the order of their numbers, each (N, ...): the same in every process.
@@ -405,13 +480,19 @@ class Accumulator:
                 f"{len(missing)} of {self.images} images were not counted (numbers {_some(missing)}), {twice} more than once; "
                 "expected each exactly once"
             )
-        first = index.argsort(stable=True)[count.cumsum(0) - count]  # the row that counts, of each image
+        first = index.argsort(stable=True)[
+            count.cumsum(0) - count
+        ]  # the row that counts, of each image
         rows = {name: torch.cat([values[name] for _, values in batches]) for name in batches[0][1]}
         for name, value in rows.items():
-            same = torch.isclose(value.double(), value[first[index]].double(), rtol=1e-3, atol=1e-3, equal_nan=True)
+            same = torch.isclose(
+                value.double(), value[first[index]].double(), rtol=1e-3, atol=1e-3, equal_nan=True
+            )
             if not bool(same.all()):
                 clash = index[~same.reshape(len(index), -1).all(1)].unique().tolist()
-                raise ValueError(f"{len(clash)} images (numbers {_some(clash)}) were counted with different {name!r}; expected one value")
+                raise ValueError(
+                    f"{len(clash)} images (numbers {_some(clash)}) were counted with different {name!r}; expected one value"
+                )
         return {name: value[first] for name, value in rows.items()}
 
 

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from geoflow import sphere
-from geoflow.checks import choose
+from geoflow.runtime import choose
 
-ANTIPODE_MARGIN = 1e-3  # radians; closer to the antipode the direction of a geodesic is rounding noise
+ANTIPODE_MARGIN = (
+    1e-3  # radians; closer to the antipode the direction of a geodesic is rounding noise
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ class EuclideanFlow(_Flow):
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal points, (*shape, 3)."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        return torch.randn(*shape, 3, generator=generator, device=generator.device if generator else None)
+        return torch.randn(
+            *shape, 3, generator=generator, device=generator.device if generator else None
+        )
 
     def noise_log_prob(self, x: Tensor) -> Tensor:
         """−|x|²/2 − (3/2) log 2π: (..., 3) → (...) nats with respect to volume."""

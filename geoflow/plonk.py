@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from geoflow import likelihood, paths, samplers, schedules, sphere
-from geoflow.checks import choose
+from geoflow.runtime import choose
 from geoflow.velocity import VelocityTransformer
 
 OWNER = "nicolas-dufour"
@@ -50,10 +50,16 @@ class Published:
     encoder: str
 
 
-_DATA = {"yfcc": ("PLONK_YFCC", "dinov2"), "inaturalist": ("PLONK_iNaturalist", "dinov2"), "osv5m": ("PLONK_OSV_5M", "streetclip")}
+_DATA = {
+    "yfcc": ("PLONK_YFCC", "dinov2"),
+    "inaturalist": ("PLONK_iNaturalist", "dinov2"),
+    "osv5m": ("PLONK_OSV_5M", "streetclip"),
+}
 _ENDINGS = {"": "riemannian", "flow": "flow", "diffusion": "diffusion"}
 MODELS = {
-    "-".join(filter(None, ("plonk", data, ending))): Published("_".join(filter(None, (f"{OWNER}/{stem}", ending))), method, encoder)
+    "-".join(filter(None, ("plonk", data, ending))): Published(
+        "_".join(filter(None, (f"{OWNER}/{stem}", ending))), method, encoder
+    )
     for data, (stem, encoder) in _DATA.items()
     for ending, method in _ENDINGS.items()
 }
@@ -103,11 +109,22 @@ def download(model: Published, revision: str | None = None) -> Path:
     )
 
     try:
-        files = [Path(hf_hub_download(model.repository, name, revision=revision)) for name in (CONFIG, WEIGHTS)]
+        files = [
+            Path(hf_hub_download(model.repository, name, revision=revision))
+            for name in (CONFIG, WEIGHTS)
+        ]
     except RevisionNotFoundError as error:
         raise ValueError(f"{model.repository} has no revision {revision!r}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, EntryNotFoundError, OSError) as error:
-        raise ConnectionError(f"{model.repository} is not in the cache, and the hub gave no answer: {error}") from error
+    except (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        EntryNotFoundError,
+        OSError,
+    ) as error:
+        raise ConnectionError(
+            f"{model.repository} is not in the cache, and the hub gave no answer: {error}"
+        ) from error
     return files[0].parent
 
 
@@ -177,7 +194,9 @@ def _raw(net: VelocityTransformer) -> VelocityTransformer:
 
 
 @torch.no_grad()
-def trajectory(net, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, guidance: float = 0.0) -> Iterator[Tensor]:
+def trajectory(
+    net, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, guidance: float = 0.0
+) -> Iterator[Tensor]:
     """States of the official samplers, step for step (`solver="plonk"`).
 
     Riemannian: x ← (x + Δt ψ)/|x + Δt ψ| with the network's unprojected output, from normal, unnormalised noise. Flow: x ← x + Δt ψ.
@@ -217,7 +236,9 @@ class _Ambient(paths.EuclideanFlow):
         return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
 
 
-def ambient_trace_log_prob(net, x: Tensor, cond: Tensor | None = None, guidance: float = 0.0) -> Tensor:
+def ambient_trace_log_prob(
+    net, x: Tensor, cond: Tensor | None = None, guidance: float = 0.0
+) -> Tensor:
     """What the official code calls the log-likelihood of a Riemannian flow. **It is not the density of the model's samples.**
 
     The network is taken as a field on R³, neither normalised nor projected, solved back from x by dopri5 without staying on the
@@ -234,4 +255,6 @@ def ambient_trace_log_prob(net, x: Tensor, cond: Tensor | None = None, guidance:
         (B, N) nats. The official unit divides by 3 log 2.
     """
     field = samplers.guided(_raw(net), guidance)
-    return likelihood.log_prob(field, _Ambient(), x, schedules.time_grid(schedules.linear, 1), cond, "dopri5")
+    return likelihood.log_prob(
+        field, _Ambient(), x, schedules.time_grid(schedules.linear, 1), cond, "dopri5"
+    )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoflow.checks import choose
+from geoflow.runtime import choose
 
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(x, t) → (velocity (..., 3), rate (...) of a quantity to be integrated along the way, or None)."""
@@ -37,7 +37,12 @@ SOLVERS = {
     "euler": Tableau(1, (0.0,), ((),), (1.0,)),
     "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
     "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
-    "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+    "rk4": Tableau(
+        4,
+        (0.0, 0.5, 0.5, 1.0),
+        ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    ),
 }
 AB3, DDIM, PLONK = "ab3", "ddim", "plonk"
 FIXED = (*SOLVERS, AB3)
@@ -51,10 +56,18 @@ def evaluations(solver: str, steps: int) -> int | None:
     choose("solver", solver, NAMES)
     if solver in ADAPTIVE:
         return None
-    return steps + 1 if solver == AB3 else steps if solver in (DDIM, PLONK) else len(SOLVERS[solver].b) * steps
+    return (
+        steps + 1
+        if solver == AB3
+        else steps
+        if solver in (DDIM, PLONK)
+        else len(SOLVERS[solver].b) * steps
+    )
 
 
-def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+def integrate(
+    field: Field, path, x: Tensor, times: Tensor, solver: str
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """States at each of `times`, the first being x itself; times may run backwards.
 
     Args:
@@ -75,10 +88,16 @@ def integrate(field: Field, path, x: Tensor, times: Tensor, solver: str) -> Iter
     """
     choose("solver", solver, NAMES)
     if solver == PLONK:
-        raise ValueError(f"solver {PLONK!r} draws samples, it does not solve the ODE; a likelihood needs another, such as 'rk4'")
+        raise ValueError(
+            f"solver {PLONK!r} draws samples, it does not solve the ODE; a likelihood needs another, such as 'rk4'"
+        )
     if solver == DDIM and path.name != "diffusion":
-        raise ValueError(f"solver {DDIM!r} with method {path.name!r}; expected 'diffusion', or another solver")
-    stepper = {DDIM: _ddim, AB3: _adams_bashforth}.get(solver) or (_runge_kutta if solver in SOLVERS else _adaptive)
+        raise ValueError(
+            f"solver {DDIM!r} with method {path.name!r}; expected 'diffusion', or another solver"
+        )
+    stepper = {DDIM: _ddim, AB3: _adams_bashforth}.get(solver) or (
+        _runge_kutta if solver in SOLVERS else _adaptive
+    )
     return stepper(field, path, x, times, solver)
 
 
@@ -124,13 +143,21 @@ def _adams_bashforth(field, path, x, times, solver):
     clock = path.clock(times)
     for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
         v, rate = field(x, path.time(s))
-        history = [(s, x, v, rate), *(known for known in history[:2] if known[0] != s)]  # a step may have no length
+        history = [
+            (s, x, v, rate),
+            *(known for known in history[:2] if known[0] != s),
+        ]  # a step may have no length
         if len(history) == 1:
             x, total = _step(field, path, x, total, s, s_next, SOLVERS["midpoint"], (v, rate))
         else:
-            slopes = [v, *(path.pull_back(x, path.displacement(x, y), w) for _, y, w, _ in history[1:])]
+            slopes = [
+                v,
+                *(path.pull_back(x, path.displacement(x, y), w) for _, y, w, _ in history[1:]),
+            ]
             weights = _quadrature([at for at, *_ in history], s_next)
-            x, total = _moved(path, x, total, s_next, weights, slopes, [rate for *_, rate in history])
+            x, total = _moved(
+                path, x, total, s_next, weights, slopes, [rate for *_, rate in history]
+            )
         yield x, total
 
 
@@ -138,7 +165,9 @@ def _quadrature(nodes: list[float], end: float) -> list[float]:
     """Weights w with Σ w_i p(nodes_i) = ∫ p from nodes_0 to end, for all polynomials p of lower degree than there are nodes."""
     offsets = torch.tensor(nodes, dtype=torch.float64) - nodes[0]
     powers = torch.arange(len(nodes), dtype=torch.float64)
-    return torch.linalg.solve(offsets ** powers[:, None], (end - nodes[0]) ** (powers + 1) / (powers + 1)).tolist()
+    return torch.linalg.solve(
+        offsets ** powers[:, None], (end - nodes[0]) ** (powers + 1) / (powers + 1)
+    ).tolist()
 
 
 @torch.no_grad()
@@ -149,7 +178,9 @@ def _ddim(field, path, x, times, solver):
     for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
         v, rate = field(x, path.time(s))
         if rate is not None:
-            raise ValueError(f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'")
+            raise ValueError(
+                f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'"
+            )
         x = math.cos(s_next - s) * x + math.sin(s_next - s) * v
         _check_finite(x, float(path.time(s_next)))
         yield x, None
@@ -175,7 +206,14 @@ def _adaptive(field, path, x, times, solver):
     yield x, None
     for s, s_next in zip(clock[:-1], clock[1:], strict=True):
         if s != s_next:
-            ends = odeint(ambient, state, torch.stack([s, s_next]), method=solver, rtol=TOLERANCE, atol=TOLERANCE)
+            ends = odeint(
+                ambient,
+                state,
+                torch.stack([s, s_next]),
+                method=solver,
+                rtol=TOLERANCE,
+                atol=TOLERANCE,
+            )
             state = tuple(end[-1] for end in ends)
         _check_finite(state[0], float(path.time(s_next)))
         state = (path.project(state[0]), *state[1:])
@@ -208,14 +246,18 @@ class Guided:
     def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         if cond is None:
             return self.velocity(x, t, None)
-        return self._combine(self.velocity(torch.cat([x, x]), self._twice(t), self._both(x, cond)), dim=0)
+        return self._combine(
+            self.velocity(torch.cat([x, x]), self._twice(t), self._both(x, cond)), dim=0
+        )
 
     def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity and its derivatives along directions (k, B, N, 3), as `VelocityTransformer.jvp`."""
         if cond is None:
             return self.velocity.jvp(x, t, None, directions)
         both = self._both(x, cond)
-        v, rates = self.velocity.jvp(torch.cat([x, x]), self._twice(t), both, torch.cat([directions, directions], dim=1))
+        v, rates = self.velocity.jvp(
+            torch.cat([x, x]), self._twice(t), both, torch.cat([directions, directions], dim=1)
+        )
         return self._combine(v, dim=0), self._combine(rates, dim=1)
 
     def _both(self, x: Tensor, cond: Tensor) -> Tensor:
@@ -230,7 +272,9 @@ class Guided:
         return with_cond + self.guidance * (with_cond - without)
 
 
-def trajectory(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Iterator[Tensor]:
+def trajectory(
+    velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
+) -> Iterator[Tensor]:
     """States x(t) at each of `times`, from noise to data.
 
     Args:
@@ -248,7 +292,9 @@ def trajectory(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None
         yield x
 
 
-def sample(velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4") -> Tensor:
+def sample(
+    velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
+) -> Tensor:
     """The last state of `trajectory`: (B, N, 3)."""
     for x in trajectory(velocity, path, noise, times, cond, solver):
         pass
@@ -270,5 +316,7 @@ def noise_for(path, keys, n: int, seed: int) -> Tensor:
     noises = []
     for key in keys:
         digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-        noises.append(path.noise((n,), torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))))
+        noises.append(
+            path.noise((n,), torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+        )
     return torch.stack(noises)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from geoflow.checks import choose
+from geoflow.runtime import choose
 
 Schedule = Callable[[Tensor], Tensor]
 

@@ -38,15 +38,21 @@ def from_latlon(latlon: Tensor) -> Tensor:
     latlon = torch.as_tensor(latlon)
     latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
     if latlon.ndim == 0 or latlon.shape[-1] != 2:
-        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): latitude, longitude in degrees")
+        raise ValueError(
+            f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): latitude, longitude in degrees"
+        )
     for column, name, limit in ((0, "latitude", 90.0), (1, "longitude", 360.0)):
         value = latlon[..., column]
         bad = ~(value.abs() <= limit)  # also catches NaN
         if bad.any():
-            raise ValueError(f"{name} {value[bad][0].item()} is not in [{-limit:g}, {limit:g}] degrees")
+            raise ValueError(
+                f"{name} {value[bad][0].item()} is not in [{-limit:g}, {limit:g}] degrees"
+            )
     lat, lon = latlon.unbind(-1)
     lon = torch.where(lon.abs() > 180, lon - 360 * lon.sign(), lon)
-    return torch.stack([_cos_deg(lat) * _cos_deg(lon), _cos_deg(lat) * _sin_deg(lon), _sin_deg(lat)], dim=-1)
+    return torch.stack(
+        [_cos_deg(lat) * _cos_deg(lon), _cos_deg(lat) * _sin_deg(lon), _sin_deg(lat)], dim=-1
+    )
 
 
 def to_latlon(x: Tensor) -> Tensor:
@@ -66,13 +72,17 @@ def to_latlon(x: Tensor) -> Tensor:
     """
     _check_points(x)
     lat = torch.rad2deg(torch.atan2(x[..., 2], torch.linalg.vector_norm(x[..., :2], dim=-1)))
-    lon = torch.rad2deg(torch.atan2(x[..., 1] + 0.0, x[..., 0] + 0.0))  # + 0.0 turns −0 into 0: a pole has longitude 0
+    lon = torch.rad2deg(
+        torch.atan2(x[..., 1] + 0.0, x[..., 0] + 0.0)
+    )  # + 0.0 turns −0 into 0: a pole has longitude 0
     return torch.stack([lat, torch.where(lon >= 180, lon - 360, lon)], dim=-1)
 
 
 def _sin_deg(degrees: Tensor) -> Tensor:
     """Sine of an angle in [−180, 180] degrees, exactly 0 at ±180: reducing before the conversion loses no digits."""
-    return torch.sin(torch.deg2rad(torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees)))
+    return torch.sin(
+        torch.deg2rad(torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees))
+    )
 
 
 def _cos_deg(degrees: Tensor) -> Tensor:
@@ -104,7 +114,9 @@ def _check_points(x: Tensor) -> None:
     norm = torch.linalg.vector_norm(x.detach(), dim=-1)
     if not bool(((norm > 0) & norm.isfinite()).all()):
         bad = x[~((norm > 0) & norm.isfinite())][0].tolist()
-        raise ValueError(f"point {bad} has no direction on the sphere; expected a finite, non-zero vector")
+        raise ValueError(
+            f"point {bad} has no direction on the sphere; expected a finite, non-zero vector"
+        )
 
 
 def to_tangent(x: Tensor, v: Tensor) -> Tensor:
@@ -161,13 +173,17 @@ def log(x: Tensor, y: Tensor) -> Tensor:
         ValueError: y is the antipode of x (to half a unit in the last place), where the direction is undefined.
     """
     c = (x * y).sum(-1, keepdim=True)
-    w = y - torch.where(c < 0, -1.0, 1.0).to(y) * x  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
+    w = (
+        y - torch.where(c < 0, -1.0, 1.0).to(y) * x
+    )  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
     u = to_tangent(x, w)
     s = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
     antipodal = (s <= torch.finfo(s.dtype).eps / 2) & (c < 0)
     if bool(antipodal.any()):
         at = torch.broadcast_to(x, u.shape)[antipodal[..., 0]][0].tolist()
-        raise ValueError(f"log is undefined between {at} and its antipode: every direction is a shortest one")
+        raise ValueError(
+            f"log is undefined between {at} and its antipode: every direction is a shortest one"
+        )
     same = s == 0
     return u * torch.where(same, 1.0, torch.atan2(s, c) / torch.where(same, 1.0, s))
 
@@ -233,7 +249,9 @@ def geodesic_velocity(x0: Tensor, x1: Tensor, t) -> Tensor:
 
 def distance(x: Tensor, y: Tensor) -> Tensor:
     """Great-circle distance in radians, 2 atan2(|x − y|, |x + y|): exact at 0 and π, with finite gradients, unlike arccos."""
-    return 2 * torch.atan2(torch.linalg.vector_norm(x - y, dim=-1), torch.linalg.vector_norm(x + y, dim=-1))
+    return 2 * torch.atan2(
+        torch.linalg.vector_norm(x - y, dim=-1), torch.linalg.vector_norm(x + y, dim=-1)
+    )
 
 
 def distance_km(x: Tensor, y: Tensor) -> Tensor:
@@ -292,12 +310,18 @@ def healpix_centers(cells: Tensor, level: int) -> Tensor:
     row = face // 4  # northern, equatorial, southern faces
     ring = (row + 2) * side - ix - iy - 1
     north, south = ring < side, ring > 3 * side
-    in_ring = torch.where(north, ring, torch.where(south, 4 * side - ring, side))  # a quarter of the ring's cells
+    in_ring = torch.where(
+        north, ring, torch.where(south, 4 * side - ring, side)
+    )  # a quarter of the ring's cells
     cap = in_ring.double() ** 2 / (3 * side**2)
-    z = torch.where(north, 1 - cap, torch.where(south, cap - 1, (2 * side - ring).double() * 2 / (3 * side)))
+    z = torch.where(
+        north, 1 - cap, torch.where(south, cap - 1, (2 * side - ring).double() * 2 / (3 * side))
+    )
     r = torch.sqrt(torch.where(north | south, cap * (2 - cap), 1 - z * z))
     shift = torch.where(north | south, 0, (ring - side) % 2)
-    first = 2 * (face % 4) + torch.where(row == 1, 0, 1)  # longitude of the face's centre, in eighths of a turn
+    first = 2 * (face % 4) + torch.where(
+        row == 1, 0, 1
+    )  # longitude of the face's centre, in eighths of a turn
     position = first * in_ring + ix - iy + 1 + shift  # twice the number in the ring, from 1
     lon = (position.double() - (shift + 1)) * (math.pi / 4) / in_ring.double()
     return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1)
@@ -326,7 +350,9 @@ def healpix_cells(x: Tensor, level: int) -> Tensor:
     # polar caps
     sector = quarter.floor().long().clamp(max=3)
     part = quarter - sector
-    ring = side * torch.sqrt(3 * (a * a + b * b) / (1 + z.abs()))  # 1 − |z|, without its cancellation
+    ring = side * torch.sqrt(
+        3 * (a * a + b * b) / (1 + z.abs())
+    )  # 1 − |z|, without its cancellation
     jp = (part * ring).floor().long().clamp(max=side - 1)
     jm = ((1 - part) * ring).floor().long().clamp(max=side - 1)
     north = z >= 0
@@ -334,7 +360,11 @@ def healpix_cells(x: Tensor, level: int) -> Tensor:
     ix_cap, iy_cap = torch.where(north, side - jm - 1, jp), torch.where(north, side - jp - 1, jm)
 
     cap = z.abs() > 2 / 3
-    face, ix, iy = torch.where(cap, face_cap, face_belt), torch.where(cap, ix_cap, ix_belt), torch.where(cap, iy_cap, iy_belt)
+    face, ix, iy = (
+        torch.where(cap, face_cap, face_belt),
+        torch.where(cap, ix_cap, ix_belt),
+        torch.where(cap, iy_cap, iy_belt),
+    )
     bits = (((ix >> k & 1) << 2 * k) | ((iy >> k & 1) << 2 * k + 1) for k in range(level))
     within = sum(bits, torch.zeros_like(face))
     return face * side**2 + within

@@ -22,7 +22,12 @@ from torch import Tensor, nn
 from geoflow import sphere
 
 AVERAGED = 32  # times in a window of `TimeAveraged`
-SIDES = (1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1)  # of four principal components, step by step: a Hadamard matrix
+SIDES = (
+    (1, 1, 1, 1),
+    (1, -1, 1, -1),
+    (1, 1, -1, -1),
+    (1, -1, -1, 1),
+)  # of four principal components, step by step: a Hadamard matrix
 
 
 class TimeEmbedding(nn.Module):
@@ -33,7 +38,11 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int, scale: float = 1000.0):
         super().__init__()
         count = dim // 8
-        self.register_buffer("frequencies", scale * (1e-4) ** (2 * torch.arange(count) / (dim // 4)), persistent=False)
+        self.register_buffer(
+            "frequencies",
+            scale * (1e-4) ** (2 * torch.arange(count) / (dim // 4)),
+            persistent=False,
+        )
         self.mlp = nn.Sequential(nn.Linear(2 * count, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -85,7 +94,9 @@ class Block(nn.Module):
     def __init__(self, dim: int, expansion: int):
         super().__init__()
         self.modulation = nn.Linear(dim, 3 * dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim)
+        )
         nn.init.zeros_(self.modulation.weight)  # every block starts as the identity
         nn.init.zeros_(self.modulation.bias)
 
@@ -97,7 +108,9 @@ class Block(nn.Module):
         """The same for a value with its derivatives, (1 + k, B, N, d)."""
         scale, shift, gate = self.modulation(c).chunk(3, dim=-1)
         inner, _, outer = self.mlp
-        return stack + gate * _linear(outer, _gelu(_linear(inner, modulate(normalize(stack), scale, shift))))  # ty: ignore[invalid-argument-type]
+        return stack + gate * _linear(
+            outer, _gelu(_linear(inner, modulate(normalize(stack), scale, shift)))
+        )  # ty: ignore[invalid-argument-type]
 
 
 class VelocityTransformer(nn.Module):
@@ -142,7 +155,9 @@ class VelocityTransformer(nn.Module):
             tangent=tangent,
         )
         self.tangent = tangent
-        self.register_buffer("frequencies", fourier_scale * torch.randn(3, fourier), persistent=fourier > 0)
+        self.register_buffer(
+            "frequencies", fourier_scale * torch.randn(3, fourier), persistent=fourier > 0
+        )
         self.embed_location = nn.Linear(3 + 2 * fourier, dim)
         self.embed_time = TimeEmbedding(dim, time_scale)
         self.embed_cond = nn.Linear(cond_dim, dim) if cond_dim else None
@@ -169,7 +184,13 @@ class VelocityTransformer(nn.Module):
         return self.jvp(x, t, cond, x.new_zeros(0, *x.shape))[0]
 
     def jvp(
-        self, x: Tensor, t, cond: Tensor | None, directions: Tensor, window: float = 0.0, sides: Tensor | None = None
+        self,
+        x: Tensor,
+        t,
+        cond: Tensor | None,
+        directions: Tensor,
+        window: float = 0.0,
+        sides: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Velocity and its derivatives along directions in x: the same as torch.func.jvp, in one pass.
 
@@ -191,7 +212,12 @@ class VelocityTransformer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 coordinates are 12 km coarse
             sin, cos = (x @ self.frequencies).sin(), (x @ self.frequencies).cos()
             rates = directions @ self.frequencies
-            stack = torch.cat([torch.cat([x, sin, cos], -1)[None], torch.cat([directions, cos * rates, -sin * rates], -1)])
+            stack = torch.cat(
+                [
+                    torch.cat([x, sin, cos], -1)[None],
+                    torch.cat([directions, cos * rates, -sin * rates], -1),
+                ]
+            )
             stack = _linear(self.embed_location, stack)  # (1 + k, B, N, d)
         for block in self.blocks:
             stack = block.push(stack, c)  # ty: ignore[not-callable]
@@ -202,15 +228,23 @@ class VelocityTransformer(nn.Module):
             v, rates = stack[0], stack[1:]
             if self.tangent:
                 radial = (x * v).sum(-1, keepdim=True)
-                rates = sphere.to_tangent(x, rates) - (directions * v).sum(-1, keepdim=True) * x - radial * directions
+                rates = (
+                    sphere.to_tangent(x, rates)
+                    - (directions * v).sum(-1, keepdim=True) * x
+                    - radial * directions
+                )
                 v = v - radial * x
             return v, rates
 
-    def _condition(self, x: Tensor, t, cond: Tensor | None, window: float, sides: Tensor | None = None) -> Tensor:
+    def _condition(
+        self, x: Tensor, t, cond: Tensor | None, window: float, sides: Tensor | None = None
+    ) -> Tensor:
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         t = t.reshape(t.shape + (1,) * (3 - t.ndim))  # (B or 1, N or 1, 1)
         if window:
-            offsets = (torch.arange(AVERAGED, dtype=x.dtype, device=x.device) + 0.5) / AVERAGED - 0.5
+            offsets = (
+                torch.arange(AVERAGED, dtype=x.dtype, device=x.device) + 0.5
+            ) / AVERAGED - 0.5
             t = (t + window * offsets).clamp(0, 1)
         c = self.embed_time(t)  # (B or 1, N or 1, times, d)
         if self.embed_cond is not None:  # the null condition is a zero embedding
@@ -223,18 +257,28 @@ class VelocityTransformer(nn.Module):
         if x.ndim != 3 or x.shape[-1] != 3:
             raise ValueError(f"points have shape {tuple(x.shape)}; expected (B, N, 3)")
         width = self.config["cond_dim"]
-        if cond is not None and (cond.ndim != 2 or cond.shape[0] not in (1, len(x)) or cond.shape[1] != width):
-            raise ValueError(f"cond has shape {tuple(cond.shape)}; expected ({len(x)}, {width}): one embedding per image")
+        if cond is not None and (
+            cond.ndim != 2 or cond.shape[0] not in (1, len(x)) or cond.shape[1] != width
+        ):
+            raise ValueError(
+                f"cond has shape {tuple(cond.shape)}; expected ({len(x)}, {width}): one embedding per image"
+            )
 
 
 def _deviation(c: Tensor, sides: Tensor) -> Tensor:
     """Σ_j sides_j √λ_j u_j over the largest principal components of n centred rows, λ_j being their variances: (..., n, d) → (..., d)."""
-    gram = c @ c.mT  # one n × n matrix per image: where the images are, since thousands take a CPU a second
+    gram = (
+        c @ c.mT
+    )  # one n × n matrix per image: where the images are, since thousands take a CPU a second
     if gram.device.type == "mps":  # has neither eigh nor float64
         gram = gram.cpu()
     rows = torch.linalg.eigh(gram.double()).eigenvectors[..., -len(sides) :]
-    rows = rows * rows.gather(-2, rows.abs().argmax(-2, keepdim=True)).sign()  # one of two signs, the same everywhere
-    return (rows.to(c) * sides.to(c)).sum(-1)[..., None, :].matmul(c)[..., 0, :] / math.sqrt(c.shape[-2])
+    rows = (
+        rows * rows.gather(-2, rows.abs().argmax(-2, keepdim=True)).sign()
+    )  # one of two signs, the same everywhere
+    return (rows.to(c) * sides.to(c)).sum(-1)[..., None, :].matmul(c)[..., 0, :] / math.sqrt(
+        c.shape[-2]
+    )
 
 
 @dataclass

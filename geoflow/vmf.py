@@ -37,7 +37,11 @@ def log_prob(x: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:
     small = concentration < 1e-2
     safe = torch.where(small, 1.0, concentration)
     # log κ/(1 − e^{−2κ}), near 0 by its series
-    log_ratio = torch.where(small, concentration - concentration.square() / 6 - math.log(2), safe.log() - (-torch.expm1(-2 * safe)).log())
+    log_ratio = torch.where(
+        small,
+        concentration - concentration.square() / 6 - math.log(2),
+        safe.log() - (-torch.expm1(-2 * safe)).log(),
+    )
     return log_ratio - math.log(2 * math.pi) - concentration * (x - mean).square().sum(-1) / 2
 
 
@@ -59,7 +63,10 @@ def sample(uniforms: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:
     height = (-torch.log1p((1 - u) * torch.expm1(-2 * safe)) / safe).clamp(0, 2)  # 1 − ⟨μ, x⟩
     east, north = sphere.tangent_basis(mean)
     side = (height * (2 - height)).sqrt()[..., None]
-    return sphere.unit((1 - height)[..., None] * mean + side * (azimuth.cos()[..., None] * east + azimuth.sin()[..., None] * north))
+    return sphere.unit(
+        (1 - height)[..., None] * mean
+        + side * (azimuth.cos()[..., None] * east + azimuth.sin()[..., None] * north)
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,13 @@ class Mixture:
         return sample(uniforms[..., 1:], mean, self.concentration.gather(1, chosen))
 
 
-def fit_mixture(x: Tensor, components: int, steps: int = 200, most: float = 1e5, generator: torch.Generator | None = None) -> Mixture:
+def fit_mixture(
+    x: Tensor,
+    components: int,
+    steps: int = 200,
+    most: float = 1e5,
+    generator: torch.Generator | None = None,
+) -> Mixture:
     """Maximum-likelihood mixture of points by expectation–maximisation (Banerjee et al., 2005), in float64.
 
     Args:
@@ -106,7 +119,9 @@ def fit_mixture(x: Tensor, components: int, steps: int = 200, most: float = 1e5,
         ValueError: fewer points than components, or none.
     """
     if not 1 <= components <= len(x):
-        raise ValueError(f"{components} components for {len(x)} points; expected at least one component and no more than points")
+        raise ValueError(
+            f"{components} components for {len(x)} points; expected at least one component and no more than points"
+        )
     x = x.double()
     chosen = [int(torch.randint(len(x), (1,), generator=generator))]
     for _ in range(components - 1):
@@ -114,16 +129,22 @@ def fit_mixture(x: Tensor, components: int, steps: int = 200, most: float = 1e5,
         weights = nearest if bool(nearest.sum() > 0) else torch.ones_like(nearest)
         chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
     mixture = Mixture(
-        x.new_full((1, components), -math.log(components)), x[chosen][None], x.new_full((1, components), min(components, most))
+        x.new_full((1, components), -math.log(components)),
+        x[chosen][None],
+        x.new_full((1, components), min(components, most)),
     )
     for _ in range(steps):
-        parts = mixture.log_weight + log_prob(x[:, None], mixture.mean, mixture.concentration)  # (n, K)
+        parts = mixture.log_weight + log_prob(
+            x[:, None], mixture.mean, mixture.concentration
+        )  # (n, K)
         share = parts.softmax(-1)
         total = share.sum(0).clamp(min=1e-12)
         resultant = (share.T @ x) / total[:, None]
         length = resultant.norm(dim=-1)
         mean = torch.where(length[:, None] > 1e-9, sphere.unit(resultant), mixture.mean[0])
-        mixture = Mixture((total / len(x)).log()[None], mean[None], _concentration(length).clamp(max=most)[None])
+        mixture = Mixture(
+            (total / len(x)).log()[None], mean[None], _concentration(length).clamp(max=most)[None]
+        )
     return mixture
 
 
@@ -150,11 +171,22 @@ class MixtureNetwork(nn.Module):
         ValueError: components < 1.
     """
 
-    def __init__(self, cond_dim: int, components: int = 1, dim: int = 512, depth: int = 12, expansion: int = 4):
+    def __init__(
+        self,
+        cond_dim: int,
+        components: int = 1,
+        dim: int = 512,
+        depth: int = 12,
+        expansion: int = 4,
+    ):
         super().__init__()
         if int(components) != components or components < 1:
-            raise ValueError(f"a mixture of {components} components; expected a whole number of at least 1")
-        self.config = dict(cond_dim=cond_dim, components=components, dim=dim, depth=depth, expansion=expansion)
+            raise ValueError(
+                f"a mixture of {components} components; expected a whole number of at least 1"
+            )
+        self.config = dict(
+            cond_dim=cond_dim, components=components, dim=dim, depth=depth, expansion=expansion
+        )
         self.register = nn.Parameter(torch.randn(dim))
         self.embed_cond = nn.Linear(cond_dim, dim)
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
@@ -185,4 +217,6 @@ class MixtureNetwork(nn.Module):
             answer = self.head(modulate(normalize(stack), scale, shift)[0, :, 0].float())
             mean, log_concentration, logits = answer.split([3 * k, k, k], dim=-1)
             concentration = log_concentration.clamp(-10, MAX_LOG_CONCENTRATION).exp()
-            return Mixture(logits.log_softmax(-1), sphere.unit(mean.reshape(-1, k, 3)), concentration)
+            return Mixture(
+                logits.log_softmax(-1), sphere.unit(mean.reshape(-1, k, 3)), concentration
+            )

@@ -27,8 +27,7 @@ import nbformat
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from PIL import Image
 
-from geoflow.checks import choose
-from geoflow.settings import by_scale, scale
+from geoflow.runtime import by_scale, choose, scale
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent

@@ -19,7 +19,7 @@ from geoflow.widgets import TrajectoryPlayer
 def hero(steps: int = 48, n: int = 250) -> TrajectoryPlayer:
     """Three telling tiles, side by side in step."""
     geo, names = Geolocator.from_pretrained("tiles"), ("ocean", "coast", "taiga")
-    images, truth = [tiles.tile(*tiles.TELLING[name]) for name in names], [tiles.TELLING[name] for name in names]
+    images, truth = [tiles.tile(*tiles.EXAMPLES[name]) for name in names], [tiles.EXAMPLES[name] for name in names]
     paths = geo.trajectories(images, n=n, steps=steps, seed=0)
     return TrajectoryPlayer(paths, times=schedules.time_grid(geo.schedule, steps), truth=truth, images=images, titles=names)
 

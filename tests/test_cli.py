@@ -31,7 +31,7 @@ def demo(tmp_path_factory):
 
 def test_demo_leaves_everything_it_promises(demo):
     out, text = demo
-    for name in list(tiles.TELLING)[:2]:
+    for name in list(tiles.EXAMPLES)[:2]:
         with Image.open(out / f"density-{name}.png") as image:
             assert min(image.size) > 300
     for name in ("trajectories.png", "loss.png", "metrics-test.txt", "metrics-test.json", "metrics-held-out.json", "model/config.json"):

@@ -157,7 +157,7 @@ def test_density_integrates_to_one(geo, cond, guidance):
 @pytest.mark.parametrize("name", ["ocean", "coast", "taiga"])
 def test_densities_of_the_shipped_model_integrate_to_one(name):
     shipped = Geolocator.from_pretrained("tiles")
-    assert shipped.density(tiles.tile(*tiles.TELLING[name]), resolution=10.0).integral == pytest.approx(1, abs=0.01)
+    assert shipped.density(tiles.tile(*tiles.EXAMPLES[name]), resolution=10.0).integral == pytest.approx(1, abs=0.01)
 
 
 def test_density_map_shows_log_prob(geo, cond):

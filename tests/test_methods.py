@@ -315,7 +315,7 @@ def test_references_hold_no_weights(tmp_path):
 @pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
 @pytest.mark.parametrize("place", ["ocean", "taiga"])
 def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
-    density = Geolocator.from_pretrained(name).density(tiles.tile(*tiles.TELLING[place]), resolution=10.0)
+    density = Geolocator.from_pretrained(name).density(tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0)
     assert density.integral == pytest.approx(1, abs=0.01)
 
 
@@ -323,7 +323,7 @@ def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
 def test_radial_marginal_of_shipped_models_finds_their_thin_shells(name):
     """Beside a quadrature with 400 evenly spaced radii. Whole maps take minutes."""
     geo = Geolocator.from_pretrained(name)
-    cond, how = geo.embed(tiles.tile(*tiles.TELLING["taiga"])), How(steps=12)
+    cond, how = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"])), How(steps=12)
     u = sphere.from_latlon(geo.sample(cond=cond, n=6, seed=0)).float()
     r = torch.linspace(0.92, 1.08, 400)
     along = geo.model.ambient_log_prob((u[..., None, :] * r[:, None]).flatten(1, 2), cond, how).reshape(6, 400)
@@ -356,7 +356,7 @@ def test_how_has_defaults():
 def test_default_steps_suffice_for_the_likelihood_of_a_trained_diffusion():
     """Steps even in t would be too long near the data, where its states differ by √(1 − t), and be 0.05 nats off."""
     geo = Geolocator.from_pretrained("tiles-diffusion")
-    cond = geo.embed(tiles.tile(*tiles.TELLING["coast"]))
+    cond = geo.embed(tiles.tile(*tiles.EXAMPLES["coast"]))
     places = geo.sample(cond=cond, n=16, steps=48, seed=1)
     default, fine = (geo.log_prob(places, cond=cond, steps=steps) for steps in (16, 48))
     assert abs(float((default - fine).mean())) < 0.03

@@ -70,7 +70,7 @@ def test_footprint_is_a_square_north_up():
 
 
 def test_tile_of_known_places():
-    sahara, ocean, ice = (np.asarray(tiles.tile(*tiles.TELLING[name])).mean((0, 1)) for name in ("Sahara", "ocean", "ice"))
+    sahara, ocean, ice = (np.asarray(tiles.tile(*tiles.EXAMPLES[name])).mean((0, 1)) for name in ("Sahara", "ocean", "ice"))
     assert sahara[0] > sahara[2] + 30  # yellow
     assert ocean[2] > ocean[0] + 15  # blue
     assert ice.min() > 200  # white

@@ -1,1 +1,1 @@
-"""Data sources, one file each. The embedded one, `tiles`, needs no download."""
+"""Data sets, photos, embeddings: one file per source."""

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geoflow import settings
-from geoflow.checks import choose
-from geoflow.files import sha256
+from geoflow import runtime
+from geoflow.runtime import choose, sha256
 
 URL = "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/5b48a7f7e175894afb6933f5e5f367b5a0eb65d7/data"
 
@@ -29,10 +28,18 @@ class Source:
 
 
 SOURCES = {
-    "volcano": Source("volerup.csv", "f7bbaf32a412f5fe82350f48e0c55100be260803969c16557343f687fd0593fc", 827),
-    "earthquake": Source("quakes_all.csv", "3e5e1a10fb2faf1899106264289334037d039f00f5265d13dad388a93d8ff2f7", 6120),
-    "flood": Source("flood.csv", "ffb1e3182c3053afcdeceec4727c262a29da10255d20747c08144da5b0963486", 4875),
-    "fire": Source("fire.csv", "c5c6c9490b1d8c58ba9eb78d9e2f82d1c1e62694ca5cff917c54600d3d83f459", 12809),
+    "volcano": Source(
+        "volerup.csv", "f7bbaf32a412f5fe82350f48e0c55100be260803969c16557343f687fd0593fc", 827
+    ),
+    "earthquake": Source(
+        "quakes_all.csv", "3e5e1a10fb2faf1899106264289334037d039f00f5265d13dad388a93d8ff2f7", 6120
+    ),
+    "flood": Source(
+        "flood.csv", "ffb1e3182c3053afcdeceec4727c262a29da10255d20747c08144da5b0963486", 4875
+    ),
+    "fire": Source(
+        "fire.csv", "c5c6c9490b1d8c58ba9eb78d9e2f82d1c1e62694ca5cff917c54600d3d83f459", 12809
+    ),
 }
 
 
@@ -50,7 +57,9 @@ def load(name: str, root=None) -> Tensor:
     source = SOURCES[choose("events", name, SOURCES)]
     file = default_root() / source.file if root is None else Path(root) / source.file
     if not file.is_file():
-        raise FileNotFoundError(f"no {file.name} in {file.parent}: geoflow data fetch earth-events --root {file.parent}")
+        raise FileNotFoundError(
+            f"no {file.name} in {file.parent}: geoflow data fetch earth-events --root {file.parent}"
+        )
     latlon = read(file)
     if sha256(file) != source.sha256:
         raise ValueError(
@@ -61,7 +70,7 @@ def load(name: str, root=None) -> Tensor:
 
 def default_root() -> Path:
     """Where the files are looked for."""
-    return settings.cache_dir() / "earth_events"
+    return runtime.cache_dir() / "earth_events"
 
 
 def read(file) -> Tensor:
@@ -74,7 +83,11 @@ def read(file) -> Tensor:
     rows, malformed = [], []
     with file.open(newline="", encoding="utf-8") as lines:
         for number, row in enumerate(csv.reader(lines), 1):
-            if not row or row[0].startswith("#") or (not rows and not malformed and row[0].strip().lower() in ("lat", "latitude")):
+            if (
+                not row
+                or row[0].startswith("#")
+                or (not rows and not malformed and row[0].strip().lower() in ("lat", "latitude"))
+            ):
                 continue
             try:
                 lat, lon = map(float, row)
@@ -86,7 +99,9 @@ def read(file) -> Tensor:
                 malformed.append((number, ",".join(row)))
     if malformed:
         number, row = malformed[0]
-        raise ValueError(f"{file}: {len(malformed)} rows hold no latitude, longitude in degrees; the first is line {number}, {row!r}")
+        raise ValueError(
+            f"{file}: {len(malformed)} rows hold no latitude, longitude in degrees; the first is line {number}, {row!r}"
+        )
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
 
 
@@ -107,5 +122,7 @@ def split(latlon: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def distinct(latlon: Tensor) -> Tensor:
     """Each place once, in the order of first appearance. Most volcanoes erupted several times, at exactly the same coordinates."""
     _, inverse = latlon.unique(dim=0, return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1,), len(latlon)).scatter_reduce(0, inverse, torch.arange(len(latlon)), "amin")
+    first = torch.full((int(inverse.max()) + 1,), len(latlon)).scatter_reduce(
+        0, inverse, torch.arange(len(latlon)), "amin"
+    )
     return latlon[first.sort().values]

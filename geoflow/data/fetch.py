@@ -14,10 +14,9 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoflow import settings
-from geoflow.checks import choose
+from geoflow import runtime
 from geoflow.data import earth_events
-from geoflow.files import write_atomically
+from geoflow.runtime import choose, write_atomically
 
 CHUNK = 1 << 20
 
@@ -50,12 +49,18 @@ LICENCES = {
 }
 ELSEWHERE = {
     "yfcc": "YFCC-100M cannot be fetched: its metadata are handed out on request (https://multimediacommons.wordpress.com), the photos are "
-    "their photographers'. geoflow/data/yfcc.py says which files to put where",
+    "their photographers'. geoflow/data/yfcc.py says which files to put where"
 }
 INAT21 = "https://ml-inat-competition-datasets.s3.amazonaws.com/2021"
 INAT21_FILES = {
-    "train": {"train.json": "38a7bb733f7a09214d44293460ec0021", "train": "e0526d53c7f7b2e3167b2b43bb2690ed"},
-    "test": {"val.json": "4d761e0f6a86cc63e8f7afc91f6a8f0b", "val": "f6f6e0e242e3d4c9569ba56400938afc"},
+    "train": {
+        "train.json": "38a7bb733f7a09214d44293460ec0021",
+        "train": "e0526d53c7f7b2e3167b2b43bb2690ed",
+    },
+    "test": {
+        "val.json": "4d761e0f6a86cc63e8f7afc91f6a8f0b",
+        "val": "f6f6e0e242e3d4c9569ba56400938afc",
+    },
 }
 
 
@@ -86,9 +91,13 @@ def fetch_parts(parts: list[Part], root: Path, say=print) -> None:
     root.mkdir(parents=True, exist_ok=True)
     receipts = root / "fetched.json"
     known = json.loads(receipts.read_text()) if receipts.exists() else {}
-    todo = [part for part in parts if part.path not in known or known[part.path] != _receipt(root, part)]
+    todo = [
+        part for part in parts if part.path not in known or known[part.path] != _receipt(root, part)
+    ]
     missing = sum(part.size or 0 for part in todo if not (root / part.path).exists())
-    say(f"{len(parts)} files, {len(parts) - len(todo)} of them here and checked; {missing / 1e9:.2f} GB to fetch into {root}")
+    say(
+        f"{len(parts)} files, {len(parts) - len(todo)} of them here and checked; {missing / 1e9:.2f} GB to fetch into {root}"
+    )
     free = shutil.disk_usage(root).free
     if free < 1.05 * missing:
         raise OSError(f"{missing / 1e9:.2f} GB are needed in {root}, {free / 1e9:.2f} GB are free")
@@ -118,7 +127,9 @@ def download(url: str, file: Path, checksum: str, size: int | None = None) -> No
     if file.exists():
         if _digest(file, checksum) == checksum:
             return
-        raise OSError(f"{file} differs from the published one (expected {checksum}); delete it to fetch it again")
+        raise OSError(
+            f"{file} differs from the published one (expected {checksum}); delete it to fetch it again"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     for attempt in range(5):
@@ -127,11 +138,15 @@ def download(url: str, file: Path, checksum: str, size: int | None = None) -> No
             break
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             if attempt == 4:
-                raise OSError(f"{url} broke off five times, the last time with: {error}; what was fetched is kept, run again") from error
+                raise OSError(
+                    f"{url} broke off five times, the last time with: {error}; what was fetched is kept, run again"
+                ) from error
     found = _digest(partial, checksum)
     if found != checksum or (size is not None and partial.stat().st_size != size):
         partial.unlink()
-        raise OSError(f"{url} has changed or was damaged on its way: {found}, expected {checksum}; it was not kept")
+        raise OSError(
+            f"{url} has changed or was damaged on its way: {found}, expected {checksum}; it was not kept"
+        )
     partial.rename(file)
 
 
@@ -147,7 +162,9 @@ def _continue(url: str, partial: Path, size: int | None) -> None:
         start = start if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        with settings.progress(total=total, initial=start, desc=partial.stem, unit="B", unit_scale=True) as bar:
+        with runtime.progress(
+            total=total, initial=start, desc=partial.stem, unit="B", unit_scale=True
+        ) as bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
                 bar.update(len(chunk))
@@ -158,7 +175,9 @@ def _continue(url: str, partial: Path, size: int | None) -> None:
 def _open(url: str, headers: dict[str, str] | None = None):
     """The server's answer; None if the file ends where the wanted range begins."""
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=60)
+        return urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers or {}), timeout=60
+        )
     except urllib.error.URLError as error:
         if getattr(error, "code", None) == 416:
             return None
@@ -170,7 +189,9 @@ def _digest(file: Path, checksum: str) -> str:
     digest = hashlib.new(kind, usedforsecurity=False)
     with (
         file.open("rb") as opened,
-        settings.progress(total=file.stat().st_size, desc=f"checking {file.name}", unit="B", unit_scale=True) as bar,
+        runtime.progress(
+            total=file.stat().st_size, desc=f"checking {file.name}", unit="B", unit_scale=True
+        ) as bar,
     ):
         while chunk := opened.read(CHUNK):
             digest.update(chunk)
@@ -210,7 +231,12 @@ def _osv5m(split: str) -> list[Part]:
     repository = "datasets/osv5m/osv5m"
     listing = json.load(_open(f"{ENDPOINT}/api/{repository}?blobs=true"))
     return [
-        Part(f"{ENDPOINT}/{repository}/resolve/{listing['sha']}/{name}", name, f"sha256:{file['lfs']['sha256']}", file["size"])
+        Part(
+            f"{ENDPOINT}/{repository}/resolve/{listing['sha']}/{name}",
+            name,
+            f"sha256:{file['lfs']['sha256']}",
+            file["size"],
+        )
         for file in listing["siblings"]
         if (name := file["rfilename"]) == f"{split}.csv" or name.startswith(f"images/{split}/")
     ]
@@ -218,8 +244,14 @@ def _osv5m(split: str) -> list[Part]:
 
 def _inat21(split: str) -> list[Part]:
     files = INAT21_FILES[split]
-    return [Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{checksum}", unpack=True) for name, checksum in files.items()]
+    return [
+        Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{checksum}", unpack=True)
+        for name, checksum in files.items()
+    ]
 
 
 def _earth_events(_split: str) -> list[Part]:
-    return [Part(f"{earth_events.URL}/{source.file}", source.file, f"sha256:{source.sha256}") for source in earth_events.SOURCES.values()]
+    return [
+        Part(f"{earth_events.URL}/{source.file}", source.file, f"sha256:{source.sha256}")
+        for source in earth_events.SOURCES.values()
+    ]

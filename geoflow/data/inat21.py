@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from geoflow.checks import choose
 from geoflow.data.records import Records, clean
+from geoflow.runtime import choose
 
 FILES = {"train": "train.json", "test": "val.json"}
 
@@ -21,7 +21,9 @@ def read(root, split: str) -> Records:
     root = Path(root)
     file = root / FILES[choose("split", split, FILES)]
     if not file.is_file():
-        raise FileNotFoundError(f"no {file.name} in {root}; expected the layout of iNat21: {file.name} beside {file.stem}/")
+        raise FileNotFoundError(
+            f"no {file.name} in {root}; expected the layout of iNat21: {file.name} beside {file.stem}/"
+        )
     try:
         images = json.loads(file.read_text(encoding="utf-8"))["images"]
         columns = {
@@ -31,5 +33,7 @@ def read(root, split: str) -> Records:
             "longitude": pa.array([image.get("longitude") for image in images], pa.float64()),
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no COCO-style json with images of id and file_name: {error!r}") from error
+        raise ValueError(
+            f"{file} is no COCO-style json with images of id and file_name: {error!r}"
+        ) from error
     return clean(f"inat21 {split}", pa.table(columns), root).with_images()

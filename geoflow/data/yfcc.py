@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from geoflow import settings
-from geoflow.checks import choose
+from geoflow import runtime
 from geoflow.data.records import Records, clean, first_line
+from geoflow.runtime import choose
 
 SPLITS = ("train", "test")
 LEAST_ACCURACY = 12
@@ -34,19 +34,27 @@ def read(root, split: str) -> Records:
     choose("split", split, SPLITS)
     ids_file = root / "yfcc4k_ids.txt"
     if not ids_file.is_file():
-        raise FileNotFoundError(f"no {ids_file.name} in {root}; it lists the test photos, an id per line, which training leaves out")
+        raise FileNotFoundError(
+            f"no {ids_file.name} in {root}; it lists the test photos, an id per line, which training leaves out"
+        )
     test = pa.array(ids_file.read_text().split(), pa.string())
     photos, dropped = _photos(_file(root, "yfcc100m_dataset"), test, split)
     records = clean(f"yfcc {split}", photos, root, dropped)
 
     hashes = _stream(_file(root, "yfcc100m_hash"), ["id", "hash"], ["id", "hash"])
     wanted = records.rows["id"].combine_chunks()
-    known = pa.concat_tables([pa.table(batch).filter(pc.is_in(batch["id"], value_set=wanted)) for batch in hashes])
+    known = pa.concat_tables(
+        [pa.table(batch).filter(pc.is_in(batch["id"], value_set=wanted)) for batch in hashes]
+    )
     rows = records.rows.join(known, "id", join_type="left outer").sort_by("id")
     hash_ = rows["hash"]
     folders = [pc.utf8_slice_codeunits(hash_, start, start + 3) for start in (0, 3)]
-    path = pc.binary_join_element_wise("images", *folders, pc.binary_join_element_wise(hash_, "jpg", "."), "/")
-    hashed = Records(records.name, rows.drop_columns("hash").append_column("path", path), root, records.dropped)
+    path = pc.binary_join_element_wise(
+        "images", *folders, pc.binary_join_element_wise(hash_, "jpg", "."), "/"
+    )
+    hashed = Records(
+        records.name, rows.drop_columns("hash").append_column("path", path), root, records.dropped
+    )
     return hashed.without("without a hash", pc.is_valid(path)).with_images()
 
 
@@ -54,20 +62,30 @@ def _file(root: Path, name: str) -> Path:
     for file in (root / name, root / f"{name}.bz2"):
         if file.is_file():
             return file
-    raise FileNotFoundError(f"no {name} in {root}; expected the tab-separated file of YFCC-100M, or {name}.bz2")
+    raise FileNotFoundError(
+        f"no {name} in {root}; expected the tab-separated file of YFCC-100M, or {name}.bz2"
+    )
 
 
 def _photos(file: Path, test: pa.Array, split: str) -> tuple[pa.Table, dict[str, int]]:
     found = first_line(file).count("\t") + 1
     names = {len(COLUMNS): COLUMNS, len(COLUMNS) + 1: ["line", *COLUMNS]}.get(found)
     if names is None:
-        raise ValueError(f"{file} has {found} columns; expected {len(COLUMNS)}, or {len(COLUMNS) + 1} with a line number first")
-    kept, dropped = [], {"videos": 0, "of the other split": 0, f"of accuracy below {LEAST_ACCURACY}": 0}
+        raise ValueError(
+            f"{file} has {found} columns; expected {len(COLUMNS)}, or {len(COLUMNS) + 1} with a line number first"
+        )
+    kept, dropped = (
+        [],
+        {"videos": 0, "of the other split": 0, f"of accuracy below {LEAST_ACCURACY}": 0},
+    )
     for batch in _stream(file, names, ["id", "longitude", "latitude", "accuracy", "is_video"]):
         rows = pa.table(batch)
         for reason, keep in (
             ("videos", lambda r: pc.equal(r["is_video"], "0")),
-            ("of the other split", lambda r: pc.equal(pc.is_in(r["id"], value_set=test), split == "test")),
+            (
+                "of the other split",
+                lambda r: pc.equal(pc.is_in(r["id"], value_set=test), split == "test"),
+            ),
             (f"of accuracy below {LEAST_ACCURACY}", lambda r: _precise(r, split)),
         ):
             left = rows.filter(keep(rows))
@@ -79,18 +97,27 @@ def _photos(file: Path, test: pa.Array, split: str) -> tuple[pa.Table, dict[str,
 
 def _precise(rows: pa.Table, split: str):
     """A photo without coordinates has no accuracy either and is counted for that, later; test photos count whatever theirs."""
-    return pc.fill_null(pc.greater_equal(rows["accuracy"], LEAST_ACCURACY), True) if split == "train" else pa.repeat(True, rows.num_rows)
+    return (
+        pc.fill_null(pc.greater_equal(rows["accuracy"], LEAST_ACCURACY), True)
+        if split == "train"
+        else pa.repeat(True, rows.num_rows)
+    )
 
 
 def _stream(file: Path, names: list[str], columns: list[str]):
-    types = {name: pa.float64() if name in ("longitude", "latitude", "accuracy") else pa.string() for name in columns}
+    types = {
+        name: pa.float64() if name in ("longitude", "latitude", "accuracy") else pa.string()
+        for name in columns
+    }
     try:
         reader = pa.csv.open_csv(
             file,
             read_options=pa.csv.ReadOptions(column_names=names, block_size=16 << 20),
             parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False),
-            convert_options=pa.csv.ConvertOptions(include_columns=columns, column_types=types, null_values=["", "NaN", "nan"]),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=columns, column_types=types, null_values=["", "NaN", "nan"]
+            ),
         )
-        yield from settings.progress(reader, desc=f"reading {file.name}", unit="block")
+        yield from runtime.progress(reader, desc=f"reading {file.name}", unit="block")
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} cannot be read: {error}") from error

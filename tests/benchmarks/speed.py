@@ -39,7 +39,7 @@ def main() -> None:
     both, torch_alone = import_seconds("import torch, geoflow", "import torch")
     print(f"import torch, geoflow {both:22.3f} s   torch alone {torch_alone:.3f} s")
 
-    taiga = geo.embed(tiles.tile(*tiles.TELLING["taiga"]))
+    taiga = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"]))
     fine = sphere.from_latlon(geo.sample(cond=taiga, n=1024, steps=64, seed=0))
     for solver, steps in (("euler", 64), ("midpoint", 32), ("rk4", 16)):
         seconds = median_seconds(lambda solver=solver, steps=steps: geo.sample(cond=taiga, n=1024, steps=steps, solver=solver, seed=0))
@@ -55,7 +55,7 @@ def main() -> None:
     real, fake = sphere.uniform(10_000, generator), sphere.uniform(10_000, generator)
     print(f"PRDC of 10,000 + 10,000 points {median_seconds(lambda: metrics.prdc(real, fake)):12.3f} s")
 
-    for name, latlon in tiles.TELLING.items():
+    for name, latlon in tiles.EXAMPLES.items():
         cond = geo.embed(tiles.tile(*latlon))
         seconds = median_seconds(lambda cond=cond: geo.density(cond=cond), runs=1)
         density = geo.density(cond=cond)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import platform
 import time
 import warnings
 from dataclasses import dataclass
@@ -25,15 +24,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from geoflow import losses, methods, paths, schedules, settings, sphere
-from geoflow.checks import choose
+from geoflow import losses, methods, paths, runtime, schedules, sphere
 from geoflow.data import tiles
-from geoflow.data.batches import Batches, Rows, StreamBatches, TensorBatches
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import GeocellClassifier, TileEncoder
-from geoflow.files import write_atomically
 from geoflow.losses import WHOLE, Share
+from geoflow.runtime import choose, machine, write_atomically
 from geoflow.schedules import Schedule
+from geoflow.training.batches import Batches, Rows, StreamBatches, TensorBatches
 
 OPTIMIZERS = ("adamw", "lamb")
 CHECKPOINT_EVERY = timedelta(seconds=20)
@@ -71,14 +69,26 @@ class Optimization:
             from pytorch_optimizer import Lamb
 
             parameters = list(parameters)
-            foreach = None if parameters[0].is_cuda else False  # one tensor after the other stays in a CPU's cache
+            foreach = (
+                None if parameters[0].is_cuda else False
+            )  # one tensor after the other stays in a CPU's cache
             # decay is added before the trust ratio, as in LAMB's paper
-            return Lamb(parameters, lr=self.lr, weight_decay=self.weight_decay, weight_decouple=False, foreach=foreach)
+            return Lamb(
+                parameters,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                weight_decouple=False,
+                foreach=foreach,
+            )
         return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
     def lr_factor(self, step: int) -> float:
         """Learning rate at a step, relative to the peak."""
-        return min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        return (
+            min(1.0, (step + 1) / self.warmup)
+            * 0.5
+            * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        )
 
 
 class _Module(L.LightningModule):
@@ -97,14 +107,21 @@ class _Module(L.LightningModule):
         o = self.optimization
         optimizer = o.optimizer_of(self.parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, o.lr_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def generator(self, step: int) -> torch.Generator:
         """Source of randomness of one step, the same on every process."""
         return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) * 4099)
 
     def training_step(self, batch, _):
-        loss = self.loss(batch, self.generator(self.global_step), (self.trainer.global_rank, self.trainer.world_size))
+        loss = self.loss(
+            batch,
+            self.generator(self.global_step),
+            (self.trainer.global_rank, self.trainer.world_size),
+        )
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -128,7 +145,16 @@ class EncoderModule(_Module):
 class FlowModule(_Module):
     """Trains a velocity network on embeddings. Batches: (cond (B, C), x (B, 3))."""
 
-    def __init__(self, network: nn.Module, path, schedule: Schedule, optimization: Optimization, draws: int, dropout: float, seed: int = 0):
+    def __init__(
+        self,
+        network: nn.Module,
+        path,
+        schedule: Schedule,
+        optimization: Optimization,
+        draws: int,
+        dropout: float,
+        seed: int = 0,
+    ):
         super().__init__(optimization, seed)
         self.network = network
         self.path = path
@@ -233,23 +259,33 @@ def fit(
     if not done.exists():
         _run_trainer(module, batches, folder, description, devices, nodes, _loggers(folder, wandb))
         write_atomically(done, json.dumps({"seconds": batches.seconds}))
-    module.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"])
+    module.load_state_dict(
+        torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+    )
     module.cpu().eval()
     return json.loads(done.read_text())["seconds"]
 
 
 def _run_trainer(
-    module: _Module, batches: Batches, folder: Path, description: str, devices: int, nodes: int, loggers: list[Logger]
+    module: _Module,
+    batches: Batches,
+    folder: Path,
+    description: str,
+    devices: int,
+    nodes: int,
+    loggers: list[Logger],
 ) -> None:
     steps = module.optimization.steps
     callbacks: list[L.Callback] = [
         ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False),
-        ModelCheckpoint(folder, "last", train_time_interval=CHECKPOINT_EVERY, enable_version_counter=False),
+        ModelCheckpoint(
+            folder, "last", train_time_interval=CHECKPOINT_EVERY, enable_version_counter=False
+        ),
         _StopOnNaN(),
     ]
     if module.optimization.ema:
         callbacks.append(WeightEMA(module.optimization.ema))
-    if settings.show_progress():
+    if runtime.show_progress():
         callbacks.append(_Progress(description))
     last = folder / "last.ckpt"
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -270,7 +306,7 @@ def _run_trainer(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=10,
-            enable_progress_bar=settings.show_progress(),
+            enable_progress_bar=runtime.show_progress(),
             enable_model_summary=False,
         )
         trainer.fit(module, batches, ckpt_path=last if last.exists() else None, weights_only=False)
@@ -278,7 +314,13 @@ def _run_trainer(
 
 def seconds_per_step(module: _Module, batches: Batches, trials: int = 4) -> float:
     """Time of one training step on this machine, measured on a copy of the module: what a run will cost, before it starts."""
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = (
+        "cuda"
+        if torch.cuda.is_available()
+        else "mps"
+        if torch.backends.mps.is_available()
+        else "cpu"
+    )
     module = copy.deepcopy(module).to(device)
     optimizer = module.optimization.optimizer_of(module.parameters())
     batch = tuple(column.to(device) for column in batches.example())
@@ -293,19 +335,26 @@ def seconds_per_step(module: _Module, batches: Batches, trials: int = 4) -> floa
 
 def _loggers(folder: Path, wandb: str | None) -> list[Logger]:
     version = f"log-{time.time_ns()}"
-    loggers: list[Logger] = [CSVLogger(folder, name="", version=version), TensorBoardLogger(folder, name="", version=version)]
+    loggers: list[Logger] = [
+        CSVLogger(folder, name="", version=version),
+        TensorBoardLogger(folder, name="", version=version),
+    ]
     if wandb:
         try:
             loggers.append(WandbLogger(project=wandb, name=folder.parent.name, save_dir=folder))
         except ModuleNotFoundError as error:
-            raise ValueError(f"to log to the Weights & Biases project {wandb!r}, install it: pip install wandb") from error
+            raise ValueError(
+                f"to log to the Weights & Biases project {wandb!r}, install it: pip install wandb"
+            ) from error
     return loggers
 
 
 class _StopOnNaN(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if not bool(torch.isfinite(outputs["loss"])):
-            raise FloatingPointError(f"the loss is {float(outputs['loss'])} at step {trainer.global_step}; the last checkpoint is intact")
+            raise FloatingPointError(
+                f"the loss is {float(outputs['loss'])} at step {trainer.global_step}; the last checkpoint is intact"
+            )
 
 
 def _claim(folder: Path, run: dict) -> None:
@@ -338,7 +387,12 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def train_tiles(
-    recipe: dict, folder, seed: int = 0, method: str = "riemannian", encoder: TileEncoder | None = None, say=print
+    recipe: dict,
+    folder,
+    seed: int = 0,
+    method: str = "riemannian",
+    encoder: TileEncoder | None = None,
+    say=print,
 ) -> tuple[nn.Module, TileEncoder, dict]:
     """Encoder, embeddings, network: the paper's pipeline in small. A folder that holds part of the run is continued.
 
@@ -358,7 +412,10 @@ def train_tiles(
     """
     folder = Path(folder)
     run = {"recipe": recipe, "seed": seed, "method": method}
-    train, validation = tiles.load("train", recipe["tiles"]), tiles.load("validation", recipe["validation_tiles"])
+    train, validation = (
+        tiles.load("train", recipe["tiles"]),
+        tiles.load("validation", recipe["validation_tiles"]),
+    )
     seconds = {}
 
     width = recipe["encoder"]["dim"]
@@ -377,18 +434,27 @@ def train_tiles(
     minutes = f"{seconds_per_step(module, dummy) * optimization.steps / 60:.1f} min ({method})"
     if teacher is not None:
         rows, judged = Rows((train.images, train.x)), Rows((validation.images, validation.x))
-        batches = TensorBatches(rows, judged, teacher.optimization.batch, teacher.optimization.steps, seed)
+        batches = TensorBatches(
+            rows, judged, teacher.optimization.batch, teacher.optimization.steps, seed
+        )
         minutes = f"{seconds_per_step(teacher, batches) * teacher.optimization.steps / 60:.1f} min (encoder) + {minutes}"
     say(f"training from scratch takes about {minutes} on this machine")
 
     if teacher is not None:
         seconds["encoder"] = round(fit(teacher, batches, folder / "encoder", run, "encoder"))
         say(f"encoder: {teacher.optimization.steps} steps, {seconds['encoder'] / 60:.1f} min")
-    rows, judged = Rows((encoder.embed(train.images), train.x)), Rows((encoder.embed(validation.images), validation.x))
+    rows, judged = (
+        Rows((encoder.embed(train.images), train.x)),
+        Rows((encoder.embed(validation.images), validation.x)),
+    )
     batches = TensorBatches(rows, judged, optimization.batch, optimization.steps, seed)
     seconds["flow"] = round(fit(module, batches, folder / "flow", run, method))
     say(f"{method}: {optimization.steps} steps, {seconds['flow'] / 60:.1f} min")
-    return module.network, encoder, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
+    return (
+        module.network,
+        encoder,
+        {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__},
+    )
 
 
 def train_shards(
@@ -423,34 +489,61 @@ def train_shards(
     Raises:
         ValueError: a method that is not trained, embeddings of different encoders, or a folder with a single shard.
     """
-    dims = {(shards.field, shards.dim, json.dumps(shards.encoder.get("weights"))) for shards in data}
+    dims = {
+        (shards.field, shards.dim, json.dumps(shards.encoder.get("weights"))) for shards in data
+    }
     if len(dims) != 1:
         raise ValueError(
             f"embeddings of different encoders: {', '.join(f'{field} ({dim}, weights {w})' for field, dim, w in sorted(dims))}"
         )
     for shards in data:
         if len(shards.files) < 2:
-            raise ValueError(f"{shards.files[0].parent} has a single shard; expected at least 2, as the last one validates")
+            raise ValueError(
+                f"{shards.files[0].parent} has a single shard; expected at least 2, as the last one validates"
+            )
     width = data[0].dim
     folder = Path(folder)
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, width, seed)
     o = module.optimization
-    judged = Rows(*(shards.last() for shards in {shards.files[0]: shards for shards in data}.values()))
+    judged = Rows(
+        *(shards.last() for shards in {shards.files[0]: shards for shards in data}.values())
+    )
     if stream:
-        batches: Batches = StreamBatches([shards.but_last() for shards in data], judged, o.batch, o.steps, seed)
+        batches: Batches = StreamBatches(
+            [shards.but_last() for shards in data], judged, o.batch, o.steps, seed
+        )
     else:
-        batches = TensorBatches(Rows(*(shards.but_last().mapped() for shards in data)), judged, o.batch, o.steps, seed)
+        batches = TensorBatches(
+            Rows(*(shards.but_last().mapped() for shards in data)), judged, o.batch, o.steps, seed
+        )
     images = sum(len(shards.but_last()) for shards in data)
     hours = seconds_per_step(module, batches) * o.steps / 3600
-    say(f"{images:,} images, {o.steps:,} steps of {o.batch:,} ({o.steps * o.batch / images:.1f} epochs): {hours:.2f} h on one device")
-    run = {"recipe": recipe, "seed": seed, "method": method, "data": [str(shards.files[0].parent) for shards in data], "stream": stream}
-    seconds = {"flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes, wandb))}
+    say(
+        f"{images:,} images, {o.steps:,} steps of {o.batch:,} ({o.steps * o.batch / images:.1f} epochs): {hours:.2f} h on one device"
+    )
+    run = {
+        "recipe": recipe,
+        "seed": seed,
+        "method": method,
+        "data": [str(shards.files[0].parent) for shards in data],
+        "stream": stream,
+    }
+    seconds = {
+        "flow": round(fit(module, batches, folder / "flow", run, method, devices, nodes, wandb))
+    }
     say(f"{method}: {o.steps:,} steps, {seconds['flow'] / 60:.1f} min")
-    return module.network, {**run, "seconds": seconds, "machine": machine(), "torch": torch.__version__}
+    return module.network, {
+        **run,
+        "seconds": seconds,
+        "machine": machine(),
+        "torch": torch.__version__,
+    }
 
 
-def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, say=print) -> tuple[nn.Module, float]:
+def train_points(
+    recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, say=print
+) -> tuple[nn.Module, float]:
     """Train an unconditional Riemannian flow on points. A folder that holds part of the run is continued.
 
     Args:
@@ -468,14 +561,22 @@ def train_points(recipe: dict, train: Tensor, validation: Tensor, folder, seed: 
     o = module.optimization
     points, judged = (Rows((torch.zeros(len(x), 0), x.float())) for x in (train, validation))
     batches = TensorBatches(points, judged, min(o.batch, len(train)), o.steps, seed)
-    say(f"{len(train):,} points, {o.steps:,} steps: {seconds_per_step(module, batches) * o.steps / 60:.1f} min on this machine")
-    identity = hashlib.sha256(torch.cat([train, validation]).double().numpy().tobytes()).hexdigest()[:16]
-    seconds = fit(module, batches, Path(folder), {"recipe": recipe, "seed": seed, "points": identity}, "flow")
+    say(
+        f"{len(train):,} points, {o.steps:,} steps: {seconds_per_step(module, batches) * o.steps / 60:.1f} min on this machine"
+    )
+    identity = hashlib.sha256(
+        torch.cat([train, validation]).double().numpy().tobytes()
+    ).hexdigest()[:16]
+    seconds = fit(
+        module, batches, Path(folder), {"recipe": recipe, "seed": seed, "points": identity}, "flow"
+    )
     say(f"{o.steps:,} steps, {seconds / 60:.1f} min")
     return module.network, seconds
 
 
-def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "FlowModule | MixtureModule":
+def network_module(
+    recipe: dict, method: str, width: int, seed: int = 0
+) -> "FlowModule | MixtureModule":
     """A method's network for embeddings of a width, with fresh weights, ready to be trained by `fit`.
 
     Raises:
@@ -485,14 +586,30 @@ def network_module(recipe: dict, method: str, width: int, seed: int = 0) -> "Flo
     optimization = Optimization(**flow["optimization"])
     if method in paths.PATHS:
         path = paths.by_name(method)
-        network = methods.network_for(method, {"cond_dim": width, **flow["network"], "tangent": path.tangent})
-        return FlowModule(network, path, schedules.by_name(flow["schedule"]), optimization, flow["draws"], flow["dropout"], seed)
+        network = methods.network_for(
+            method, {"cond_dim": width, **flow["network"], "tangent": path.tangent}
+        )
+        return FlowModule(
+            network,
+            path,
+            schedules.by_name(flow["schedule"]),
+            optimization,
+            flow["draws"],
+            flow["dropout"],
+            seed,
+        )
     components = 1 if method == "vmf" else recipe["components"]
     size = {key: flow["network"][key] for key in ("dim", "depth")}
-    return MixtureModule(methods.network_for(method, {"cond_dim": width, "components": components, **size}), optimization, seed)
+    return MixtureModule(
+        methods.network_for(method, {"cond_dim": width, "components": components, **size}),
+        optimization,
+        seed,
+    )
 
 
-def plan(recipe: dict, method: str = "riemannian", devices: int = 1, width: int = 1024) -> dict[str, float]:
+def plan(
+    recipe: dict, method: str = "riemannian", devices: int = 1, width: int = 1024
+) -> dict[str, float]:
     """What a training on shards of embeddings will take, from some steps measured on this machine.
 
     Args:
@@ -511,9 +628,13 @@ def plan(recipe: dict, method: str = "riemannian", devices: int = 1, width: int 
     module = network_module(recipe, method, width)
     o, images = module.optimization, recipe["images"]
     if devices < 1 or o.batch % devices:
-        raise ValueError(f"a batch of {o.batch} over {devices} devices; expected a multiple of at least one")
+        raise ValueError(
+            f"a batch of {o.batch} over {devices} devices; expected a multiple of at least one"
+        )
     share = o.batch // devices
-    rows = Rows((torch.zeros(share, width), sphere.uniform(share, torch.Generator().manual_seed(0))))
+    rows = Rows(
+        (torch.zeros(share, width), sphere.uniform(share, torch.Generator().manual_seed(0)))
+    )
     seconds = seconds_per_step(module, TensorBatches(rows, rows, share, o.steps))
     parameters = sum(weight.numel() for weight in module.network.parameters())
     return {
@@ -532,8 +653,3 @@ def plan(recipe: dict, method: str = "riemannian", devices: int = 1, width: int 
 def is_first_process() -> bool:
     """Whether this process speaks and writes for all: rank 0, or the only one."""
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def machine() -> str:
-    """The hardware in words: accelerator if there is one, else the number of CPU threads in use."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads, {platform.machine()}"

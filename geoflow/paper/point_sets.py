@@ -17,17 +17,21 @@ import yaml
 from torch import Tensor
 
 import geoflow
-from geoflow import likelihood, settings, sphere, vmf
+from geoflow import likelihood, runtime, sphere, vmf
 from geoflow.data import earth_events
-from geoflow.files import write_atomically
 from geoflow.geolocator import Geolocator
-from geoflow.training import machine, train_points
+from geoflow.runtime import machine, write_atomically
+from geoflow.training.fit import train_points
 
 FORMAT = 1
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels from 1,100 km down to 0.6 km
 STEPS = 128  # of RK4, in likelihoods: repeated places make needles
-DENSITIES = {"flow": "Riemannian flow, ours", "mixture": "mixture of vMF, ours", "kernel": "kernel density, ours"}
+DENSITIES = {
+    "flow": "Riemannian flow, ours",
+    "mixture": "mixture of vMF, ours",
+    "kernel": "kernel density, ours",
+}
 CHECKED = 256  # test events whose likelihood is computed by a second solver
 
 
@@ -38,7 +42,10 @@ def tuned_mixture(train: Tensor, validation: Tensor, seed: int = 0) -> vmf.Mixtu
         ValueError: fewer points than the fewest components.
     """
     counts = [k for k in COMPONENTS if k <= len(train) // 2] or COMPONENTS[:1]
-    fitted = [vmf.fit_mixture(train, k, 100, generator=torch.Generator().manual_seed(seed)) for k in counts]
+    fitted = [
+        vmf.fit_mixture(train, k, 100, generator=torch.Generator().manual_seed(seed))
+        for k in counts
+    ]
     return min(fitted, key=lambda mixture: nll(mixture, validation))
 
 
@@ -46,7 +53,10 @@ def tuned_kernel(train: Tensor, validation: Tensor) -> vmf.Mixture:
     """The kernel density of (n, 3) points: a von Mises–Fisher of one κ around each; κ suits other points best."""
     n = len(train)
     weight = train.new_full((1, n), -math.log(n)).double()
-    kernels = (vmf.Mixture(weight, train[None].double(), torch.full_like(weight, kappa)) for kappa in CONCENTRATIONS)
+    kernels = (
+        vmf.Mixture(weight, train[None].double(), torch.full_like(weight, kappa))
+        for kappa in CONCENTRATIONS
+    )
     return min(kernels, key=lambda kernel: nll(kernel, validation))
 
 
@@ -62,7 +72,9 @@ def nll(density, x: Tensor) -> float:
     return -float(log_prob(density, x).mean())
 
 
-def density_map(flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16) -> likelihood.DensityMap:
+def density_map(
+    flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16
+) -> likelihood.DensityMap:
     """The density of an unconditional flow; events make many needles, so its grid is finer than `Geolocator.density`'s.
 
     Args:
@@ -72,10 +84,18 @@ def density_map(flow: Geolocator, max_cells: int, steps: int = STEPS, samples: i
         samples: that say where the density is; they decide sooner than the map which cells are split, so 16 steps do.
     """
     drawn = _rough_samples(flow, samples)
-    return likelihood.density_map(lambda x: log_prob(flow, x, steps), drawn, cell_mass=1 / 2000, max_cells=max_cells, desc="density map")
+    return likelihood.density_map(
+        lambda x: log_prob(flow, x, steps),
+        drawn,
+        cell_mass=1 / 2000,
+        max_cells=max_cells,
+        desc="density map",
+    )
 
 
-def integral(flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0) -> tuple[float, float]:
+def integral(
+    flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0
+) -> tuple[float, float]:
     """∫ p over the sphere of an unconditional flow, and its standard error, by `likelihood.integral`: needles need no grid there.
 
     Args:
@@ -86,7 +106,13 @@ def integral(flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1
         seed: of the points.
     """
     generator = torch.Generator().manual_seed(seed)
-    return likelihood.integral(lambda x: log_prob(flow, x, steps), _rough_samples(flow, samples), points, generator, desc="integral")
+    return likelihood.integral(
+        lambda x: log_prob(flow, x, steps),
+        _rough_samples(flow, samples),
+        points,
+        generator,
+        desc="integral",
+    )
 
 
 def _rough_samples(flow: Geolocator, n: int) -> Tensor:
@@ -100,7 +126,9 @@ def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, T
     return train, validation, test
 
 
-def run(events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: bool = False, say=print) -> dict:
+def run(
+    events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: bool = False, say=print
+) -> dict:
     """Fit all densities to one split and judge them. A finished folder is read, an interrupted training goes on.
 
     Args:
@@ -129,7 +157,9 @@ def run(events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: 
     if file.exists():
         found = read(file)
         if any(found[key] != value for key, value in asked.items()):
-            raise ValueError(f"{file} is the result of other events, another split or recipe; choose another folder or delete it")
+            raise ValueError(
+                f"{file} is the result of other events, another split or recipe; choose another folder or delete it"
+            )
         return found
     start = time.perf_counter()
     mixture, kernel = tuned_mixture(train, validation, seed), tuned_kernel(train, validation)
@@ -146,7 +176,12 @@ def run(events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: 
     few = test[:CHECKED]
     gap = abs(float((log_prob(flow, few) - log_prob(flow, few, 1, "dopri5")).mean()))
     result = asked | {
-        "counts": {"train": len(train), "validation": len(validation), "test": len(test), "new": int(new.sum())},
+        "counts": {
+            "train": len(train),
+            "validation": len(validation),
+            "test": len(test),
+            "new": int(new.sum()),
+        },
         "nll": scores,
         "components": mixture.mean.shape[1],
         "concentration": float(kernel.concentration[0, 0]),
@@ -192,8 +227,11 @@ def read(file) -> dict:
 
 def published() -> dict[str, dict[str, tuple[float, float]]]:
     """The published table: method → events → (mean, deviation) over splits, nats."""
-    text = (settings.DATA / "paper" / "earth-events.yaml").read_text(encoding="utf-8")
-    return {method: {events: (row[0], row[1]) for events, row in rows.items()} for method, rows in yaml.safe_load(text).items()}
+    text = (runtime.DATA / "paper" / "earth-events.yaml").read_text(encoding="utf-8")
+    return {
+        method: {events: (row[0], row[1]) for events, row in rows.items()}
+        for method, rows in yaml.safe_load(text).items()
+    }
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:
@@ -212,13 +250,23 @@ def table(results: list[dict], which: str = "test") -> str:
     names = list(earth_events.SOURCES)
     lines = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for method, row in published().items():
-        lines.append(f"| {method}, published | {' | '.join(f'{row[e][0]:.2f} ± {row[e][1]:.2f}' for e in names)} |")
+        lines.append(
+            f"| {method}, published | {' | '.join(f'{row[e][0]:.2f} ± {row[e][1]:.2f}' for e in names)} |"
+        )
     for name in DENSITIES:
         cells = []
         for events in names:
-            values = [result["nll"][name][which] for result in results if result["events"] == events]
+            values = [
+                result["nll"][name][which] for result in results if result["events"] == events
+            ]
             mean, deviation = mean_and_deviation(values) if values else (math.nan, math.nan)
-            cells.append(f"{mean:.2f} ± {deviation:.2f}" if len(values) > 1 else f"{mean:.2f}" if values else "")
+            cells.append(
+                f"{mean:.2f} ± {deviation:.2f}"
+                if len(values) > 1
+                else f"{mean:.2f}"
+                if values
+                else ""
+            )
         lines.append(f"| {DENSITIES[name]} | {' | '.join(cells)} |")
     counts = [sum(result["events"] == events for result in results) for events in names]
     return "\n".join([*lines, f"| splits | {' | '.join(map(str, counts))} |"])

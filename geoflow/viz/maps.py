@@ -33,8 +33,8 @@ from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from geoflow import settings, sphere
-from geoflow.checks import choose
+from geoflow import runtime, sphere
+from geoflow.runtime import choose
 
 PROJECTIONS = ("equal-earth", "robinson", "orthographic", "north-pole", "south-pole")
 CAP_DEGREES = 40.0  # what the polar projections show around their pole
@@ -47,7 +47,9 @@ TRUTH = "#00e5ff"
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 
 _ARM = np.array([[0.1, 0.4], [0.1, 1], [-0.1, 1], [-0.1, 0.4], [0.1, 0.4]])
-_RETICLE = Path.make_compound_path(*(Path(arm, closed=True) for arm in (_ARM, -_ARM, _ARM[:, ::-1], -_ARM[:, ::-1])))
+_RETICLE = Path.make_compound_path(
+    *(Path(arm, closed=True) for arm in (_ARM, -_ARM, _ARM[:, ::-1], -_ARM[:, ::-1]))
+)
 
 _RADIUS_M = 1000 * sphere.EARTH_RADIUS_KM
 _GLOBE = ccrs.Globe(semimajor_axis=_RADIUS_M, semiminor_axis=_RADIUS_M, ellipse=None)
@@ -61,10 +63,14 @@ def _colors(name: str, start: float, stop: float, fade: float = 0.0) -> Colormap
     """A part of a matplotlib colour map; its first share `fade` comes in from transparent, and what lies below is not drawn."""
     rgba = matplotlib.colormaps[name](np.linspace(start, stop, 256))
     rgba[:, 3] = np.clip(np.linspace(0, 1, 256) / fade, 0, 1) if fade else 1
-    return ListedColormap(rgba, name=f"geoflow_{name}").with_extremes(under=(0, 0, 0, 0), bad=(0, 0, 0, 0))
+    return ListedColormap(rgba, name=f"geoflow_{name}").with_extremes(
+        under=(0, 0, 0, 0), bad=(0, 0, 0, 0)
+    )
 
 
-DENSITY_COLORS = _colors("magma_r", 0.06, 0.96, fade=0.12)  # pale yellow to near black: sequential, colour-blind-safe, prints in grey
+DENSITY_COLORS = _colors(
+    "magma_r", 0.06, 0.96, fade=0.12
+)  # pale yellow to near black: sequential, colour-blind-safe, prints in grey
 TIME_COLORS = _colors("GnBu", 0.3, 1.0)
 
 
@@ -80,7 +86,12 @@ class MapFigure(Figure):
         return png.getvalue()
 
 
-def world(projection: str = "equal-earth", center: tuple[float, float] = (0.0, 0.0), ax=None, figsize=(7.0, 3.5)) -> GeoAxes:
+def world(
+    projection: str = "equal-earth",
+    center: tuple[float, float] = (0.0, 0.0),
+    ax=None,
+    figsize=(7.0, 3.5),
+) -> GeoAxes:
     """An empty map of the Earth: sea, land, coastlines, thin 30° graticule.
 
     Args:
@@ -116,8 +127,13 @@ def world(projection: str = "equal-earth", center: tuple[float, float] = (0.0, 0
     ax.set_facecolor(SEA)
     ax.spines["geo"].set(edgecolor=COAST, linewidth=0.5)
     ax.add_geometries([_land()], _LATLON, facecolor=LAND, edgecolor="none", zorder=0.5)
-    ax.add_collection(_lines(ax, *_graticule(), colors=GRATICULE, linewidths=0.3, zorder=0.8), autolim=False)
-    ax.add_collection(_lines(ax, *_coast(), colors=COAST, linewidths=0.4, capstyle="round", zorder=2), autolim=False)
+    ax.add_collection(
+        _lines(ax, *_graticule(), colors=GRATICULE, linewidths=0.3, zorder=0.8), autolim=False
+    )
+    ax.add_collection(
+        _lines(ax, *_coast(), colors=COAST, linewidths=0.4, capstyle="round", zorder=2),
+        autolim=False,
+    )
     return ax
 
 
@@ -135,7 +151,7 @@ def _geo_axes(place, crs: ccrs.Projection) -> GeoAxes:
 
 @lru_cache(maxsize=1)
 def _land() -> shapely.Geometry:
-    return shapely.from_geojson((settings.DATA / "land-110m.geojson").read_text())
+    return shapely.from_geojson((runtime.DATA / "land-110m.geojson").read_text())
 
 
 @lru_cache(maxsize=1)
@@ -152,8 +168,12 @@ def _graticule() -> tuple[np.ndarray, np.ndarray]:
     """The same for parallels and meridians every 30°; the meridians end at 75°, where they would crowd."""
     lon, lat = np.arange(-180, 181, 2.0), np.arange(-75, 76, 2.5)
     lines = [np.stack([np.full_like(lon, phi), lon], axis=1) for phi in (-60, -30, 0, 30, 60)]
-    lines += [np.stack([lat, np.full_like(lat, meridian)], axis=1) for meridian in range(-180, 180, 30)]
-    return np.concatenate([line[:-1] for line in lines]), np.concatenate([line[1:] for line in lines])
+    lines += [
+        np.stack([lat, np.full_like(lat, meridian)], axis=1) for meridian in range(-180, 180, 30)
+    ]
+    return np.concatenate([line[:-1] for line in lines]), np.concatenate(
+        [line[1:] for line in lines]
+    )
 
 
 def _latlon(latlon) -> np.ndarray:
@@ -176,7 +196,9 @@ def _visible(ax: GeoAxes, latlon) -> np.ndarray:
     return xy
 
 
-def _lines(ax: GeoAxes, start: np.ndarray, end: np.ndarray, values: np.ndarray | None = None, **style) -> LineCollection:
+def _lines(
+    ax: GeoAxes, start: np.ndarray, end: np.ndarray, values: np.ndarray | None = None, **style
+) -> LineCollection:
     """Short straight pieces from start to end, without those that leave the map or jump across its edge."""
     pieces = np.stack([_project(ax, start), _project(ax, end)], axis=1)
     length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
@@ -188,7 +210,12 @@ def _lines(ax: GeoAxes, start: np.ndarray, end: np.ndarray, values: np.ndarray |
 
 
 def draw_density(
-    ax: GeoAxes, density, unit: str = "per_area", cmap: Colormap = DENSITY_COLORS, peak: float | None = None, colorbar: bool = True
+    ax: GeoAxes,
+    density,
+    unit: str = "per_area",
+    cmap: Colormap = DENSITY_COLORS,
+    peak: float | None = None,
+    colorbar: bool = True,
 ) -> AxesImage:
     """Draw a density on a map, on a logarithmic colour scale from the uniform density to the peak.
 
@@ -216,7 +243,10 @@ def draw_density(
     peak = peak_of(density) if peak is None else peak
     over_uniform = _at_pixels(ax, np.exp(nats), first_lon)
     if unit == "per_area":
-        values, norm = UNIFORM_PER_AREA * over_uniform, LogNorm(UNIFORM_PER_AREA, UNIFORM_PER_AREA * math.exp(peak))
+        values, norm = (
+            UNIFORM_PER_AREA * over_uniform,
+            LogNorm(UNIFORM_PER_AREA, UNIFORM_PER_AREA * math.exp(peak)),
+        )
     else:
         with np.errstate(divide="ignore"):
             values, norm = np.log(over_uniform), Normalize(0, peak)
@@ -226,10 +256,18 @@ def draw_density(
     )  # fmt: skip
     row, column = _needles(over_uniform)
     x0, x1, y0, y1 = image.get_extent()
-    x, y = x0 + (column + 0.5) * (x1 - x0) / values.shape[1], y1 - (row + 0.5) * (y1 - y0) / values.shape[0]
+    x, y = (
+        x0 + (column + 0.5) * (x1 - x0) / values.shape[1],
+        y1 - (row + 0.5) * (y1 - y0) / values.shape[0],
+    )
     ax.scatter(x, y, s=7, c=values[row, column], cmap=cmap, norm=norm, linewidths=0, zorder=1.5)
     if colorbar:
-        name_scale(ax.figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.6, aspect=40, pad=0.03), unit)
+        name_scale(
+            ax.figure.colorbar(
+                image, ax=ax, orientation="horizontal", shrink=0.6, aspect=40, pad=0.03
+            ),
+            unit,
+        )
     return image
 
 
@@ -243,7 +281,13 @@ def name_scale(bar, unit: str = "per_area") -> None:
     low, high = bar.vmin, bar.vmax
     if unit == "per_area":
         steps = (1,) if high > 100 * low else (1, 2, 5)
-        ticks = np.array([step * 10.0**power for power in range(-3, math.ceil(math.log10(high))) for step in steps])
+        ticks = np.array(
+            [
+                step * 10.0**power
+                for power in range(-3, math.ceil(math.log10(high)))
+                for step in steps
+            ]
+        )
     else:
         step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50) if high <= 8 * s or s == 50)
         ticks = np.arange(step, high + step, step)
@@ -260,10 +304,14 @@ def peak_of(*densities) -> float:
 def _grid(density) -> tuple[np.ndarray, float]:
     """Checked (H, W) nats over uniform and the longitude of the first column."""
     fields = density.lat, density.lon, density.log_density
-    lat, lon, log_density = (torch.as_tensor(field).detach().cpu().double().numpy() for field in fields)
+    lat, lon, log_density = (
+        torch.as_tensor(field).detach().cpu().double().numpy() for field in fields
+    )
     nats = log_density - sphere.LOG_UNIFORM
     if lat.ndim != 1 or lon.ndim != 1 or nats.shape != (lat.size, lon.size):
-        raise ValueError(f"log_density has shape {nats.shape}, lat {lat.shape}, lon {lon.shape}; expected (H, W), (H,), (W,)")
+        raise ValueError(
+            f"log_density has shape {nats.shape}, lat {lat.shape}, lon {lon.shape}; expected (H, W), (H,), (W,)"
+        )
     if np.isnan(nats).any():
         raise ValueError("log_density holds NaN; expected nats per steradian")
     rows, columns = 180 / lat.size, 360 / lon.size
@@ -271,7 +319,9 @@ def _grid(density) -> tuple[np.ndarray, float]:
         expected = f"{lat.size} cell centres from {90 - rows / 2:g} to {rows / 2 - 90:g}"
         raise ValueError(f"lat runs from {lat[0]:g} to {lat[-1]:g}; expected {expected}")
     if not np.allclose(np.diff(lon), columns, atol=0.01 * columns):
-        raise ValueError(f"lon runs from {lon[0]:g} to {lon[-1]:g}; expected {lon.size} cell centres, {columns:g}° apart")
+        raise ValueError(
+            f"lon runs from {lon[0]:g} to {lon[-1]:g}; expected {lon.size} cell centres, {columns:g}° apart"
+        )
     return nats, lon[0]
 
 
@@ -279,7 +329,9 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
     """A field on a global grid, interpolated at the pixels of the map, top row first; NaN where there is no Earth."""
     latlon, pixel_m = _pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
     field = torch.as_tensor(values)[None, None]
-    finest = math.pi * _RADIUS_M / (2 * pixel_m)  # rows; a finer grid is averaged, so that no cell falls between pixels
+    finest = (
+        math.pi * _RADIUS_M / (2 * pixel_m)
+    )  # rows; a finer grid is averaged, so that no cell falls between pixels
     factor = math.ceil(values.shape[0] / finest)
     rows, columns = (round(n / factor) for n in values.shape)
     field = torch.nn.functional.adaptive_avg_pool2d(field, (rows, columns))
@@ -290,7 +342,9 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
     row = (90 - latlon[..., 0]) * rows / 180 + 0.5
     column = ((latlon[..., 1] - first_lon) * columns / 360) % columns + 1
     grid = np.stack([2 * column / (columns + 1) - 1, 2 * row / (rows + 1) - 1], axis=-1)
-    sampled = torch.nn.functional.grid_sample(field, torch.as_tensor(grid)[None], align_corners=True)[0, 0].numpy()
+    sampled = torch.nn.functional.grid_sample(
+        field, torch.as_tensor(grid)[None], align_corners=True
+    )[0, 0].numpy()
     return np.where(np.isfinite(latlon[..., 0]), sampled, np.nan)
 
 
@@ -300,14 +354,21 @@ def _needles(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     padded = torch.nn.functional.pad(torch.as_tensor(np.nan_to_num(field))[None], (radius,) * 4)
     along_rows = torch.nn.functional.max_pool2d(padded, (1, 2 * radius + 1), 1)[0].numpy()
     along_columns = torch.nn.functional.max_pool2d(padded, (2 * radius + 1, 1), 1)[0].numpy()
-    sides = along_rows[: -2 * radius], along_rows[2 * radius :], along_columns[:, : -2 * radius], along_columns[:, 2 * radius :]
+    sides = (
+        along_rows[: -2 * radius],
+        along_rows[2 * radius :],
+        along_columns[:, : -2 * radius],
+        along_columns[:, 2 * radius :],
+    )
     row, column = np.nonzero(field > 10 * np.maximum(np.max(sides, axis=0), 1.0))
     order = field[row, column].argsort()
     return row[order], column[order]
 
 
 @lru_cache(maxsize=8)
-def _pixels(crs: ccrs.Projection, xlim: tuple[float, float], ylim: tuple[float, float]) -> tuple[np.ndarray, float]:
+def _pixels(
+    crs: ccrs.Projection, xlim: tuple[float, float], ylim: tuple[float, float]
+) -> tuple[np.ndarray, float]:
     """Latitude and longitude (h, w, 2) of the pixel centres of a map, NaN off the Earth, and the side of a pixel in metres."""
     width, height = xlim[1] - xlim[0], ylim[1] - ylim[0]
     side = math.sqrt(width * height / _PIXELS)
@@ -338,7 +399,11 @@ def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
         mass: (k,) probability of each guess, for the legend.
     """
     xy = _visible(ax, latlon)
-    label = "guesses, best first" if mass is None else f"guesses: {', '.join(f'{100 * float(m):.0f}' for m in mass)} %"
+    label = (
+        "guesses, best first"
+        if mass is None
+        else f"guesses: {', '.join(f'{100 * float(m):.0f}' for m in mass)} %"
+    )
     rings = ax.plot(
         *xy.T, linestyle="none", marker="o", markersize=7, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.0,
         path_effects=HALO, clip_on=False, zorder=5, label=label,
@@ -363,9 +428,24 @@ def _label_sides(ax: GeoAxes, xy: np.ndarray) -> np.ndarray:
     return np.where(inwards >= 0, 1, -1)
 
 
-def draw_points(ax: GeoAxes, latlon, color="black", size: float = 2.0, alpha: float = 0.6, label: str | None = None) -> PathCollection:
+def draw_points(
+    ax: GeoAxes,
+    latlon,
+    color="black",
+    size: float = 2.0,
+    alpha: float = 0.6,
+    label: str | None = None,
+) -> PathCollection:
     """Draw many places (..., 2) as dots of `size` points² each. `color` is one colour for all of them."""
-    return ax.scatter(*_project(ax, _latlon(latlon)).T, s=size, color=color, alpha=alpha, linewidths=0, label=label, zorder=3)
+    return ax.scatter(
+        *_project(ax, _latlon(latlon)).T,
+        s=size,
+        color=color,
+        alpha=alpha,
+        linewidths=0,
+        label=label,
+        zorder=3,
+    )
 
 
 def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
@@ -389,11 +469,28 @@ def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
     start, end = path[:-1].reshape(-1, 2).numpy(), path[1:].reshape(-1, 2).numpy()
     moment = times[:-1] + np.diff(times) * (np.arange(pieces)[:, None] + 0.5) / pieces
     moment = np.repeat(moment.ravel(), x.shape[1])
-    lines = _lines(ax, start, end, moment, cmap=TIME_COLORS, norm=Normalize(0, 1), linewidths=0.7, zorder=3)
+    lines = _lines(
+        ax, start, end, moment, cmap=TIME_COLORS, norm=Normalize(0, 1), linewidths=0.7, zorder=3
+    )
     ax.add_collection(lines, autolim=False)
     first, last = sphere.to_latlon(x[0]), sphere.to_latlon(x[-1])
-    ax.scatter(*_project(ax, first.numpy()).T, s=4, color="#8a8a8a", linewidths=0, zorder=3.5, label="noise")
-    ax.scatter(*_project(ax, last.numpy()).T, s=7, color=TIME_COLORS(1.0), edgecolors="white", linewidths=0.3, zorder=4, label="samples")
+    ax.scatter(
+        *_project(ax, first.numpy()).T,
+        s=4,
+        color="#8a8a8a",
+        linewidths=0,
+        zorder=3.5,
+        label="noise",
+    )
+    ax.scatter(
+        *_project(ax, last.numpy()).T,
+        s=7,
+        color=TIME_COLORS(1.0),
+        edgecolors="white",
+        linewidths=0.3,
+        zorder=4,
+        label="samples",
+    )
     return lines
 
 
@@ -401,10 +498,14 @@ def _states(trajectories, times) -> tuple[torch.Tensor, np.ndarray]:
     """(T + 1, n, 3) unit vectors and (T + 1,) times."""
     latlon = torch.as_tensor(trajectories, dtype=torch.float64).detach().cpu()
     if latlon.ndim != 3 or len(latlon) < 2:
-        raise ValueError(f"trajectories have shape {tuple(latlon.shape)}; expected (T + 1, n, 2), one image at a time")
+        raise ValueError(
+            f"trajectories have shape {tuple(latlon.shape)}; expected (T + 1, n, 2), one image at a time"
+        )
     times = np.linspace(0, 1, len(latlon)) if times is None else np.asarray(times, dtype=float)
     if times.shape != (len(latlon),):
-        raise ValueError(f"times have shape {times.shape}; expected ({len(latlon)},), one for each state")
+        raise ValueError(
+            f"times have shape {times.shape}; expected ({len(latlon)},), one for each state"
+        )
     return sphere.from_latlon(latlon), times
 
 
@@ -430,11 +531,21 @@ def density_figure(
     Raises:
         ValueError: as `draw_density`, or an unknown inset.
     """
-    panel = {"density": density, "image": image, "truth": truth, "guesses": guesses, "mass": mass, "title": title, "inset": inset}
+    panel = {
+        "density": density,
+        "image": image,
+        "truth": truth,
+        "guesses": guesses,
+        "mass": mass,
+        "title": title,
+        "inset": inset,
+    }
     return contact_sheet([panel], columns=1, unit=unit, width=width)
 
 
-def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0) -> MapFigure:
+def contact_sheet(
+    panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0
+) -> MapFigure:
     """Several densities on one colour scale.
 
     Args:
@@ -447,7 +558,11 @@ def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", 
     rows = math.ceil(len(panels) / columns)
     cell = width / columns
     gap = 0.02 * cell
-    side = 0.17 * cell if any(panel.get("image") is not None or panel.get("inset") for panel in panels) else 0.0
+    side = (
+        0.17 * cell
+        if any(panel.get("image") is not None or panel.get("inset") for panel in panels)
+        else 0.0
+    )
     map_width = cell - side - (3 if side else 2) * gap
     map_height = 0.487 * map_width  # the shape of Equal Earth
     head = 0.22 if any(panel.get("title") for panel in panels) else 0.06
@@ -461,7 +576,10 @@ def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", 
 
         marks = {}
         for number, panel in enumerate(panels):
-            x, y = number % columns * cell + gap, foot + (rows - 1 - number // columns) * (map_height + head)
+            x, y = (
+                number % columns * cell + gap,
+                foot + (rows - 1 - number // columns) * (map_height + head),
+            )
             ax = world(ax=place(x + cell - 2 * gap - map_width, y, map_width, map_height))
             ax.set_title(panel.get("title") or "", pad=3)
             shown = [ax]
@@ -475,15 +593,34 @@ def contact_sheet(panels: list[dict], columns: int = 2, unit: str = "per_area", 
                 if panel.get("truth") is not None:
                     marks["truth"] = draw_truth(ax, panel["truth"])
                 if panel.get("guesses") is not None:
-                    marks["guesses"] = draw_guesses(ax, panel["guesses"], panel.get("mass") if len(panels) == 1 else None)
+                    marks["guesses"] = draw_guesses(
+                        ax, panel["guesses"], panel.get("mass") if len(panels) == 1 else None
+                    )
         left, right = (0.48 if marks else 0.2) * width, (0.98 if marks else 0.8) * width
-        name_scale(fig.colorbar(picture, cax=place(left, foot - 0.14, right - left, 0.08), orientation="horizontal"), unit)
+        name_scale(
+            fig.colorbar(
+                picture, cax=place(left, foot - 0.14, right - left, 0.08), orientation="horizontal"
+            ),
+            unit,
+        )
         fig.legend(handles=list(marks.values()), loc="lower left", **_LEGEND)
     return fig
 
 
-_STYLE: dict[Any, Any] = {"font.size": 7, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "axes.labelsize": 7}
-_LEGEND = {"frameon": False, "borderpad": 0.6, "labelspacing": 0.8, "handletextpad": 0.3, "markerscale": 0.7}
+_STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "axes.labelsize": 7,
+}
+_LEGEND = {
+    "frameon": False,
+    "borderpad": 0.6,
+    "labelspacing": 0.8,
+    "handletextpad": 0.3,
+    "markerscale": 0.7,
+}
 
 
 def _show_image(ax: Axes, image) -> None:
@@ -493,7 +630,9 @@ def _show_image(ax: Axes, image) -> None:
         spine.set(edgecolor=COAST, linewidth=0.5)
 
 
-def trajectories_figure(trajectories, times=None, image=None, truth=None, title: str | None = None) -> MapFigure:
+def trajectories_figure(
+    trajectories, times=None, image=None, truth=None, title: str | None = None
+) -> MapFigure:
     """How noise becomes an answer: paths of some points on a globe turned towards the answer, and all points at four times.
 
     Args:
@@ -525,7 +664,11 @@ def trajectories_figure(trajectories, times=None, image=None, truth=None, title:
         handles = ax.get_legend_handles_labels()[0]
         if truth is not None:
             handles.append(draw_truth(ax, truth))
-        bar = fig.colorbar(lines, cax=place(0.1 + 0.15 * globe, foot - 0.12, 0.7 * globe, 0.07), orientation="horizontal")
+        bar = fig.colorbar(
+            lines,
+            cax=place(0.1 + 0.15 * globe, foot - 0.12, 0.7 * globe, 0.07),
+            orientation="horizontal",
+        )
         bar.set_label("time", labelpad=1)
         bar.ax.tick_params(length=2, pad=1)
         bar.outline.set_linewidth(0.5)
@@ -537,7 +680,12 @@ def trajectories_figure(trajectories, times=None, image=None, truth=None, title:
             corner = width - (2 - column) * (small + 0.08), foot + (1 - row) * (globe / 2 + 0.06)
             ax = world(ax=place(*corner, small, 0.487 * small))
             draw_points(ax, latlon[state], color=TIME_COLORS(0.4 + 0.6 * times[state]), size=2.0)
-            ax.set_title(f"time {times[state]:.2g}" + {0: ", noise", len(times) - 1: ", samples"}.get(state, ""), pad=2, fontsize=7)
+            ax.set_title(
+                f"time {times[state]:.2g}"
+                + {0: ", noise", len(times) - 1: ", samples"}.get(state, ""),
+                pad=2,
+                fontsize=7,
+            )
             if truth is not None:
                 draw_truth(ax, truth)
         fig.legend(handles=handles, loc="lower right", ncols=3, **_LEGEND)

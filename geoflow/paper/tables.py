@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from geoflow import settings
-from geoflow.checks import choose
+from geoflow import runtime
 from geoflow.evaluation import Report, read_report
+from geoflow.runtime import choose
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,33 @@ class Table:
 
     def markdown(self) -> str:
         """The table as Markdown: `printed → ours (difference)` in each cell; the difference only where the data are the same."""
-        how = "printed → ours, difference" if self.comparable else f"printed, on {self.printed_on} → ours, on {self.ours_on}: other data"
+        how = (
+            "printed → ours, difference"
+            if self.comparable
+            else f"printed, on {self.printed_on} → ours, on {self.ours_on}: other data"
+        )
         rows = [f"**{self.title}** ({how})", "", f"| method | {' | '.join(self.columns)} |"]
         rows.append("|---" * (1 + len(self.columns)) + "|")
         for line in self.lines:
-            cells = [_cell(*cell, self.comparable) for cell in zip(line.paper, line.ours, self.decimals, strict=True)]
+            cells = [
+                _cell(*cell, self.comparable)
+                for cell in zip(line.paper, line.ours, self.decimals, strict=True)
+            ]
             rows.append(f"| {line.row} | {' | '.join(cells)} |")
         return "\n".join([*rows, "", *self._orders(), *self.notes])
 
     def orders(self) -> tuple[list[str], list[str]]:
         """Rows that have both numbers, best first: in the paper's order, and in ours."""
         column, high = self.columns.index(self.ranked_by[0]), self.ranked_by[1]
-        both = [line for line in self.lines if line.paper[column] is not None and line.ours[column] is not None]
-        ranked = [sorted(both, key=lambda line: side(line)[column], reverse=high) for side in (lambda x: x.paper, lambda x: x.ours)]
+        both = [
+            line
+            for line in self.lines
+            if line.paper[column] is not None and line.ours[column] is not None
+        ]
+        ranked = [
+            sorted(both, key=lambda line: side(line)[column], reverse=high)
+            for side in (lambda x: x.paper, lambda x: x.ours)
+        ]
         printed, ours = ([line.row for line in lines] for lines in ranked)
         return printed, ours
 
@@ -80,8 +94,15 @@ class Table:
         printed, ours = self.orders()
         if len(ours) < 2:
             return []
-        lines = [f"- order by {self.ranked_by[0]}, printed: {' > '.join(printed)}", f"- ours: {' > '.join(ours)}"]
-        return lines if printed != ours else [f"- order by {self.ranked_by[0]}, printed and ours: {' > '.join(ours)}"]
+        lines = [
+            f"- order by {self.ranked_by[0]}, printed: {' > '.join(printed)}",
+            f"- ours: {' > '.join(ours)}",
+        ]
+        return (
+            lines
+            if printed != ours
+            else [f"- order by {self.ranked_by[0]}, printed and ours: {' > '.join(ours)}"]
+        )
 
 
 def names() -> list[str]:
@@ -98,7 +119,9 @@ def read_reports(folder) -> dict[str, Report]:
     """
     files = sorted(Path(folder).rglob("*.json"))
     reports = {
-        str(file.relative_to(folder)): read_report(file) for file in files if file.name not in ("run.json", "done.json", "config.json")
+        str(file.relative_to(folder)): read_report(file)
+        for file in files
+        if file.name not in ("run.json", "done.json", "config.json")
     }
     if not reports:
         raise FileNotFoundError(f"no reports (*.json, from `geoflow evaluate --out`) in {folder}")
@@ -120,10 +143,17 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
     columns = published["columns"]
     lines, notes = [], []
     for row, (printed, *wanted) in published["rows"].items():
-        found = {file: r for file, r in reports.items() if wanted and _belongs(r, dataset or published["dataset"], wanted[0])}
+        found = {
+            file: r
+            for file, r in reports.items()
+            if wanted and _belongs(r, dataset or published["dataset"], wanted[0])
+        }
         for file, report in found.items():
             scores = [_score(report, metric) for metric, _factor, _decimals in columns.values()]
-            ours = [None if s is None else s * factor for s, (_, factor, _) in zip(scores, columns.values(), strict=True)]
+            ours = [
+                None if s is None else s * factor
+                for s, (_, factor, _) in zip(scores, columns.values(), strict=True)
+            ]
             lines.append(Line(row, tuple(printed), tuple(ours), file))
             notes.append(f"- {row}: {file}, {report.table().splitlines()[0]}")
         if not found:
@@ -138,11 +168,11 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
 
 def figures() -> dict:
     """What figures print in numbers, see `data/paper/figures.yaml`."""
-    return yaml.safe_load((settings.DATA / "paper" / "figures.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((runtime.DATA / "paper" / "figures.yaml").read_text(encoding="utf-8"))
 
 
 def _published() -> dict:
-    return yaml.safe_load((settings.DATA / "paper" / "tables.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((runtime.DATA / "paper" / "tables.yaml").read_text(encoding="utf-8"))
 
 
 def _belongs(report: Report, dataset: str, wanted: dict) -> bool:
@@ -154,9 +184,13 @@ def _belongs(report: Report, dataset: str, wanted: dict) -> bool:
 
 def _score(report: Report, metric: str) -> float | None:
     if metric == "paper_bits":  # of R³ methods the paper prints the density in R³
-        return report.metrics.get("ambient_bits_per_dimension", report.metrics.get("bits_per_dimension"))
+        return report.metrics.get(
+            "ambient_bits_per_dimension", report.metrics.get("bits_per_dimension")
+        )
     if metric == "sampled_bits":  # of a guided row that of the guided field, if it was computed
-        return report.metrics.get("guided_bits_per_dimension", report.metrics.get("bits_per_dimension"))
+        return report.metrics.get(
+            "guided_bits_per_dimension", report.metrics.get("bits_per_dimension")
+        )
     return report.metrics.get(metric)
 
 

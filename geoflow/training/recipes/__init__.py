@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from geoflow.checks import choose
+from geoflow.runtime import choose
 
 
 def read_recipe(name: str, scale: str) -> dict:
@@ -14,13 +14,17 @@ def read_recipe(name: str, scale: str) -> dict:
     Raises:
         ValueError: unknown recipe or scale.
     """
-    folder = importlib.resources.files("geoflow") / "recipes"
-    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    folder = importlib.resources.files("geoflow") / "training" / "recipes"
+    names = sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
     recipe = yaml.safe_load((folder / f"{choose('recipe', name, names)}.yaml").read_text())
     return recipe[choose("scale", scale, recipe)]
 
 
-def trained_on_tiles(recipe: dict, out: Path, seed: int = 0, method: str = "riemannian", encoder=None, say=print):
+def trained_on_tiles(
+    recipe: dict, out: Path, seed: int = 0, method: str = "riemannian", encoder=None, say=print
+):
     """The Geolocator in out/model, trained if it is not there; `out` holds the run, which goes on after an interruption.
 
     Args:
@@ -31,13 +35,15 @@ def trained_on_tiles(recipe: dict, out: Path, seed: int = 0, method: str = "riem
         ValueError: out/model was trained with another recipe, seed or method.
     """
     from geoflow.geolocator import Geolocator
-    from geoflow.training import train_tiles
+    from geoflow.training.fit import train_tiles
 
     model = out / "model"
     if model.exists():
         geo = Geolocator.from_pretrained(model, method)
         if (geo.provenance.get("recipe"), geo.provenance.get("seed")) != (recipe, seed):
-            raise ValueError(f"{model} was trained with another recipe or seed; choose another folder or delete it")
+            raise ValueError(
+                f"{model} was trained with another recipe or seed; choose another folder or delete it"
+            )
         say(f"{model}: found, trained before")
         return geo
     network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder, say)

@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from geoflow import places, sphere
-from geoflow.files import write_atomically
+from geoflow import sphere
+from geoflow.data import towns
+from geoflow.runtime import write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
 
@@ -26,14 +27,24 @@ def find(paths: Iterable) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
             if not inside:
-                raise ValueError(f"no image file in {path}; expected one that ends in {', '.join(SUFFIXES)}")
+                raise ValueError(
+                    f"no image file in {path}; expected one that ends in {', '.join(SUFFIXES)}"
+                )
             found += inside
         elif path.is_file():
             found.append(path)
         else:
-            matching = sorted(file for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file())
+            matching = sorted(
+                file
+                for file in Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+                if file.is_file()
+            )
             if not matching:
                 raise FileNotFoundError(f"no image file at {path}")
             found += matching
@@ -80,7 +91,7 @@ def _degrees(gps: dict, value: int, side: int, negative: str) -> float | None:
 
 def name_of(latlon: Tensor) -> list[str]:
     """The nearest town of each place with its region and country: (N, 2) → "Quetta, Balochistan, PK"; at sea it may be far."""
-    labels = places.lookup(latlon)
+    labels = towns.lookup(latlon)
     names = ((city.split("_")[0], region.split("_")[0], country) for city, region, country in
              zip(labels["city"], labels["region"], labels["country"], strict=True))  # fmt: skip
     return [", ".join(filter(None, parts)) for parts in names]
@@ -112,7 +123,9 @@ class Answers:
             csv.DictWriter(file, COLUMNS).writerows({**row, **self.asked} for row in rows)
 
 
-def answers(table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked) -> Answers:
+def answers(
+    table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked
+) -> Answers:
     """Begin a table of places, or go on with one: what it says about other images, and about these by the same question, is kept.
 
     Args:
@@ -131,10 +144,18 @@ def answers(table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = 
         with table.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
-                raise ValueError(f"{table} has other columns than {', '.join(COLUMNS)}; nothing was overwritten: choose another --out")
-            rows = [row for row in reader if None not in row.values()]  # a row that was cut off lacks its end
-    places_of = Counter(row["file"] for row in rows if all(row[name] == value for name, value in asked.items()))
-    done = frozenset(str(file) for file in files if places_of[str(file)] == k) - {str(file) for file in again}
+                raise ValueError(
+                    f"{table} has other columns than {', '.join(COLUMNS)}; nothing was overwritten: choose another --out"
+                )
+            rows = [
+                row for row in reader if None not in row.values()
+            ]  # a row that was cut off lacks its end
+    places_of = Counter(
+        row["file"] for row in rows if all(row[name] == value for name, value in asked.items())
+    )
+    done = frozenset(str(file) for file in files if places_of[str(file)] == k) - {
+        str(file) for file in again
+    }
     asked_anew = {str(file) for file in files} - done
     kept = [row for row in rows if row["file"] not in asked_anew]
     text = io.StringIO(newline="")
@@ -153,7 +174,13 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
         camera: where the camera says it was, in degrees.
     """
     latlon = best.latlon[0].double()
-    off = None if camera is None else sphere.distance_km(sphere.from_latlon(latlon), sphere.from_latlon(latlon.new_tensor(camera)))
+    off = (
+        None
+        if camera is None
+        else sphere.distance_km(
+            sphere.from_latlon(latlon), sphere.from_latlon(latlon.new_tensor(camera))
+        )
+    )
     return [
         {
             "rank": i + 1,
@@ -179,11 +206,19 @@ def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
     collection = density.to_geojson()
 
     def feature(geometry: str, coordinates, **properties) -> dict:
-        return {"type": "Feature", "properties": properties, "geometry": {"type": geometry, "coordinates": coordinates}}
+        return {
+            "type": "Feature",
+            "properties": properties,
+            "geometry": {"type": geometry, "coordinates": coordinates},
+        }
 
     positions = [[round(lon, 5), round(lat, 5)] for lat, lon in samples.tolist()]
     collection["features"].append(feature("MultiPoint", positions, samples=len(samples)))
     for row in best:
-        properties = {name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")}
-        collection["features"].append(feature("Point", [row["longitude"], row["latitude"]], **properties))
+        properties = {
+            name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")
+        }
+        collection["features"].append(
+            feature("Point", [row["longitude"], row["latitude"]], **properties)
+        )
     return collection

@@ -23,14 +23,25 @@ class StepSampler(torch.utils.data.Sampler):
 
     def __init__(self, n: int, batch: int, steps: int, seed: int, rank: int = 0, world: int = 1):
         if batch > n:
-            raise ValueError(f"a batch of {batch} from {n} examples; expected at most as many as there are")
+            raise ValueError(
+                f"a batch of {batch} from {n} examples; expected at most as many as there are"
+            )
         if batch % world:
             raise ValueError(f"a batch of {batch} over {world} processes; expected a multiple")
-        self.n, self.batch, self.steps, self.seed, self.rank, self.world = n, batch, steps, seed, rank, world
+        self.n, self.batch, self.steps, self.seed, self.rank, self.world = (
+            n,
+            batch,
+            steps,
+            seed,
+            rank,
+            world,
+        )
         self.first_step = 0
 
     def __len__(self) -> int:
-        return self.steps  # with those before first_step: Lightning restores their count and ends the epoch by it
+        return (
+            self.steps
+        )  # with those before first_step: Lightning restores their count and ends the epoch by it
 
     def __iter__(self):
         per_epoch = self.n // self.batch
@@ -38,7 +49,9 @@ class StepSampler(torch.utils.data.Sampler):
         for step in range(self.first_step, self.steps):
             if epoch != step // per_epoch:
                 epoch = step // per_epoch
-                order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+                order = torch.randperm(
+                    self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                )
             start = step % per_epoch * self.batch
             yield order[start : start + self.batch][self.rank :: self.world]
 
@@ -61,7 +74,10 @@ class Rows(torch.utils.data.Dataset):
         if len(self.tables) == 1:
             return tuple(_single(column[index]) for column in self.tables[0])
         of = torch.bucketize(index, self.ends, right=True)
-        found = [_single(column[:1]).new_zeros(len(index), *column.shape[1:]) for column in self.tables[0]]
+        found = [
+            _single(column[:1]).new_zeros(len(index), *column.shape[1:])
+            for column in self.tables[0]
+        ]
         for number, table in enumerate(self.tables):
             here = of == number
             inside = index[here] - (self.ends[number] - len(table[0]))
@@ -129,7 +145,14 @@ class TensorBatches(Batches):
 
     def train_dataloader(self):
         assert self.trainer is not None
-        sampler = StepSampler(len(self.train), self.batch, self.steps, self.seed, self.trainer.global_rank, self.trainer.world_size)
+        sampler = StepSampler(
+            len(self.train),
+            self.batch,
+            self.steps,
+            self.seed,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
         sampler.first_step = self.first_step
         return torch.utils.data.DataLoader(self.train, sampler=sampler, batch_size=None)
 
@@ -143,7 +166,9 @@ class StreamBatches(Batches):
         batch, steps, seed: see `Batches`.
     """
 
-    def __init__(self, train: Sequence[Shards], validation: Rows, batch: int, steps: int, seed: int = 0):
+    def __init__(
+        self, train: Sequence[Shards], validation: Rows, batch: int, steps: int, seed: int = 0
+    ):
         super().__init__(validation, batch, steps, seed)
         self.train = train
 
@@ -153,8 +178,18 @@ class StreamBatches(Batches):
     def train_dataloader(self):
         t = self.trainer
         assert t is not None
-        stream = ShardStream(self.train, self.batch, self.steps, self.seed, t.global_rank, t.world_size, self.first_step)
-        return torch.utils.data.DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8)
+        stream = ShardStream(
+            self.train,
+            self.batch,
+            self.steps,
+            self.seed,
+            t.global_rank,
+            t.world_size,
+            self.first_step,
+        )
+        return torch.utils.data.DataLoader(
+            stream, batch_size=None, num_workers=1, prefetch_factor=8
+        )
 
 
 class ShardStream(torch.utils.data.IterableDataset):
@@ -187,14 +222,29 @@ class ShardStream(torch.utils.data.IterableDataset):
         first_step: int = 0,
         group: int = 8,
     ):
-        self.shards = [(folder, number) for folder in folders for number in range(len(folder.files)) if folder.counts[number]]
+        self.shards = [
+            (folder, number)
+            for folder in folders
+            for number in range(len(folder.files))
+            if folder.counts[number]
+        ]
         if len(self.shards) < world:
-            raise ValueError(f"{len(self.shards)} shards for {world} processes; expected at least one each (smaller ones: --shard)")
+            raise ValueError(
+                f"{len(self.shards)} shards for {world} processes; expected at least one each (smaller ones: --shard)"
+            )
         if batch % world:
             raise ValueError(f"a batch of {batch} over {world} processes; expected a multiple")
         if len({(folder.field, folder.dim) for folder in folders}) != 1:
-            raise ValueError(f"embeddings of different encoders: {', '.join(f'{f.field} ({f.dim})' for f in folders)}")
-        self.batch, self.steps, self.seed, self.rank, self.world = batch // world, steps, seed, rank, world
+            raise ValueError(
+                f"embeddings of different encoders: {', '.join(f'{f.field} ({f.dim})' for f in folders)}"
+            )
+        self.batch, self.steps, self.seed, self.rank, self.world = (
+            batch // world,
+            steps,
+            seed,
+            rank,
+            world,
+        )
         self.first_step, self.group = first_step, group
 
     def __len__(self) -> int:
@@ -204,10 +254,16 @@ class ShardStream(torch.utils.data.IterableDataset):
         """This process's groups of shards, epoch after epoch, each with a seed of its own."""
         epoch = 0
         while True:
-            order = torch.randperm(len(self.shards), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+            order = torch.randperm(
+                len(self.shards),
+                generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch),
+            )
             mine = [self.shards[i] for i in order[self.rank :: self.world].tolist()]
             for start in range(0, len(mine), self.group):
-                yield mine[start : start + self.group], ((self.seed * 1_000_003 + epoch) * 4099 + self.rank) * 65_537 + start
+                yield (
+                    mine[start : start + self.group],
+                    ((self.seed * 1_000_003 + epoch) * 4099 + self.rank) * 65_537 + start,
+                )
             epoch += 1
 
     def __iter__(self):
@@ -228,7 +284,11 @@ class ShardStream(torch.utils.data.IterableDataset):
             lacking = self.batch - (len(rest[0]) if rest else 0)
             for index in (order[:lacking], *order[lacking:].split(self.batch)):
                 rows = cond[index].float(), x[index]
-                rest = tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True)) if rest else rows
+                rest = (
+                    tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True))
+                    if rest
+                    else rows
+                )
                 if len(rest[0]) == self.batch:
                     yield rest
                     rest, step = (), step + 1

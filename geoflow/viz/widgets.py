@@ -39,12 +39,12 @@ import traitlets
 from PIL import Image
 from torch import Tensor
 
-from geoflow import maps, metrics, samplers, schedules, settings, sphere
-from geoflow.checks import choose
+from geoflow import metrics, runtime, samplers, schedules, sphere
 from geoflow.data import tiles
-from geoflow.files import write_atomically
 from geoflow.geolocator import Geolocator
 from geoflow.methods import How
+from geoflow.runtime import choose, write_atomically
+from geoflow.viz import maps
 from geoflow.vmf import Mixture
 
 MODULE = Path(__file__).parent / "static" / "player.js"
@@ -54,7 +54,10 @@ STATES = 81  # sent of a trajectory at most
 THUMBNAIL = 64  # pixels
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 GUIDANCES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-FINE_STEPS, FINE_POINTS = 128, 64  # the solution that others are compared with: RK4, on so many of the points
+FINE_STEPS, FINE_POINTS = (
+    128,
+    64,
+)  # the solution that others are compared with: RK4, on so many of the points
 KERNEL_KM = 200.0  # what samples are smoothed with where no density is computed
 SIX = {
     "Riemannian flow, S²": "tiles",
@@ -130,10 +133,18 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
     for number, panel in enumerate(panels):
         latlon = torch.as_tensor(panel.trajectories, dtype=torch.float64).detach().cpu()
         if latlon.ndim != 3 or latlon.shape[-1] != 2 or not len(latlon):
-            raise ValueError(f"trajectories have shape {tuple(latlon.shape)}; expected (steps + 1, n, 2), latitude and longitude")
-        times = np.linspace(0, 1, len(latlon)) if panel.times is None else np.asarray(panel.times, dtype=float)
+            raise ValueError(
+                f"trajectories have shape {tuple(latlon.shape)}; expected (steps + 1, n, 2), latitude and longitude"
+            )
+        times = (
+            np.linspace(0, 1, len(latlon))
+            if panel.times is None
+            else np.asarray(panel.times, dtype=float)
+        )
         if times.shape != (len(latlon),) or not np.isfinite(times).all():
-            raise ValueError(f"times {times.shape} of {len(latlon)} states; expected one finite time for each")
+            raise ValueError(
+                f"times {times.shape} of {len(latlon)} states; expected one finite time for each"
+            )
         whole = latlon.isfinite().all(-1).all(0)
         if not whole.all():
             missing.append(
@@ -157,7 +168,12 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
         data += quantise(latlon[:, whole])
         if panel.density is not None:
             levels, peak = _levels(panel.density)
-            described[-1]["density"] = {"rows": levels.shape[0], "columns": levels.shape[1], "start": len(data), "peak": round(peak, 3)}
+            described[-1]["density"] = {
+                "rows": levels.shape[0],
+                "columns": levels.shape[1],
+                "start": len(data),
+                "peak": round(peak, 3),
+            }
             data += levels.tobytes()
             data += bytes(len(data) % 2)
     return described, bytes(data), f"{'; '.join(missing)}: left out." if missing else ""
@@ -165,7 +181,9 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
 
 def _places(latlon) -> list[list[float]]:
     """Checked places, rounded for JSON."""
-    places = sphere.to_latlon(sphere.from_latlon(torch.as_tensor(latlon, dtype=torch.float64).detach().cpu()))
+    places = sphere.to_latlon(
+        sphere.from_latlon(torch.as_tensor(latlon, dtype=torch.float64).detach().cpu())
+    )
     return [[round(degrees, 4) for degrees in place] for place in places.reshape(-1, 2).tolist()]
 
 
@@ -173,7 +191,9 @@ def _levels(density) -> tuple[np.ndarray, float]:
     """(rows, columns) uint8, as `pack` describes them, and the peak in nats over uniform."""
     nats = np.asarray(density.log_density, dtype=float) - sphere.LOG_UNIFORM
     if nats.ndim != 2 or np.isnan(nats).any():
-        raise ValueError(f"log_density has shape {nats.shape}{', with NaN' if np.isnan(nats).any() else ''}; expected (H, W) numbers")
+        raise ValueError(
+            f"log_density has shape {nats.shape}{', with NaN' if np.isnan(nats).any() else ''}; expected (H, W) numbers"
+        )
     peak = maps.peak_of(density)
     return np.clip(255 * nats / peak, 0, 255).astype(np.uint8), peak
 
@@ -181,10 +201,14 @@ def _levels(density) -> tuple[np.ndarray, float]:
 @functools.lru_cache(maxsize=1)
 def pack_land() -> bytes:
     """The coastline: for each ring its length and its (latitude, longitude) in hundredths of degrees, int16, little-endian."""
-    polygons = json.loads((settings.DATA / "land-110m.geojson").read_text())["coordinates"]
+    polygons = json.loads((runtime.DATA / "land-110m.geojson").read_text())["coordinates"]
     parts = []
     for ring in (np.array(ring) for polygon in polygons for ring in polygon):
-        parts.append(np.concatenate([[len(ring)], (100 * ring[:, ::-1]).round().ravel()]).astype("<i2").tobytes())
+        parts.append(
+            np.concatenate([[len(ring)], (100 * ring[:, ::-1]).round().ravel()])
+            .astype("<i2")
+            .tobytes()
+        )
     return b"".join(parts)
 
 
@@ -207,7 +231,9 @@ def read_upload(text: str) -> Image.Image:
         image = Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[1])))
         image.load()
     except (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the uploaded file is no image that can be read ({type(error).__name__})") from error
+        raise ValueError(
+            f"the uploaded file is no image that can be read ({type(error).__name__})"
+        ) from error
     return image.convert("RGB")
 
 
@@ -232,7 +258,9 @@ def _check(control: dict, value) -> None:
         whole = all(isinstance(option, int) for option in options)
         known = isinstance(value, int | float) and not isinstance(value, bool)
         if not known or not options[0] <= value <= options[-1] or (whole and value != int(value)):
-            raise ValueError(f"{name} {value!r}; expected a {'whole ' if whole else ''}number from {options[0]} to {options[-1]}")
+            raise ValueError(
+                f"{name} {value!r}; expected a {'whole ' if whole else ''}number from {options[0]} to {options[-1]}"
+            )
     elif kind == "image" and not str(value).startswith("data:"):
         choose(name, value, options)
     elif kind == "place":
@@ -333,13 +361,17 @@ class TrajectoryPlayer(anywidget.AnyWidget):
     def _ask(self, change=None) -> None:
         """Answer what was chosen. What goes wrong is shown and raised: a test that sets a value fails, a reader sees why."""
         question = (dict(self.values), self.asked)
-        if self._answer is None or question == self._done:  # asked and values change together, and each of them is observed
+        if (
+            self._answer is None or question == self._done
+        ):  # asked and values change together, and each of them is observed
             return
         self._done = question
         try:
             for control in self.controls:
                 if control["name"] not in self.values:
-                    raise ValueError(f"values lack {control['name']!r}; expected {', '.join(repr(c['name']) for c in self.controls)}")
+                    raise ValueError(
+                        f"values lack {control['name']!r}; expected {', '.join(repr(c['name']) for c in self.controls)}"
+                    )
                 _check(control, self.values[control["name"]])
             for panels in self._answer(question[0]):
                 self.show(panels)
@@ -364,7 +396,9 @@ class TrajectoryPlayer(anywidget.AnyWidget):
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
         """One page that holds everything: module, trajectories, coastline. It needs neither kernel nor network."""
         binary = {name: base64.b64encode(getattr(self, name)).decode() for name in ("data", "land")}
-        state = {name: getattr(self, name) for name in self.trait_names(page=True) if name not in binary} | {"live": False}
+        state = {
+            name: getattr(self, name) for name in self.trait_names(page=True) if name not in binary
+        } | {"live": False}
         return _PAGE.format(
             title=html.escape(title),
             head=f"<h1>{html.escape(title)}</h1>" if text else "",
@@ -444,13 +478,19 @@ def _script(value) -> str:
     return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")
 
 
-def as_panels(trajectories, times=None, truth=None, best=None, images=None, titles=None) -> list[Panel]:
+def as_panels(
+    trajectories, times=None, truth=None, best=None, images=None, titles=None
+) -> list[Panel]:
     """Panels of what `TrajectoryPlayer` takes.
 
     Raises:
         ValueError: a shape that is none of these, or a number of truths, images, … that is not that of the maps.
     """
-    if isinstance(trajectories, Sequence) and trajectories and all(isinstance(item, Panel) for item in trajectories):
+    if (
+        isinstance(trajectories, Sequence)
+        and trajectories
+        and all(isinstance(item, Panel) for item in trajectories)
+    ):
         return list(trajectories)
     if isinstance(trajectories, Mapping):
         titles, paths = list(trajectories), list(trajectories.values())
@@ -458,9 +498,13 @@ def as_panels(trajectories, times=None, truth=None, best=None, images=None, titl
         try:
             array = torch.as_tensor(trajectories)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"trajectories are a {type(trajectories).__name__}; expected numbers (steps + 1, n, 2)") from error
+            raise ValueError(
+                f"trajectories are a {type(trajectories).__name__}; expected numbers (steps + 1, n, 2)"
+            ) from error
         if array.ndim not in (3, 4) or array.shape[-1] != 2:
-            raise ValueError(f"trajectories have shape {tuple(array.shape)}; expected (steps + 1, n, 2) or (steps + 1, B, n, 2), degrees")
+            raise ValueError(
+                f"trajectories have shape {tuple(array.shape)}; expected (steps + 1, n, 2) or (steps + 1, B, n, 2), degrees"
+            )
         paths = [array] if array.ndim == 3 else list(array.unbind(1))
     count = len(paths)
 
@@ -477,10 +521,15 @@ def as_panels(trajectories, times=None, truth=None, best=None, images=None, titl
         paths, each("titles", titles, isinstance(titles, str)), each("truths", truth, flat), each("best places", best, alike),
         each("images", images, isinstance(images, Image.Image)), strict=True,
     )  # fmt: skip
-    return [Panel(p, title or "", times=times, truth=t, best=b, image=image) for p, title, t, b, image in rows]
+    return [
+        Panel(p, title or "", times=times, truth=t, best=b, image=image)
+        for p, title, t, b, image in rows
+    ]
 
 
-def contact_sheet(panels: Sequence[Panel], moments: Sequence[float] = (0.0, 0.5, 0.75, 1.0)) -> maps.MapFigure:
+def contact_sheet(
+    panels: Sequence[Panel], moments: Sequence[float] = (0.0, 0.5, 0.75, 1.0)
+) -> maps.MapFigure:
     """Panels at some shares of their steps, as a figure: a row for each panel; a density or resting points take one map.
 
     Args:
@@ -497,14 +546,20 @@ def contact_sheet(panels: Sequence[Panel], moments: Sequence[float] = (0.0, 0.5,
     rows, width = math.ceil(len(cells) / columns), 7.0
     small: dict[Any, Any] = {"font.size": 7, "axes.titlesize": 7}
     with matplotlib.rc_context(small):
-        figure = maps.MapFigure(figsize=(width, rows * (0.487 * width / columns + 0.3)), layout="constrained")
+        figure = maps.MapFigure(
+            figsize=(width, rows * (0.487 * width / columns + 0.3)), layout="constrained"
+        )
         grid = figure.add_gridspec(rows, columns)
         for cell, (panel, share, view) in enumerate(cells):
             latlon = torch.as_tensor(panel.trajectories)
             latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
             state = round(share * (len(latlon) - 1))
             middle = latlon[len(latlon) // 2, 0].tolist() if by_hand else (0.0, 0.0)
-            ax = maps.world(view, (middle[0], middle[1] if view == "orthographic" else 0.0), ax=grid[cell // columns, cell % columns])
+            ax = maps.world(
+                view,
+                (middle[0], middle[1] if view == "orthographic" else 0.0),
+                ax=grid[cell // columns, cell % columns],
+            )
             words = [panel.title] if panel.title and share == moments[0] else []
             if len(latlon) > 1 and not by_hand:
                 times = np.linspace(0, 1, len(latlon)) if panel.times is None else panel.times
@@ -538,13 +593,22 @@ class Gallery:
 
     def __init__(self, images=None, truth=None):
         if images is None:
-            images, truth = {name: tiles.tile(*place) for name, place in tiles.TELLING.items()}, tiles.TELLING
+            images, truth = (
+                {name: tiles.tile(*place) for name, place in tiles.EXAMPLES.items()},
+                tiles.EXAMPLES,
+            )
         if not isinstance(images, Mapping):
             images = list(images) if isinstance(images, (list, tuple)) else [images]
-            images = {Path(image).stem if isinstance(image, (str, Path)) else f"image {i}": image for i, image in enumerate(images, 1)}
+            images = {
+                Path(image).stem if isinstance(image, (str, Path)) else f"image {i}": image
+                for i, image in enumerate(images, 1)
+            }
         if not images:
             raise ValueError("no images; expected at least one")
-        self.images = {name: Image.open(image) if isinstance(image, (str, Path)) else image for name, image in images.items()}
+        self.images = {
+            name: Image.open(image) if isinstance(image, (str, Path)) else image
+            for name, image in images.items()
+        }
         if truth is not None and not isinstance(truth, Mapping):
             truth = dict(zip(self.images, [truth] if np.ndim(truth) == 1 else truth, strict=True))
         self.truths = dict(truth or {})
@@ -556,20 +620,31 @@ class Gallery:
 
     def control(self) -> dict:
         pictures = {name: data_url(image) for name, image in self.images.items()}
-        return {"name": "image", "label": "image", "kind": "image", "options": list(pictures), "images": pictures}
+        return {
+            "name": "image",
+            "label": "image",
+            "kind": "image",
+            "options": list(pictures),
+            "images": pictures,
+        }
 
     def picture(self, value: str) -> Image.Image:
         return self.images[value] if value in self.images else read_upload(value)
 
     def about(self, value: str) -> dict[str, Any]:
         """What a panel says about an image; those that can be picked are seen there."""
-        return {"image": None if value in self.images else self.picture(value), "truth": self.truths.get(value)}
+        return {
+            "image": None if value in self.images else self.picture(value),
+            "truth": self.truths.get(value),
+        }
 
     def cond(self, geo: Geolocator, value: str) -> Tensor | None:
         """(1, C), or None for a method that looks at nothing."""
         key = id(geo), value
         if key not in self._embedded:
-            self._embedded[key] = geo.embed(self.picture(value)) if geo.encoder is not None else None
+            self._embedded[key] = (
+                geo.embed(self.picture(value)) if geo.encoder is not None else None
+            )
         return self._embedded[key]
 
 
@@ -582,22 +657,32 @@ def with_schedule(geo: Geolocator, name: str) -> Geolocator:
     return Geolocator(geo.network, geo.method, name, geo.encoder, geo.provenance)
 
 
-def flow(geo: Geolocator, cond: Tensor | None, n: int, how: How, seed: int = 0) -> tuple[Tensor, Tensor]:
+def flow(
+    geo: Geolocator, cond: Tensor | None, n: int, how: How, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """The way of n points, (states, n, 2) degrees, and its times: of many steps only `STATES` states, evenly chosen.
 
     A closed form, whose points rest, has one state.
     """
     if not geo.model.guidable:
         return geo.sample(cond=cond, n=n, seed=seed), torch.ones(1)
-    paths = geo.trajectories(cond=cond, n=n, steps=how.steps, solver=how.solver, guidance=how.guidance, seed=seed)[:, 0]
+    paths = geo.trajectories(
+        cond=cond, n=n, steps=how.steps, solver=how.solver, guidance=how.guidance, seed=seed
+    )[:, 0]
     times = geo.model.times(how)
-    kept = torch.linspace(0, how.steps, min(STATES, how.steps + 1), dtype=torch.float64).round().long()
+    kept = (
+        torch.linspace(0, how.steps, min(STATES, how.steps + 1), dtype=torch.float64).round().long()
+    )
     return paths[kept], times[kept]
 
 
 def median_error_km(geo: Geolocator, cond: Tensor | None, latlon: Tensor, fine: Tensor) -> float:
     """Median distance of the first points from their places in a fine solution, km: (n, 2), (m, 2) with m ≤ n."""
-    return float(sphere.distance_km(sphere.from_latlon(latlon[: len(fine)].double()), sphere.from_latlon(fine.double())).median())
+    return float(
+        sphere.distance_km(
+            sphere.from_latlon(latlon[: len(fine)].double()), sphere.from_latlon(fine.double())
+        ).median()
+    )
 
 
 def _fine(geo: Geolocator, n: int, seed: int) -> Callable[[Tensor | None, float], Tensor]:
@@ -608,14 +693,23 @@ def _fine(geo: Geolocator, n: int, seed: int) -> Callable[[Tensor | None, float]
     def solve(cond: Tensor | None, guidance: float) -> Tensor:
         key = id(cond), guidance
         if key not in known:  # the embedding is kept with its answer, so that its id stays its own
-            known[key] = cond, geo.sample(cond=cond, noise=noise, steps=FINE_STEPS, guidance=guidance)[0]
+            known[key] = (
+                cond,
+                geo.sample(cond=cond, noise=noise, steps=FINE_STEPS, guidance=guidance)[0],
+            )
         return known[key][1]
 
     return solve
 
 
 def _accuracy(km: float) -> str:
-    return f"median error {km:,.0f} km" if km >= 10 else f"median error {km:.2g} km" if km >= 0.1 else "median error below 0.1 km"
+    return (
+        f"median error {km:,.0f} km"
+        if km >= 10
+        else f"median error {km:.2g} km"
+        if km >= 0.1
+        else "median error below 0.1 km"
+    )
 
 
 def _schedule_name(geo: Geolocator) -> str:
@@ -630,7 +724,13 @@ def _solvers(geo: Geolocator) -> list[str]:
 
 
 def explore_timesteps(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0, **view: Any
+    geo: Geolocator | None = None,
+    images=None,
+    truth=None,
+    *,
+    n: int = 500,
+    seed: int = 0,
+    **view: Any,
 ) -> TrajectoryPlayer:
     """Choose steps, solver, schedule and guidance: the points flow anew, and their error against a fine solution is told.
 
@@ -652,10 +752,19 @@ def explore_timesteps(
         gallery.control(), number("steps", "steps", STEPS), choice("solver", "solver", _solvers(geo)),
         choice("schedule", "schedule", [*schedules.SCHEDULES, schedules.FEW_STEPS]), number("guidance", "guidance ω", GUIDANCES),
     ]  # fmt: skip
-    values = {"image": gallery.first, "steps": 8, "solver": "rk4", "schedule": _schedule_name(geo), "guidance": 0.0}
+    values = {
+        "image": gallery.first,
+        "steps": 8,
+        "solver": "rk4",
+        "schedule": _schedule_name(geo),
+        "guidance": 0.0,
+    }
 
     def answer(v: dict) -> Iterable[list[Panel]]:
-        how, cond = How(int(v["steps"]), v["solver"], float(v["guidance"])), gallery.cond(geo, v["image"])
+        how, cond = (
+            How(int(v["steps"]), v["solver"], float(v["guidance"])),
+            gallery.cond(geo, v["image"]),
+        )
         paths, times = flow(scheduled(v["schedule"]), cond, n, how, seed)
         note = f"{samplers.evaluations(how.solver, how.steps)} evaluations"
         panel = Panel(paths, times=times, note=note, **gallery.about(v["image"]))
@@ -667,12 +776,22 @@ def explore_timesteps(
 
 
 def explore_guidance(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view: Any
+    geo: Geolocator | None = None,
+    images=None,
+    truth=None,
+    *,
+    n: int = 300,
+    seed: int = 0,
+    **view: Any,
 ) -> TrajectoryPlayer:
     """The same points without guidance and with it, in step; how much they gather is told. Arguments as in `explore_timesteps`."""
     geo, gallery = _default(geo), Gallery(images, truth)
     _schedule_name(geo)
-    controls = [gallery.control(), number("guidance", "guidance ω", GUIDANCES), number("steps", "steps", STEPS)]
+    controls = [
+        gallery.control(),
+        number("guidance", "guidance ω", GUIDANCES),
+        number("steps", "steps", STEPS),
+    ]
 
     @functools.lru_cache(maxsize=16)  # the unguided half need not be computed again for every ω
     def solve(image: str, how: How) -> tuple[Tensor, Tensor]:
@@ -684,7 +803,16 @@ def explore_guidance(
             paths, times = solve(v["image"], How(int(v["steps"]), "rk4", omega))
             middle, _, radius = metrics.best_places(sphere.from_latlon(paths[-1]), 1)
             note = f"half within {float(radius[0]):,.0f} km of the best place"
-            panels.append(Panel(paths, f"ω = {omega:g}", note, times, best=sphere.to_latlon(middle), **gallery.about(v["image"])))
+            panels.append(
+                Panel(
+                    paths,
+                    f"ω = {omega:g}",
+                    note,
+                    times,
+                    best=sphere.to_latlon(middle),
+                    **gallery.about(v["image"]),
+                )
+            )
         yield panels
 
     values = {"image": gallery.first, "guidance": 2.0, "steps": 16}
@@ -692,13 +820,26 @@ def explore_guidance(
 
 
 def explore_schedule(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view: Any
+    geo: Geolocator | None = None,
+    images=None,
+    truth=None,
+    *,
+    n: int = 300,
+    seed: int = 0,
+    **view: Any,
 ) -> TrajectoryPlayer:
     """Every schedule with the same number of steps, in step: where it places them, what that costs. As `explore_timesteps`."""
     geo, gallery = _default(geo), Gallery(images, truth)
     _schedule_name(geo)
-    scheduled, fine = {name: with_schedule(geo, name) for name in (*schedules.SCHEDULES, schedules.FEW_STEPS)}, _fine(geo, n, seed)
-    controls = [gallery.control(), number("steps", "steps", [s for s in STEPS if s <= 64]), choice("solver", "solver", _solvers(geo))]
+    scheduled, fine = (
+        {name: with_schedule(geo, name) for name in (*schedules.SCHEDULES, schedules.FEW_STEPS)},
+        _fine(geo, n, seed),
+    )
+    controls = [
+        gallery.control(),
+        number("steps", "steps", [s for s in STEPS if s <= 64]),
+        choice("solver", "solver", _solvers(geo)),
+    ]
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         cond, panels = gallery.cond(geo, v["image"]), []
@@ -708,11 +849,23 @@ def explore_schedule(
             panels.append(Panel(paths, name, note, times, truth=gallery.truths.get(v["image"])))
         yield panels
 
-    return TrajectoryPlayer(controls=controls, values={"image": gallery.first, "steps": 8, "solver": "midpoint"}, answer=answer, **view)
+    return TrajectoryPlayer(
+        controls=controls,
+        values={"image": gallery.first, "steps": 8, "solver": "midpoint"},
+        answer=answer,
+        **view,
+    )
 
 
 def explore_density(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 1024, k: int = 3, seed: int = 0, **view: Any
+    geo: Geolocator | None = None,
+    images=None,
+    truth=None,
+    *,
+    n: int = 1024,
+    k: int = 3,
+    seed: int = 0,
+    **view: Any,
 ) -> TrajectoryPlayer:
     """Pick a tile, or upload an image: its density over the Earth, its localizability, the k best places.
 
@@ -744,16 +897,27 @@ def explore_density(
         if v["density"] == "smoothed samples" or image not in exact:
             yield [panel]
         bits = float(geo.localizability(cond=cond, n=min(n, 256), seed=seed))
-        panel = replace(panel, note=f"localizability {bits:.1f} bits (uniform: −3.7) · {panel.note}")
+        panel = replace(
+            panel, note=f"localizability {bits:.1f} bits (uniform: −3.7) · {panel.note}"
+        )
         if v["density"] == "smoothed samples":
             yield [panel]
             return
         if image not in exact:
             exact[image] = geo.density(cond=cond)
-        yield [replace(panel, density=exact[image], note=f"{panel.note} · ∫p = {exact[image].integral:.3f}")]
+        yield [
+            replace(
+                panel, density=exact[image], note=f"{panel.note} · ∫p = {exact[image].integral:.3f}"
+            )
+        ]
 
     controls = [gallery.control(), choice("density", "density", ["smoothed samples", "exact"])]
-    return TrajectoryPlayer(controls=controls, values={"image": gallery.first, "density": "smoothed samples"}, answer=answer, **view)
+    return TrajectoryPlayer(
+        controls=controls,
+        values={"image": gallery.first, "density": "smoothed samples"},
+        answer=answer,
+        **view,
+    )
 
 
 @dataclass(frozen=True)
@@ -767,16 +931,35 @@ class Raster:
 
 def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
     """The density of samples, (n, 3) unit vectors, each smoothed to a von Mises–Fisher kernel of `KERNEL_KM`."""
-    lat, lon = torch.arange(90 - degrees / 2, -90, -degrees), torch.arange(-180 + degrees / 2, 180, degrees)
-    x = sphere.from_latlon(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), -1)).reshape(1, -1, 3).float()
+    lat, lon = (
+        torch.arange(90 - degrees / 2, -90, -degrees),
+        torch.arange(-180 + degrees / 2, 180, degrees),
+    )
+    x = (
+        sphere.from_latlon(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), -1))
+        .reshape(1, -1, 3)
+        .float()
+    )
     weight = torch.full((1, len(samples)), -math.log(len(samples)))
     kappa = torch.full((1, len(samples)), (sphere.EARTH_RADIUS_KM / KERNEL_KM) ** 2)
     mixture = Mixture(weight, samples.float()[None], kappa)
-    return Raster(lat, lon, torch.cat([mixture.log_prob(part) for part in x.split(2048, 1)], 1).reshape(len(lat), len(lon)))
+    return Raster(
+        lat,
+        lon,
+        torch.cat([mixture.log_prob(part) for part in x.split(2048, 1)], 1).reshape(
+            len(lat), len(lon)
+        ),
+    )
 
 
 def compare_methods(
-    models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0, **view: Any
+    models: Mapping[str, Geolocator] | None = None,
+    images=None,
+    truth=None,
+    *,
+    n: int = 500,
+    seed: int = 0,
+    **view: Any,
 ) -> TrajectoryPlayer:
     """Methods side by side and in step; the points of a closed form rest.
 
@@ -791,18 +974,39 @@ def compare_methods(
         own = {models.method: models} if isinstance(models, Geolocator) else {}
         models = {title: Geolocator.from_pretrained(name) for title, name in SIX.items()} | own
     gallery, chosen = Gallery(images, truth), dict(models)
-    controls = [gallery.control(), number("steps", "steps", STEPS), number("guidance", "guidance ω (flows)", GUIDANCES)]
+    controls = [
+        gallery.control(),
+        number("steps", "steps", STEPS),
+        number("guidance", "guidance ω (flows)", GUIDANCES),
+    ]
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         yield [
-            _method_panel(geo, title, i, gallery, v["image"], n, int(v["steps"]), float(v["guidance"]), seed)
+            _method_panel(
+                geo, title, i, gallery, v["image"], n, int(v["steps"]), float(v["guidance"]), seed
+            )
             for i, (title, geo) in enumerate(chosen.items())
         ]
 
-    return TrajectoryPlayer(controls=controls, values={"image": gallery.first, "steps": 16, "guidance": 0.0}, answer=answer, **view)
+    return TrajectoryPlayer(
+        controls=controls,
+        values={"image": gallery.first, "steps": 16, "guidance": 0.0},
+        answer=answer,
+        **view,
+    )
 
 
-def _method_panel(geo, title: str, color: int, gallery: Gallery, image: str, n: int, steps: int, guidance: float, seed: int) -> Panel:
+def _method_panel(
+    geo,
+    title: str,
+    color: int,
+    gallery: Gallery,
+    image: str,
+    n: int,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> Panel:
     how = How(steps, "rk4", guidance if geo.model.guidable else 0.0)
     paths, times = flow(geo, gallery.cond(geo, image), n, how, seed)
     note = "" if geo.model.guidable else "closed form"
@@ -848,17 +1052,22 @@ def atlas(
         seed: of their starting places.
         view: see `TrajectoryPlayer`.
     """
-    gallery, models = Gallery(images, truth), models or {title: Geolocator.from_pretrained(name) for title, name in SIX.items()}
+    gallery, models = (
+        Gallery(images, truth),
+        models or {title: Geolocator.from_pretrained(name) for title, name in SIX.items()},
+    )
     panels: list[Panel] = []
     table: dict[str, list[int]] = {}
-    for image in settings.progress(gallery.images, desc="images"):
+    for image in runtime.progress(gallery.images, desc="images"):
         rest: dict[str, int] = {}
         for omega in guidances:
             for count in steps:
                 row = []
                 for color, (title, geo) in enumerate(models.items()):
                     if title not in rest:
-                        panels.append(_method_panel(geo, title, color, gallery, image, n, count, omega, seed))
+                        panels.append(
+                            _method_panel(geo, title, color, gallery, image, n, count, omega, seed)
+                        )
                         index = len(panels) - 1
                         if not geo.model.guidable:
                             rest[title] = index
@@ -871,5 +1080,10 @@ def atlas(
         gallery.control(), choice("method", "method", [*models, ALL_SIX]), number("steps", "steps", list(steps)),
         number("guidance", "guidance ω (flows)", guidances),
     ]  # fmt: skip
-    values = {"image": gallery.first, "method": ALL_SIX, "steps": max(steps), "guidance": guidances[0]}
+    values = {
+        "image": gallery.first,
+        "method": ALL_SIX,
+        "steps": max(steps),
+        "guidance": guidances[0],
+    }
     return TrajectoryPlayer(panels, controls=controls, values=values, table=table, **view)

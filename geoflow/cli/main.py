@@ -13,11 +13,13 @@ from typing import Annotated
 
 import typer
 
-from geoflow import settings
-from geoflow.checks import choose
-from geoflow.recipes import read_recipe, trained_on_tiles
+from geoflow import runtime
+from geoflow.runtime import choose
+from geoflow.training.recipes import read_recipe, trained_on_tiles
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 
 def main() -> None:
@@ -29,7 +31,10 @@ def main() -> None:
         sys.exit(1)
 
 
-JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks of the Earth that training never sees
+JUDGED = (
+    "test",
+    "held-out",
+)  # tiles of seen regions, and of blocks of the Earth that training never sees
 
 
 def _dataset(name: str, scale: str):
@@ -45,73 +50,131 @@ Model = Annotated[str, typer.Option(help="a shipped model, or a folder")]
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiles, or osv5m, inat21, yfcc, combined (for your own photos too)")] = "tiles",
-    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; but for tiles smoke or paper; default: GEOFLOW_SCALE")] = "",
-    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
-    data: Annotated[list[Path] | None, typer.Option(help="shards from `geoflow embed`; given twice they count twice")] = None,
-    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one, or that of the shards")] = "",
+    recipe: Annotated[
+        str,
+        typer.Argument(help="tiles, or osv5m, inat21, yfcc, combined (for your own photos too)"),
+    ] = "tiles",
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="smoke, demo, laptop or gpu; but for tiles smoke or paper; default: GEOFLOW_SCALE"
+        ),
+    ] = "",
+    method: Annotated[
+        str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")
+    ] = "riemannian",
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="shards from `geoflow embed`; given twice they count twice"),
+    ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="a model whose encoder to use; default: train one, or that of the shards"
+        ),
+    ] = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
     devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, of each machine")] = 1,
     nodes: Annotated[int, typer.Option(help="machines")] = 1,
-    stream: Annotated[bool, typer.Option(help="read shards as they are needed: for data that the disk cannot hold twice")] = False,
-    wandb: Annotated[str, typer.Option(help="project in Weights & Biases (needs wandb) that gets the loss curve too")] = "",
+    stream: Annotated[
+        bool,
+        typer.Option(
+            help="read shards as they are needed: for data that the disk cannot hold twice"
+        ),
+    ] = False,
+    wandb: Annotated[
+        str,
+        typer.Option(help="project in Weights & Biases (needs wandb) that gets the loss curve too"),
+    ] = "",
 ) -> None:
     """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an interruption."""
     from geoflow.geolocator import Geolocator
 
     shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
     if recipe == "tiles":
-        trained_on_tiles(read_recipe("tiles", scale or settings.scale()), out, seed, method, shared)
+        trained_on_tiles(read_recipe("tiles", scale or runtime.scale()), out, seed, method, shared)
     else:
-        chosen = read_recipe(recipe, scale or ("smoke" if settings.scale() == "smoke" else "paper"))
-        _train_on_shards(chosen, data or [], out, seed, method, shared, devices, nodes, stream, wandb)
+        chosen = read_recipe(recipe, scale or ("smoke" if runtime.scale() == "smoke" else "paper"))
+        _train_on_shards(
+            chosen, data or [], out, seed, method, shared, devices, nodes, stream, wandb
+        )
     print(f"model: {out / 'model'}")
 
 
 def _train_on_shards(
-    recipe: dict, data: list[Path], out: Path, seed: int, method: str, encoder, devices: int, nodes: int, stream: bool, wandb: str
+    recipe: dict,
+    data: list[Path],
+    out: Path,
+    seed: int,
+    method: str,
+    encoder,
+    devices: int,
+    nodes: int,
+    stream: bool,
+    wandb: str,
 ):
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.geolocator import Geolocator
-    from geoflow.training import is_first_process, train_shards
+    from geoflow.training.fit import is_first_process, train_shards
 
     if not data:
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
-    shards = [open_shards(folder, recipe["field"] if not (folder / "manifest.json").exists() else None) for folder in data]
+    shards = [
+        open_shards(folder, recipe["field"] if not (folder / "manifest.json").exists() else None)
+        for folder in data
+    ]
     say = print if is_first_process() else lambda line: None
-    network, provenance = train_shards(recipe, shards, out, seed, method, devices, nodes, stream, wandb, say)
+    network, provenance = train_shards(
+        recipe, shards, out, seed, method, devices, nodes, stream, wandb, say
+    )
     if is_first_process():
         photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
         encoder = encoder or (PhotoEncoder(photo) if photo else None)
-        Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance).save_pretrained(out / "model")
+        Geolocator(
+            network, method, recipe["sampling_schedule"], encoder, provenance
+        ).save_pretrained(out / "model")
 
 
 @app.command()
 def plan(
     recipe: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc or combined")] = "osv5m",
-    gpus: Annotated[int, typer.Option(help="that share each batch, each taken to be as fast as this machine")] = 1,
-    method: Annotated[str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")] = "riemannian",
+    gpus: Annotated[
+        int, typer.Option(help="that share each batch, each taken to be as fast as this machine")
+    ] = 1,
+    method: Annotated[
+        str, typer.Option(help="riemannian, flow, diffusion, vmf or vmf-mixture")
+    ] = "riemannian",
     scale: Annotated[str, typer.Option(help="smoke or paper")] = "paper",
 ) -> None:
     """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step measured on this machine."""
-    from geoflow.training import machine
-    from geoflow.training import plan as estimate
+    from geoflow.runtime import machine
+    from geoflow.training.fit import plan as estimate
 
     p = estimate(read_recipe(choose("recipe", recipe, (*SOURCES, "combined")), scale), method, gpus)
     print(f"{recipe}, {method}, {gpus} × {machine()}")
     print(f"  {p['parameters'] / 1e6:.1f} million parameters")
-    print(f"  {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top")
+    print(
+        f"  {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top"
+    )
     print(f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs")
-    print(f"  embeddings: {p['shards_gb']:.1f} GB in shards, and {p['unpacked_gb']:.1f} GB unpacked (not with --stream)")
-    print(f"  {p['seconds_per_step']:.3f} s per step, measured here: {p['hours']:,.1f} h, if the devices need not wait for each other")
+    print(
+        f"  embeddings: {p['shards_gb']:.1f} GB in shards, and {p['unpacked_gb']:.1f} GB unpacked (not with --stream)"
+    )
+    print(
+        f"  {p['seconds_per_step']:.3f} s per step, measured here: {p['hours']:,.1f} h, if the devices need not wait for each other"
+    )
 
 
 @app.command()
 def compare(
-    scale: Annotated[str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    encoder: Annotated[str, typer.Option(help="a model whose encoder to use; default: train one")] = "",
+    scale: Annotated[
+        str, typer.Option(help="smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")
+    ] = "",
+    encoder: Annotated[
+        str, typer.Option(help="a model whose encoder to use; default: train one")
+    ] = "",
     seeds: Annotated[int, typer.Option(help="how many of each method, with seeds 0, 1, …")] = 3,
     out: Out = Path("outputs/compare"),
 ) -> None:
@@ -123,9 +186,11 @@ def compare(
     from geoflow.geolocator import Geolocator
     from geoflow.methods import METHODS, TRAINED
 
-    scale = scale or settings.scale()
+    scale = scale or runtime.scale()
     first = out / f"{TRAINED[0]}-0" / "model"
-    shared = Geolocator.from_pretrained(encoder or first).encoder if encoder or first.exists() else None
+    shared = (
+        Geolocator.from_pretrained(encoder or first).encoder if encoder or first.exists() else None
+    )
     for method in METHODS:
         runs = range(seeds) if method in TRAINED else range(1)
         for seed in runs:
@@ -138,11 +203,19 @@ def compare(
             else:
                 geo = _reference(method, scale, shared)
             for name in JUDGED:
-                report = evaluation.evaluate(geo, _dataset(name, scale)[:500], f"tiles, {name}", likelihood=name == "test", labels=True)
+                report = evaluation.evaluate(
+                    geo,
+                    _dataset(name, scale)[:500],
+                    f"tiles, {name}",
+                    likelihood=name == "test",
+                    labels=True,
+                )
                 folder.mkdir(parents=True, exist_ok=True)
                 report.to_json(folder / f"{name}.json")
         for name in JUDGED:
-            reports = [evaluation.read_report(out / f"{method}-{seed}" / f"{name}.json") for seed in runs]
+            reports = [
+                evaluation.read_report(out / f"{method}-{seed}" / f"{name}.json") for seed in runs
+            ]
             mean = evaluation.mean_report(reports)
             mean.to_json(out / f"{method}-{name}.json")
             print(f"{method}, {len(reports)} trained\n{mean.table()}")
@@ -157,8 +230,13 @@ def _reference(method: str, scale: str, encoder):
     if method in REFERENCES:
         return Geolocator(None, method)
     recipe = read_recipe("tiles", scale)
-    train, validation = tiles.load("train", recipe["tiles"]), tiles.load("validation", recipe["validation_tiles"])
-    retrieval = Retrieval(encoder.embed(train.images), train.x).tuned(encoder.embed(validation.images), validation.x)
+    train, validation = (
+        tiles.load("train", recipe["tiles"]),
+        tiles.load("validation", recipe["validation_tiles"]),
+    )
+    retrieval = Retrieval(encoder.embed(train.images), train.x).tuned(
+        encoder.embed(validation.images), validation.x
+    )
     return Geolocator(retrieval, method, encoder=encoder)
 
 
@@ -171,7 +249,10 @@ app.add_typer(data_app, name="data")
 @data_app.command()
 def fetch(
     dataset: Annotated[str, typer.Argument(help="osv5m, inat21 or earth-events")],
-    root: Annotated[Path | None, typer.Option(help="folder of the data set; default for earth events: the cache")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="folder of the data set; default for earth events: the cache"),
+    ] = None,
     split: Annotated[str, typer.Option(help="train or test")] = "test",
 ) -> None:
     """Download a data set, checked by size and checksum; its licence is shown first. Run it again to go on after an interruption."""
@@ -188,14 +269,30 @@ def fetch(
 @app.command()
 def embed(
     dataset: Annotated[
-        str, typer.Argument(help="osv5m, inat21, yfcc; a .csv, .tsv, .parquet of id, latitude, longitude, path; or a folder of tars")
+        str,
+        typer.Argument(
+            help="osv5m, inat21, yfcc; a .csv, .tsv, .parquet of id, latitude, longitude, path; or a folder of tars"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="folder for the shards")],
-    root: Annotated[Path | None, typer.Option(help="folder of the data set; for a table, of its images (default: beside it)")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of the data set; for a table, of its images (default: beside it)"
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="train or test")] = "train",
-    encoder: Annotated[str, typer.Option(help="dinov2, streetclip, or a model whose encoder to use")] = "dinov2",
-    weights: Annotated[str, typer.Option(help="folder with the photo encoder's weights; default: the published ones")] = "",
-    shard: Annotated[int | None, typer.Option(help="samples per shard; default: 10,000, fewer for small data sets")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="dinov2, streetclip, or a model whose encoder to use")
+    ] = "dinov2",
+    weights: Annotated[
+        str,
+        typer.Option(help="folder with the photo encoder's weights; default: the published ones"),
+    ] = "",
+    shard: Annotated[
+        int | None,
+        typer.Option(help="samples per shard; default: 10,000, fewer for small data sets"),
+    ] = None,
     batch: Annotated[int, typer.Option(help="images per call of the encoder")] = 64,
     workers: Annotated[int, typer.Option(help="processes that read images, for each device")] = 2,
     devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, that share the work")] = 1,
@@ -204,11 +301,15 @@ def embed(
 
     Prints what is listed, usable and missing, what it will take, and what could not be read.
     """
-    from geoflow.data.embedding import embed as write
+    from geoflow.training.embedding import embed as write
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.geolocator import Geolocator
 
-    chosen = PhotoEncoder(encoder, weights or None) if encoder in PHOTO_ENCODERS else Geolocator.from_pretrained(encoder).encoder
+    chosen = (
+        PhotoEncoder(encoder, weights or None)
+        if encoder in PHOTO_ENCODERS
+        else Geolocator.from_pretrained(encoder).encoder
+    )
     write(_records(dataset, root, split), chosen, out, shard, batch, workers, devices)
 
 
@@ -229,7 +330,9 @@ def _records(dataset: str, root: Path | None, split: str):
 @app.command()
 def evaluate(
     model: Model = "tiles",
-    data: Annotated[Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the reports as JSON")] = None,
     samples: Annotated[int, typer.Option(help="per image")] = 24,
     steps: int = 16,
@@ -237,10 +340,18 @@ def evaluate(
     guidance: float = 0.0,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds to average over")] = 1,
-    labels: Annotated[bool, typer.Option(help="compare country, region, sub-region and city")] = False,
-    calibrated: Annotated[int, typer.Option(help="images whose highest-density regions are checked")] = 0,
-    answer: Annotated[str, typer.Option(help="which sample answers: geoscore (highest expected one) or likeliest")] = "geoscore",
-    name: Annotated[str, typer.Option(help="of the data in reports; default: as embedded, such as 'osv5m test'")] = "",
+    labels: Annotated[
+        bool, typer.Option(help="compare country, region, sub-region and city")
+    ] = False,
+    calibrated: Annotated[
+        int, typer.Option(help="images whose highest-density regions are checked")
+    ] = 0,
+    answer: Annotated[
+        str, typer.Option(help="which sample answers: geoscore (highest expected one) or likeliest")
+    ] = "geoscore",
+    name: Annotated[
+        str, typer.Option(help="of the data in reports; default: as embedded, such as 'osv5m test'")
+    ] = "",
 ) -> None:
     """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the Earth tiles.
 
@@ -251,18 +362,36 @@ def evaluate(
     from geoflow.evaluation import distributed_if_launched
     from geoflow.evaluation import evaluate as score
     from geoflow.geolocator import Geolocator
-    from geoflow.training import is_first_process
+    from geoflow.training.fit import is_first_process
 
     geo = Geolocator.from_pretrained(model)
     distributed_if_launched()
     if data is None:
-        judged = [(f"tiles, {split}", _dataset(split, settings.scale()), split != "held-out") for split in JUDGED]
+        judged = [
+            (f"tiles, {split}", _dataset(split, runtime.scale()), split != "held-out")
+            for split in JUDGED
+        ]
     else:
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
         cond, x = shards.mapped()
         judged = [(name or shards.name, (cond, sphere.to_latlon(x)), True)]
-    for title, images, likely in judged:  # no training tile lies in a held-out block: a likelihood there says only that
-        how = (samples, steps, solver, guidance, seed, seeds, likely, labels, calibrated if likely else 0, answer)
+    for (
+        title,
+        images,
+        likely,
+    ) in judged:  # no training tile lies in a held-out block: a likelihood there says only that
+        how = (
+            samples,
+            steps,
+            solver,
+            guidance,
+            seed,
+            seeds,
+            likely,
+            labels,
+            calibrated if likely else 0,
+            answer,
+        )
         report = score(geo, images, title, *how)
         if is_first_process():
             if out is not None:
@@ -273,23 +402,35 @@ def evaluate(
 
 @app.command()
 def tables(
-    results: Annotated[Path, typer.Argument(help="folder with reports of `geoflow evaluate --out`, at any depth")],
+    results: Annotated[
+        Path, typer.Argument(help="folder with reports of `geoflow evaluate --out`, at any depth")
+    ],
     only: Annotated[str, typer.Option(help="one table; default: all that have a report")] = "",
-    dataset: Annotated[str, typer.Option(help="whose reports stand beside the printed rows; default: each table's own data set")] = "",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="whose reports stand beside the printed rows; default: each table's own data set"
+        ),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Markdown file")] = None,
 ) -> None:
     """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the difference.
 
     The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out RESULTS/METHOD` for each method.
     """
-    from geoflow import paper
-    from geoflow.files import write_atomically
+    from geoflow.paper import tables
+    from geoflow.runtime import write_atomically
 
-    reports = paper.read_reports(results)
-    drawn = [paper.table(table, reports, dataset or None) for table in ([only] if only else paper.names())]
+    reports = tables.read_reports(results)
+    drawn = [
+        tables.table(table, reports, dataset or None)
+        for table in ([only] if only else tables.names())
+    ]
     shown = [table.markdown() for table in drawn if only or table.notes]
     if not shown:
-        raise ValueError(f"none of the {len(reports)} reports in {results} belongs to a row of the paper; see `geoflow tables --help`")
+        raise ValueError(
+            f"none of the {len(reports)} reports in {results} belongs to a row of the paper; see `geoflow tables --help`"
+        )
     text = "\n\n".join(shown) + "\n"
     print(text, end="")
     if out is not None:
@@ -299,11 +440,23 @@ def tables(
 @app.command()
 def reproduce(
     names: Annotated[
-        list[str], typer.Argument(help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; earth-events; list")
+        list[str],
+        typer.Argument(
+            help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; earth-events; list"
+        ),
     ],
-    scale: Annotated[str, typer.Option(help="smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
-    models: Annotated[Path | None, typer.Option(help="models by method, from `geoflow compare --out`; default: the shipped ones")] = None,
-    data: Annotated[Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")] = None,
+    scale: Annotated[
+        str, typer.Option(help="smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")
+    ] = "",
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="models by method, from `geoflow compare --out`; default: the shipped ones"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="shards from `geoflow embed`; default: Earth tiles")
+    ] = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:
     """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside the printed ones, figures.
@@ -311,29 +464,35 @@ def reproduce(
     Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS --models MODELS, where MODELS holds
     riemannian-0/model and so on, and for table A riemannian-linear-0/model and riemannian-sigmoid-0/model.
     """
-    from geoflow import reproduce as again
+    from geoflow.paper import reproduce as again
 
     if names == ["list"]:
         for name, item in again.ITEMS.items():
             print(f"{name:12s} {item.title}")
         return
     again.chosen(names)
-    setup = again.Setup(scale or settings.scale(), out, models, data)
+    setup = again.Setup(scale or runtime.scale(), out, models, data)
     print(again.estimate(names, setup))
     try:
         again.run(names, setup)
     finally:
-        print(f"results: {', '.join({str(setup.folder_for(again.ITEMS[name].steps[0])): None for name in again.chosen(names)})}")
+        print(
+            f"results: {', '.join({str(setup.folder_for(again.ITEMS[name].steps[0])): None for name in again.chosen(names)})}"
+        )
 
 
 @app.command()
 def results(
-    folder: Annotated[Path, typer.Argument(help="of results, from `geoflow reproduce`")] = Path("outputs/reproduce"),
-    out: Annotated[Path | None, typer.Option(help="Markdown file; default: RESULTS.md in the folder")] = None,
+    folder: Annotated[Path, typer.Argument(help="of results, from `geoflow reproduce`")] = Path(
+        "outputs/reproduce"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file; default: RESULTS.md in the folder")
+    ] = None,
 ) -> None:
     """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in how many minutes."""
-    from geoflow import reproduce as again
-    from geoflow.files import write_atomically
+    from geoflow.paper import reproduce as again
+    from geoflow.runtime import write_atomically
 
     file = out or folder / "RESULTS.md"
     write_atomically(file, again.page(folder, file))
@@ -342,15 +501,30 @@ def results(
 
 @app.command()
 def locate(
-    images: Annotated[list[Path], typer.Argument(help="image files, folders, or patterns in quotes")],
+    images: Annotated[
+        list[Path], typer.Argument(help="image files, folders, or patterns in quotes")
+    ],
     model: Model = "tiles",
-    weights: Annotated[str, typer.Option(help="folder with the photo encoder's weights; default: the published ones")] = "",
+    weights: Annotated[
+        str,
+        typer.Option(help="folder with the photo encoder's weights; default: the published ones"),
+    ] = "",
     out: Out = Path("outputs/locate"),
     k: Annotated[int, typer.Option(help="places per image")] = 3,
     guidance: float = 0.0,
     seed: Seed = 0,
-    maps: Annotated[bool, typer.Option(help="draw a map and write regions and densities, some 10 s per image on 2 CPU cores")] = True,
-    exif: Annotated[bool, typer.Option(help="say how far the answer is from where the camera says it was; no model sees that")] = False,
+    maps: Annotated[
+        bool,
+        typer.Option(
+            help="draw a map and write regions and densities, some 10 s per image on 2 CPU cores"
+        ),
+    ] = True,
+    exif: Annotated[
+        bool,
+        typer.Option(
+            help="say how far the answer is from where the camera says it was; no model sees that"
+        ),
+    ] = False,
 ) -> None:
     """Where could these images have been taken?
 
@@ -358,7 +532,7 @@ def locate(
     (.png), samples and regions of 50, 90 and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told,
     and the others go on. Run it again to go on after an interruption: what was asked and answered before is kept.
     """
-    from geoflow import photos
+    from geoflow.data import photos
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, load_image
     from geoflow.geolocator import Geolocator
 
@@ -372,12 +546,21 @@ def locate(
         geo.encoder = PhotoEncoder(geo.encoder.name, weights)
     out.mkdir(parents=True, exist_ok=True)
     stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
-    unmapped = [file for file, stem in stems.items() if maps and not all(_beside(stem, kind).exists() for kind in _MAP_FILES)]
-    answers = photos.answers(out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed, exif=exif)
+    unmapped = [
+        file
+        for file, stem in stems.items()
+        if maps and not all(_beside(stem, kind).exists() for kind in _MAP_FILES)
+    ]
+    answers = photos.answers(
+        out / "places.csv", files, k, unmapped, model=model, guidance=guidance, seed=seed, exif=exif
+    )
     todo = [file for file in files if str(file) not in answers.done]
-    print(f"{len(files)} image{'s' * (len(files) > 1)}" + (f", {len(answers.done)} answered before" if answers.done else ""))
+    print(
+        f"{len(files)} image{'s' * (len(files) > 1)}"
+        + (f", {len(answers.done)} answered before" if answers.done else "")
+    )
     failed: list[str] = []
-    with settings.progress(total=len(todo), unit="image") as bar:
+    with runtime.progress(total=len(todo), unit="image") as bar:
         for batch in (todo[start : start + 8] for start in range(0, len(todo), 8)):
             readable = {}
             for file in batch:
@@ -394,7 +577,9 @@ def locate(
                 rows = photos.rows(best, camera)
                 print(file)
                 if maps:
-                    print(f"  {_map(geo, image, cond[None], stems[file], file.name, best, rows, camera, guidance, seed)}")
+                    print(
+                        f"  {_map(geo, image, cond[None], stems[file], file.name, best, rows, camera, guidance, seed)}"
+                    )
                 print("\n".join(f"  {_sentence(row)}" for row in rows))
                 if exif and camera is None:
                     print("  the camera did not say where it was")
@@ -412,11 +597,22 @@ def _beside(stem: Path, kind: str) -> Path:
     return stem.with_name(stem.name + kind)
 
 
-def _map(geo, image, cond, stem: Path, title: str, best, rows: list[dict], camera, guidance: float, seed: int) -> str:
+def _map(
+    geo,
+    image,
+    cond,
+    stem: Path,
+    title: str,
+    best,
+    rows: list[dict],
+    camera,
+    guidance: float,
+    seed: int,
+) -> str:
     """Write the map of one image, and what a GIS reads; a line about it."""
-    from geoflow import photos
-    from geoflow.files import write_atomically
-    from geoflow.maps import density_figure
+    from geoflow.data import photos
+    from geoflow.runtime import write_atomically
+    from geoflow.viz.maps import density_figure
 
     density = geo.density(cond=cond, guidance=guidance)
     picture, regions, raster = (_beside(stem, kind) for kind in _MAP_FILES)
@@ -442,13 +638,15 @@ def explore(
     seed: Seed = 0,
 ) -> None:
     """Write a page to explore without Python or a network: six telling tiles, six methods, steps, guidance. A few minutes."""
-    from geoflow import widgets
+    from geoflow.viz import widgets
 
     text = (
         "Random points flow to where a satellite tile could have been taken. Pick a tile, a method, the solver's number of steps and the "
         "guidance; press play, or drag the slider from noise to places; drag the maps to turn them."
     )
-    file = widgets.atlas(n=points, seed=seed).save_html(out, "geoflow: where could this tile be?", text)
+    file = widgets.atlas(n=points, seed=seed).save_html(
+        out, "geoflow: where could this tile be?", text
+    )
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in any browser")
 
 
@@ -456,10 +654,10 @@ def explore(
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to reuse or resume."""
     from geoflow.evaluation import evaluate as score
-    from geoflow.files import write_atomically
+    from geoflow.runtime import write_atomically
 
     start = time.perf_counter()
-    scale = "smoke" if settings.scale() == "smoke" else "demo"
+    scale = "smoke" if runtime.scale() == "smoke" else "demo"
     out.mkdir(parents=True, exist_ok=True)
     print("geoflow demo: about 5 minutes on 2 CPU cores; Ctrl-C stops, running it again goes on")
     if not (out / "model").exists():
@@ -475,16 +673,21 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
         print(table.read_text(), end="")
     _draw_demo(geo, out)
     minutes = (time.perf_counter() - start) / 60
-    print(f"done in {minutes:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics-*.txt, metrics-*.json, model/")
+    print(
+        f"done in {minutes:.1f} min. Look at {out}: density-*.png, trajectories.png, loss.png, metrics-*.txt, metrics-*.json, model/"
+    )
 
 
 def _draw_demo(geo, out: Path) -> None:
-    from geoflow import maps, schedules, sphere
+    from geoflow import schedules, sphere
     from geoflow.data import tiles
-    from geoflow.training import loss_curve
+    from geoflow.training.fit import loss_curve
+    from geoflow.viz import maps
 
-    telling = list(tiles.TELLING.items())[: 2 if settings.scale() == "smoke" else None]  # maps of a model that learnt nothing take longest
-    for name, latlon in settings.progress(telling, desc="density maps"):
+    telling = list(tiles.EXAMPLES.items())[
+        : 2 if runtime.scale() == "smoke" else None
+    ]  # maps of a model that learnt nothing take longest
+    for name, latlon in runtime.progress(telling, desc="density maps"):
         file = out / f"density-{name}.png"
         if file.exists():
             continue
@@ -492,14 +695,21 @@ def _draw_demo(geo, out: Path) -> None:
         density, places = geo.density(image), geo.predict(image, k=3)
         inset = "south-pole" if name == "ice" else None
         title = f"{name}: entropy {density.entropy - -sphere.LOG_UNIFORM:+.1f} nats over uniform, integral {density.integral:.3f}"
-        figure = maps.density_figure(density, image, latlon, places.latlon[0], places.mass[0], title, inset)
+        figure = maps.density_figure(
+            density, image, latlon, places.latlon[0], places.mass[0], title, inset
+        )
         _save(figure, file)
-    image = tiles.tile(*tiles.TELLING["taiga"])
+    image = tiles.tile(*tiles.EXAMPLES["taiga"])
     steps = 32
     paths = geo.trajectories(image, n=400, steps=steps, seed=0)[:, 0]
-    figure = maps.trajectories_figure(paths, schedules.time_grid(geo.schedule, steps), image, tiles.TELLING["taiga"])
+    figure = maps.trajectories_figure(
+        paths, schedules.time_grid(geo.schedule, steps), image, tiles.EXAMPLES["taiga"]
+    )
     _save(figure, out / "trajectories.png")
-    _save(_loss_figure({part: loss_curve(out / part) for part in ("encoder", "flow")}), out / "loss.png")
+    _save(
+        _loss_figure({part: loss_curve(out / part) for part in ("encoder", "flow")}),
+        out / "loss.png",
+    )
 
 
 def _save(figure, file: Path) -> None:
@@ -515,8 +725,16 @@ def _loss_figure(curves: dict[str, dict[str, list[tuple[int, float]]]]):
     for ax, (part, losses) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         for (name, points), color in zip(losses.items(), ("#9ecae1", "#08519c"), strict=True):
             if points:
-                ax.plot(*zip(*points, strict=True), color=color, label={"loss": "training batch", "val_loss": "validation"}[name])
-        ax.set(title=part, xlabel="step", ylabel={"encoder": "cross-entropy (nats)", "flow": "flow-matching loss"}[part])
+                ax.plot(
+                    *zip(*points, strict=True),
+                    color=color,
+                    label={"loss": "training batch", "val_loss": "validation"}[name],
+                )
+        ax.set(
+            title=part,
+            xlabel="step",
+            ylabel={"encoder": "cross-entropy (nats)", "flow": "flow-matching loss"}[part],
+        )
         ax.legend(frameon=False)
     return figure
 
@@ -528,7 +746,9 @@ def doctor() -> None:
 
     from geoflow.geolocator import shipped_models
 
-    print(f"geoflow {importlib.metadata.version('geoflow')}, Python {sys.version.split()[0]} at {sys.prefix}")
+    print(
+        f"geoflow {importlib.metadata.version('geoflow')}, Python {sys.version.split()[0]} at {sys.prefix}"
+    )
     problems = []
     for package in [
         "torch",
@@ -547,20 +767,28 @@ def doctor() -> None:
             print(f"  {package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"  {package} missing")
-            problems.append(f"{package} is not installed: pip install -c constraints.txt -e '.[notebooks,dev]'")
+            problems.append(
+                f"{package} is not installed: pip install -c constraints.txt -e '.[notebooks,dev]'"
+            )
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     mps = "yes" if torch.backends.mps.is_available() else "none"
-    print(f"devices: {os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads), CUDA {cuda}, MPS {mps}")
-    print(f"scale: {settings.scale()} (GEOFLOW_SCALE)")
-    cache = settings.cache_dir()
+    print(
+        f"devices: {os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads), CUDA {cuda}, MPS {mps}"
+    )
+    print(f"scale: {runtime.scale()} (GEOFLOW_SCALE)")
+    cache = runtime.cache_dir()
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    print(f"data: {settings.DATA}\ncache: {cache} ({size / 1e6:.0f} MB, safe to delete; {shutil.disk_usage(cache).free / 1e9:.0f} GB free)")
+    print(
+        f"data: {runtime.DATA}\ncache: {cache} ({size / 1e6:.0f} MB, safe to delete; {shutil.disk_usage(cache).free / 1e9:.0f} GB free)"
+    )
     for leftover in cache.rglob("*.partial"):
         problems.append(f"{leftover} is left from an interrupted run: rm -r {leftover}")
     models = shipped_models()
     print(f"models: {', '.join(models) or 'none'}")
     if "tiles" not in models:
-        problems.append(f"the shipped model is missing from {settings.DATA / 'models'}: git checkout data/models")
+        problems.append(
+            f"the shipped model is missing from {runtime.DATA / 'models'}: git checkout data/models"
+        )
     try:
         from geoflow.data import tiles
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from geoflow import settings
+from geoflow import runtime
 from geoflow.data.records import Records
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
 from geoflow.encoders import load_image
-from geoflow.files import write_atomically
+from geoflow.runtime import write_atomically
 
 SHARD = 10_000
 
@@ -59,7 +59,9 @@ def embed(
     """
     shard = max(1, min(SHARD, len(records) // 20)) if shard is None else shard
     if min(shard, batch, devices) < 1 or not len(records):
-        raise ValueError(f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images; expected at least 1 of each")
+        raise ValueError(
+            f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images; expected at least 1 of each"
+        )
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     out = Path(out)
@@ -81,19 +83,49 @@ def embed(
     needed, free = left * (2 * width + SAMPLE_OVERHEAD), shutil.disk_usage(out).free
     if free < 1.05 * needed:
         raise OSError(f"{needed / 1e9:.2f} GB are needed in {out}, {free / 1e9:.2f} GB are free")
-    say(f"{records}; {len(files) - len(todo)} of {len(files)} shards are there, {left:,} images to embed, {needed / 1e9:.2f} GB")
-    with settings.progress(total=left, desc="embedding", unit="image", disable=fabric.global_rank > 0) as bar:
-        _write_shards(records, encoder, [(number, files[number]) for number in mine], shard, batch, workers, bar, say)
+    say(
+        f"{records}; {len(files) - len(todo)} of {len(files)} shards are there, {left:,} images to embed, {needed / 1e9:.2f} GB"
+    )
+    with runtime.progress(
+        total=left, desc="embedding", unit="image", disable=fabric.global_rank > 0
+    ) as bar:
+        _write_shards(
+            records,
+            encoder,
+            [(number, files[number]) for number in mine],
+            shard,
+            batch,
+            workers,
+            bar,
+            say,
+        )
     if not all(file.exists() for file in files):
         say("the other processes have not finished; the last one writes the manifest")
         return None
     return _write_manifest(out, run, files, say)
 
 
-def _write_shards(records: Records, encoder, mine: list[tuple[int, Path]], shard: int, batch: int, workers: int, bar, say) -> None:
-    spans = [range(number * shard, min((number + 1) * shard, len(records))) for number, _file in mine]
-    batches = [span[start : start + batch] for span in spans for start in range(0, len(span), batch)]
-    loader = iter(torch.utils.data.DataLoader(_Images(records, encoder.preprocess), None, sampler=batches, num_workers=workers))
+def _write_shards(
+    records: Records,
+    encoder,
+    mine: list[tuple[int, Path]],
+    shard: int,
+    batch: int,
+    workers: int,
+    bar,
+    say,
+) -> None:
+    spans = [
+        range(number * shard, min((number + 1) * shard, len(records))) for number, _file in mine
+    ]
+    batches = [
+        span[start : start + batch] for span in spans for start in range(0, len(span), batch)
+    ]
+    loader = iter(
+        torch.utils.data.DataLoader(
+            _Images(records, encoder.preprocess), None, sampler=batches, num_workers=workers
+        )
+    )
     started, done = time.perf_counter(), 0
     for span, (_number, file) in zip(spans, mine, strict=True):
         with ShardWriter(file, FIELDS[encoder.name]) as writer:
@@ -106,7 +138,9 @@ def _write_shards(records: Records, encoder, mine: list[tuple[int, Path]], shard
                 bar.update(len(rows) + len(unreadable))
                 if done == len(rows) + len(unreadable) < sum(map(len, spans)):
                     seconds = (time.perf_counter() - started) / done
-                    say(f"{1 / seconds:,.0f} images a second: about {seconds * sum(map(len, spans)) / 3600:.2f} h")
+                    say(
+                        f"{1 / seconds:,.0f} images a second: about {seconds * sum(map(len, spans)) / 3600:.2f} h"
+                    )
 
 
 class _Images(torch.utils.data.Dataset):
@@ -123,7 +157,13 @@ class _Images(torch.utils.data.Dataset):
                 with Image.open(io.BytesIO(self.records.read(path))) as image:
                     pixels.append(self.preprocess(load_image(image)))
                 rows.append(row)
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            except (
+                OSError,
+                UnidentifiedImageError,
+                Image.DecompressionBombError,
+                SyntaxError,
+                ValueError,
+            ) as error:
                 unreadable[row["id"]] = f"{path}: {error}"
         return rows, torch.stack(pixels) if pixels else torch.zeros(0), unreadable
 
@@ -131,10 +171,16 @@ class _Images(torch.utils.data.Dataset):
 def _write_manifest(out: Path, run: dict, files: list[Path], say) -> Shards:
     described = {file.name: json.loads(file.with_suffix(".json").read_text()) for file in files}
     skipped = {id_: why for shard in described.values() for id_, why in shard["skipped"].items()}
-    manifest = {**run, "shards": {name: shard["count"] for name, shard in described.items()}, "skipped": skipped}
+    manifest = {
+        **run,
+        "shards": {name: shard["count"] for name, shard in described.items()},
+        "skipped": skipped,
+    }
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=1))
     shards = open_shards(out)
-    say(f"{out}: {len(shards):,} embeddings in {len(files)} shards; {len(skipped)} images could not be read{_first(skipped)}")
+    say(
+        f"{out}: {len(shards):,} embeddings in {len(files)} shards; {len(skipped)} images could not be read{_first(skipped)}"
+    )
     return shards
 
 
@@ -147,7 +193,9 @@ def _claim(file: Path, run: dict) -> None:
     before = json.loads(file.read_text()) if file.exists() else run
     for key, value in run.items():
         if before.get(key) != value:
-            raise ValueError(f"{file.parent} holds embeddings with {key} = {before.get(key)!r}, not {value!r}; choose another folder")
+            raise ValueError(
+                f"{file.parent} holds embeddings with {key} = {before.get(key)!r}, not {value!r}; choose another folder"
+            )
     write_atomically(file, json.dumps(run, indent=1))
 
 

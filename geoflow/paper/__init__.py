@@ -1,0 +1,1 @@
+"""The paper's tables and figures, run again; and the published table of earth events."""

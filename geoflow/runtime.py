@@ -1,0 +1,209 @@
+"""What every part of the package needs around the mathematics: settings, names, whole files, claims on folders.
+
+=====================  ===================================================  ==================
+variable               meaning                                              default
+=====================  ===================================================  ==================
+``GEOFLOW_SCALE``      ``smoke`` (CI) · ``laptop`` · ``gpu``                ``laptop``
+``GEOFLOW_CACHE``      folder of derived data, safe to delete               ``data/cache``
+``CI``                 set: no progress bars                                unset
+=====================  ===================================================  ==================
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SCALES = ("smoke", "laptop", "gpu")
+
+
+# Names and settings
+
+
+def choose(what: str, name: str, options: Iterable[str]) -> str:
+    """Return `name` if it is one of `options`.
+
+    >>> choose("solver", "rk4", ["euler", "rk4"])
+    'rk4'
+
+    Raises:
+        ValueError: it is not; the message lists the options and suggests the nearest.
+    """
+    options = list(options)
+    if name in options:
+        return name
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    expected = ", ".join(map(repr, options))
+    raise ValueError(f"unknown {what} {name!r}{hint}; expected one of {expected}")
+
+
+def scale() -> str:
+    """The scale of this run: `smoke`, `laptop` or `gpu`.
+
+    Raises:
+        ValueError: GEOFLOW_SCALE holds another name.
+    """
+    return choose("GEOFLOW_SCALE", os.environ.get("GEOFLOW_SCALE", "laptop"), SCALES)
+
+
+def by_scale(smoke, laptop, gpu):
+    """The value for the scale of this run.
+
+    >>> by_scale(smoke=10, laptop=1000, gpu=100_000)  # where GEOFLOW_SCALE is not set
+    1000
+    """
+    return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[scale()]
+
+
+def cache_dir() -> Path:
+    """Folder for derived data (tiles, embeddings). It is created on first use and safe to delete."""
+    path = Path(os.environ.get("GEOFLOW_CACHE", DATA / "cache"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def machine() -> str:
+    """The hardware in words: the accelerator if there is one, else the number of CPU threads."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+def show_progress() -> bool:
+    """Whether a person watches: a terminal or a live notebook, and not CI."""
+    return not os.environ.get("CI") and sys.stderr.isatty()
+
+
+def progress(iterable=None, disable: bool = False, **options):
+    """A progress bar that is silent where nobody watches. Arguments as for `tqdm`."""
+    return tqdm(iterable, disable=disable or not show_progress(), dynamic_ncols=True, **options)
+
+
+# Files that are whole or not there
+
+
+@contextlib.contextmanager
+def replacing(target) -> Iterator[Path]:
+    """A path to write a file or a folder to, which becomes `target` when the block ends without an error.
+
+    After an error nothing is left behind, and `target` is as it was.
+
+    >>> with replacing("/tmp/geoflow-example.txt") as partial:
+    ...     _ = partial.write_text("whole")
+    >>> Path("/tmp/geoflow-example.txt").read_text()
+    'whole'
+    """
+    target = Path(target)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        if partial.is_dir() and target.exists():
+            shutil.rmtree(target)
+        partial.replace(target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all."""
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """Plain values from a JSON file.
+
+    Raises:
+        ValueError: it is damaged; the message names it.
+    """
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: it is no JSON ({error})") from error
+
+
+def require_space(folder: Path, needed: int, advice: str = "") -> None:
+    """Check that a folder's disk has room for `needed` bytes and a twentieth more.
+
+    Raises:
+        OSError: it has not; the message says how much is needed, how much is free, and `advice`.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * needed:
+        text = f"{needed / 1e9:.2f} GB are needed in {folder}, {free / 1e9:.2f} GB are free"
+        raise OSError(f"{text}; {advice}" if advice else text)
+
+
+# Checksums, and folders that belong to one run
+
+
+def sha256(file: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(file).open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_of(*parts: bytes | str) -> str:
+    """Checksum of bytes or texts, one after the other, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def sha256_of_weights(module) -> str:
+    """Checksum of a network's weights and buffers, by name, in hexadecimal digits."""
+    parts: list[bytes | str] = []
+    for name, tensor in sorted(module.state_dict().items()):
+        parts += [name, tensor.cpu().contiguous().numpy().tobytes()]
+    return sha256_of(*parts)
+
+
+def difference(before: dict, now: dict) -> str:
+    """The first key by which two runs differ, in words; empty if they are the same.
+
+    >>> difference({"seed": 0}, {"seed": 1})
+    'seed = 0, not 1'
+    """
+    before, now = json.loads(json.dumps([before, now]))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            return f"{key} = {before.get(key)!r}, not {now.get(key)!r}"
+    return ""
+
+
+def claim(folder: Path, run: dict, what: str = "a run") -> None:
+    """Make a folder that of a run, or check that it is: plain values in `run.json` identify the run.
+
+    Raises:
+        ValueError: the folder belongs to another run; the message names what differs.
+    """
+    file = Path(folder) / "run.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, run)
+    elif other := difference(read_json(file), run):
+        raise ValueError(f"{folder} holds {what} with {other}; choose another folder or delete it")
