@@ -1,0 +1,303 @@
+"""Densities as maps: an adaptive equal-area grid, its integral and regions, a raster, GIS files."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from geoflow import healpix, runtime, sphere, vmf
+
+LogDensity = Callable[[Tensor], Tensor]
+"""Log-densities of places: (M, 3) unit vectors → (M,) nats."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A density on a grid of latitudes and longitudes, as maps draw it.
+
+    Attributes:
+        lat: (H,) latitudes of the pixel centres, degrees, north to south.
+        lon: (W,) longitudes, degrees, −180 to 180.
+        log_density: (H, W) nats per steradian.
+    """
+
+    lat: Tensor
+    lon: Tensor
+    log_density: Tensor
+
+
+def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
+    """Latitudes (H,) and longitudes (2H,) of the pixel centres of a world raster, degrees.
+
+    Raises:
+        ValueError: resolution not in (0, 30] degrees.
+    """
+    if not 0 < resolution <= 30:
+        raise ValueError(f"resolution of {resolution} degrees; expected a number in (0, 30]")
+    rows = round(180 / resolution)
+    lat = 90 - (torch.arange(rows) + 0.5) * 180 / rows
+    lon = -180 + (torch.arange(2 * rows) + 0.5) * 180 / rows
+    return lat, lon
+
+
+@dataclass(frozen=True)
+class DensityMap(Raster):
+    """A density on the sphere, exact at the cells of an equal-area grid, finer where the mass is.
+
+    Attributes:
+        lat, lon, log_density: the raster, interpolated between the cells; see `Raster`.
+        x: (M, 3) centres of the cells.
+        area: (M,) their areas on the unit sphere, which add up to 4π.
+        cell_log_density: (M,) log-density at the centres, nats.
+    """
+
+    x: Tensor
+    area: Tensor
+    cell_log_density: Tensor
+
+    @property
+    def cell_mass(self) -> Tensor:
+        """Probability of each cell, before normalisation: (M,)."""
+        return self.cell_log_density.exp() * self.area
+
+    @property
+    def integral(self) -> float:
+        """∫ p over the sphere: 1 up to the error of the grid and the solver."""
+        return float(self.cell_mass.sum())
+
+    @property
+    def entropy(self) -> float:
+        """−∫ p log p, nats; the uniform density has log 4π = 2.531."""
+        mass = self.cell_mass / self.integral
+        return float(-(mass * (self.cell_log_density - math.log(self.integral))).sum())
+
+    @property
+    def mode(self) -> Tensor:
+        """The place of highest density, to the size of a cell: (2,) degrees."""
+        return sphere.to_latlon(self.x[self.cell_log_density.argmax()])
+
+    def mass(self, region: Callable[[Tensor], Tensor]) -> float:
+        """Probability of a region, to the size of a cell.
+
+        Args:
+            region: latlon (M, 2) in degrees → (M,) bool, `lambda latlon: latlon[:, 0] > 66.5`.
+        """
+        inside = region(sphere.to_latlon(self.x))
+        return float(self.cell_mass[inside].sum()) / self.integral
+
+    def region_threshold(self, probability: float) -> float:
+        """Log-density that bounds the smallest region of a probability (highest-density region).
+
+        Raises:
+            ValueError: probability not in (0, 1).
+        """
+        if not 0 < probability < 1:
+            raise ValueError(f"probability {probability}; expected a number between 0 and 1")
+        order = self.cell_log_density.argsort(descending=True)
+        inside = (self.cell_mass[order].cumsum(0) / self.integral < probability).sum()
+        return float(self.cell_log_density[order][inside.clamp(max=len(order) - 1)])
+
+    def region_area_km2(self, probability: float) -> float:
+        """Area of the highest-density region, km²."""
+        inside = self.cell_log_density >= self.region_threshold(probability)
+        return float(self.area[inside].sum()) * sphere.EARTH_RADIUS_KM**2
+
+    def to_geojson(self, probabilities=(0.5, 0.9, 0.95)) -> dict:
+        """Highest-density regions as a GeoJSON FeatureCollection of polygons, largest first.
+
+        Polygons follow the raster's pixels: a region smaller than a pixel becomes that pixel, and
+        `area_km2` is its true area.
+        """
+        from rasterio import features
+
+        lat, lon = sphere.to_latlon(self.x).unbind(-1)
+        rows = ((90 - lat) / 180 * len(self.lat)).long().clamp(max=len(self.lat) - 1)
+        columns = ((lon + 180) / 360 * len(self.lon)).long().clamp(max=len(self.lon) - 1)
+        regions = []
+        for probability in sorted(probabilities, reverse=True):
+            threshold = self.region_threshold(probability)
+            inside = self.log_density >= threshold
+            cells = self.cell_log_density >= threshold
+            inside[rows[cells], columns[cells]] = True
+            mask = inside.numpy()
+            shapes = features.shapes(mask.astype("uint8"), mask=mask, transform=self._transform())
+            properties = {"probability": probability, "area_km2": self.region_area_km2(probability)}
+            polygons = [shape["coordinates"] for shape, _ in shapes]
+            geometry = {"type": "MultiPolygon", "coordinates": polygons}
+            regions.append({"type": "Feature", "properties": properties, "geometry": geometry})
+        return {"type": "FeatureCollection", "features": regions}
+
+    def to_geotiff(self, path) -> Path:
+        """Write probability per km² as a one-band float32 GeoTIFF (EPSG:4326), return its path."""
+        import rasterio
+
+        path = Path(path)
+        per_km2 = (self.log_density.exp() / sphere.EARTH_RADIUS_KM**2).float().numpy()
+        height, width = per_km2.shape
+        profile = dict(driver="GTiff", dtype="float32", count=1, height=height, width=width)
+        profile |= dict(crs="EPSG:4326", transform=self._transform(), compress="deflate")
+        with runtime.replacing(path) as partial, rasterio.open(partial, "w", **profile) as file:
+            file.write(per_km2, 1)
+            file.update_tags(unit="probability per square kilometre")
+        return path
+
+    def _transform(self):
+        from rasterio.transform import from_bounds
+
+        return from_bounds(-180, -90, 180, 90, len(self.lon), len(self.lat))
+
+
+# Making a map
+
+COARSEST, FINEST = 3, 17  # HEALPix levels: cells of 7° and of 50 m
+SAMPLE_WEIGHTS = (16, 8, 4)
+"""Factor of a cell's share of the samples on the coarsest level, the next and all finer ones."""
+
+
+def density_map(
+    log_prob: LogDensity,
+    samples: Tensor,
+    resolution: float = 1.0,
+    cell_mass: float = 1 / 120,
+    max_cells: int = 20_000,
+    desc: str = "",
+) -> DensityMap:
+    """A density on a HEALPix grid that is refined where the mass is.
+
+    A cell is split into four if it, or one of the cells around it, holds more than `cell_mass`.
+    What a cell holds is estimated twice, and the larger estimate counts: by the density at its
+    centre, and by its share of the samples, times `SAMPLE_WEIGHTS`. The samples find peaks and
+    ridges that lie between the centres of coarse cells. Where many peaks are much narrower than
+    their cells the integral still falls short; `importance_integral` tells whether it is the map
+    or the density.
+
+    Args:
+        log_prob: see `LogDensity`.
+        samples: (n, 3) draws from the same density, some thousands.
+        resolution: pixel size of the raster, degrees.
+        cell_mass: largest probability of a cell that is not split.
+        max_cells: most evaluations of `log_prob`. When they run out, only the heaviest cells are
+            split; the integral shows whether they sufficed.
+        desc: description of a progress bar that counts towards `max_cells`; empty for none.
+
+    Raises:
+        ValueError: resolution not in (0, 30].
+    """
+    lat, lon = raster_axes(resolution)
+    done: list[tuple[Tensor, Tensor, Tensor]] = []
+    cells = torch.arange(12 * 4**COARSEST)
+    with runtime.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:
+        for level in range(COARSEST, FINEST + 1):
+            x = healpix.centers(cells, level)
+            log_density = _in_parts(log_prob, x, bar)
+            max_cells -= len(cells)
+            area = torch.full_like(log_density, math.pi / (3 * 4**level))
+            mass = _largest_mass_around(x, cells, level, log_density.exp() * area, samples)
+            budget = max_cells // 4 if level < FINEST else 0
+            heaviest = mass.argsort(descending=True)[:budget]
+            split = torch.zeros_like(mass, dtype=torch.bool)
+            split[heaviest] = mass[heaviest] > cell_mass
+            done.append((x[~split], area[~split], log_density[~split]))
+            cells = (4 * cells[split][:, None] + torch.arange(4)).flatten()
+            if not len(cells):
+                break
+    x, area, log_density = (torch.cat(parts) for parts in zip(*done, strict=True))
+    return DensityMap(lat, lon, interpolate(x, log_density, lat, lon), x, area, log_density)
+
+
+def _in_parts(log_prob: LogDensity, x: Tensor, bar) -> Tensor:
+    """Log-densities of places, float64, some thousands of places at a time."""
+    values = []
+    for part in x.float().split(4096):
+        values.append(log_prob(part).double())
+        bar.update(len(part))
+    return torch.cat(values)
+
+
+def _largest_mass_around(x, cells, level: int, by_center: Tensor, samples: Tensor) -> Tensor:
+    """The rule of splitting: the largest estimate of mass among a cell and those around it."""
+    home = healpix.cells(samples, level).sort().values
+    count = torch.searchsorted(home, cells, right=True) - torch.searchsorted(home, cells)
+    weight = SAMPLE_WEIGHTS[min(level - COARSEST, len(SAMPLE_WEIGHTS) - 1)]
+    mass = torch.maximum(by_center, weight * count / len(samples))
+    width = math.sqrt(math.pi / 3) / 2**level
+    _, near = _tree(x).query(x.numpy(), k=9, distance_upper_bound=1.6 * width)
+    padded = torch.cat([mass, mass.new_zeros(1)])  # the tree numbers a missing neighbour M
+    return padded[torch.from_numpy(near)].amax(1)
+
+
+def _tree(x: Tensor):
+    from scipy.spatial import KDTree
+
+    return KDTree(x.numpy())
+
+
+def interpolate(x: Tensor, values: Tensor, lat: Tensor, lon: Tensor, neighbors: int = 8) -> Tensor:
+    """Values at scattered points (M, 3) → raster (H, W), smooth across antimeridian and poles.
+
+    Modified Shepard interpolation: a plane is fitted to the neighbours of each point. A pixel takes
+    the mean of the four nearest planes, weighted by inverse squared distance and kept within the
+    values at their points.
+    """
+    tree = _tree(x)
+    _, near = tree.query(x.numpy(), k=neighbors + 1)
+    offset = x[near[:, 1:]] - x[:, None]  # (M, k, 3)
+    rise = values[near[:, 1:]] - values[:, None]
+    slope = torch.linalg.lstsq(offset, rise[..., None], driver="gelsd").solution[..., 0]  # (M, 3)
+
+    pixels = torch.stack(torch.meshgrid(lat.double(), lon.double(), indexing="ij"), -1)
+    grid = sphere.from_latlon(pixels).reshape(-1, 1, 3)
+    distance, near = tree.query(grid[:, 0].numpy(), k=4)
+    weight = 1 / (torch.from_numpy(distance) ** 2 + 1e-12)
+    planes = values[near] + ((grid - x[near]) * slope[near]).sum(-1)
+    blend = (weight * planes).sum(-1) / weight.sum(-1)
+    low, high = torch.aminmax(values[near], dim=-1)
+    return torch.minimum(torch.maximum(blend, low), high).reshape(len(lat), len(lon))
+
+
+# The integral without a grid
+
+NEAREST = 8  # samples within the width of a kernel
+UNIFORM_SHARE = 0.02  # of the points, for what the samples have missed
+
+
+def importance_integral(
+    log_prob: LogDensity, samples: Tensor, n: int, generator: torch.Generator, desc: str = ""
+) -> tuple[float, float]:
+    """∫ p over the sphere by importance sampling, the mean of p / q at points drawn from q ≈ p.
+
+    The estimate is unbiased however narrow the peaks of p are. q is a kernel density of samples of
+    p, each kernel as wide as the distance to the eighth nearest sample, with a share of the uniform
+    density.
+
+    Args:
+        log_prob: see `LogDensity`.
+        samples: (m, 3) draws from the same density, many for each peak.
+        n: evaluations of `log_prob`.
+        generator: source of the points.
+        desc: description of a progress bar; empty for none.
+
+    Returns:
+        The integral and its standard error.
+    """
+    centers = samples.double()
+    distance, _ = _tree(centers).query(centers.numpy(), k=NEAREST + 1)
+    width = torch.from_numpy(distance[:, -1]).clamp(min=1e-6)
+    weight = torch.full_like(width, (1 - UNIFORM_SHARE) / len(centers))
+    weight = torch.cat([weight, weight.new_tensor([UNIFORM_SHARE])])
+    means = torch.cat([centers, centers[:1]])
+    concentration = torch.cat([width**-2, width.new_zeros(1)])  # κ = 0 is the uniform density
+    kernels = vmf.Mixture(weight.log()[None], means[None], concentration[None])
+    ratios = []
+    with runtime.progress(total=n, desc=desc, unit="point", disable=not desc) as bar:
+        for part in torch.rand(n, 3, generator=generator, dtype=torch.float64).split(1024):
+            few = part.split(64)  # few points meet all kernels at a time
+            x = torch.cat([kernels.sample(uniforms[None])[0] for uniforms in few]).float()
+            log_q = [kernels.log_prob(points[None].double())[0] for points in x.split(64)]
+            ratios.append((log_prob(x).double() - torch.cat(log_q)).exp())
+            bar.update(len(part))
+    ratio = torch.cat(ratios)
+    return float(ratio.mean()), float(ratio.std() / math.sqrt(n))
