@@ -4,13 +4,16 @@ BIN := .venv/bin
 READY := .venv/.ready
 LATEST := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 10))'
+# The suite runs in as many processes; SLOW= leaves out what is marked slow.
+JOBS ?= 2
+SLOW ?= 1
 PYTHON ?= $(shell for python in $(LATEST); do $$python $(NEW_ENOUGH) 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help demo test check lab notebooks site lock
 
 help:
 	@echo "make demo       train a flow on satellite tiles and draw where a tile could be: outputs/demo/"
-	@echo "make test       all checks, then the whole test suite"
+	@echo "make test       all checks, then the whole test suite in two processes: JOBS=4 for more, SLOW= without its slowest tests"
 	@echo "make check      style, types, notebook pairs, layers: seconds"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  execute every notebook from its source: NAMES='01_the_sphere' for some"
@@ -30,7 +33,7 @@ demo: $(READY)
 	$(BIN)/geoflow demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --durations=25 $(if $(SLOW),,-m "not slow")
 
 check: $(READY)
 	$(BIN)/ruff check
@@ -51,7 +54,7 @@ site: $(READY) outputs/explore.html
 	cp outputs/explore.html outputs/site/html/
 	@echo "Open outputs/site/html/index.html"
 
-outputs/explore.html: $(wildcard geoflow/*.py geoflow/static/*.js) | $(READY)
+outputs/explore.html: $(wildcard geoflow/*.py geoflow/*/*.py geoflow/viz/static/*.js) | $(READY)
 	$(BIN)/geoflow explore --out $@
 
 lock:

@@ -1,17 +1,23 @@
-"""Fixtures for every test: seeded randomness, float64, the optional shared folder; no display, no network."""
+"""Fixtures for every test: seeded randomness, float64, models that are loaded once; no display, no network."""
 
 import os
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch: workers share the cores, and so do the programs they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"  # a forgotten download fails at once, not after 23 s of retries
+
+import functools
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-os.environ["MPLBACKEND"] = "Agg"
-os.environ["HF_HUB_OFFLINE"] = "1"  # a forgotten download fails at once, not after 23 s of retries
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # workers that share the cores must not each take all of them
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -30,21 +36,23 @@ def float64():
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder `shared` beside the checkout: larger reference files, not part of the project."""
-    path = Path(__file__).resolve().parents[2] / "shared"
-    if not path.is_dir():
-        pytest.skip("there is no folder 'shared' beside the checkout: the references of this test are not part of the project")
-    return path
+def shipped() -> Callable:
+    """Shipped models by name, each loaded once. They are for reading: a test that changes a model loads its own."""
+    from geoflow import Geolocator
+
+    return functools.cache(Geolocator.from_pretrained)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """A headless Chromium, see `chromium.opened`. Where there is none its tests are skipped; on Debian `apt-get install chromium` brings it."""
     playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install -c constraints.txt -e '.[dev]'"
+        "playwright.sync_api",
+        reason="playwright is not installed: pip install -c constraints.txt -e '.[dev]'",
     )
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if chromium is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with playwright.sync_playwright() as started:

@@ -4,11 +4,11 @@ import json
 import math
 
 import numpy as np
+import official
 import pytest
 import rasterio
 import shapely
 import torch
-from safetensors.torch import load_file
 
 from geoflow import likelihood, paths, plonk, samplers, sphere
 from geoflow.velocity import VelocityTransformer
@@ -188,10 +188,10 @@ def test_forward_and_backward_log_probs_agree():
 
 
 @pytest.mark.parametrize("guidance", [0, 2])
-def test_log_prob_of_published_layout_agrees_with_an_independent_solution(guidance, shared):
+def test_log_prob_of_published_layout_agrees_with_an_independent_solution(guidance):
     """The official network's exact Riemannian log-density, solved elsewhere in float64 to 1e-8."""
-    truth = load_file(shared / "parity" / "likelihood.safetensors")
-    net = samplers.guided(plonk.network(shared / "parity" / "small", "riemannian").double(), guidance)
+    truth = official.tensors("likelihood")
+    net = samplers.guided(plonk.network(official.FOLDER, "riemannian").double(), guidance)
     x = sphere.from_latlon(truth["coordinates_deg"])[:, None]
     log_p = likelihood.log_prob(net, PATH, x, times(400), truth["emb"].double())[:, 0]
     assert torch.allclose(log_p, truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"], rtol=0, atol=1e-3)

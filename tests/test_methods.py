@@ -2,6 +2,7 @@
 
 import math
 
+import official
 import pytest
 import torch
 
@@ -61,16 +62,14 @@ def test_flow_target_is_the_derivative_and_diffusion_target_the_noise():
     assert torch.equal(DIFFUSION.sample(x0, x1, t).target, x0)
 
 
-def test_paths_agree_with_the_official_code(shared):
-    from safetensors.torch import load_file
-
-    official = load_file(shared / "parity" / "losses.safetensors")
-    x0, x1, t = (official[name].double() for name in ("noise", "x_0", "gamma"))
+def test_paths_agree_with_the_official_code():
+    expected = official.tensors("losses")
+    x0, x1, t = (expected[name].double() for name in ("noise", "x_0", "gamma"))
     for path, name in ((FLOW, "flow"), (DIFFUSION, "ddpm")):
         at = path.sample(x0, x1, t)
-        assert torch.allclose(at.x_t, official[f"{name}_y"].double(), atol=1e-6)
-        error = (official[f"{name}_net_out"].double() - at.target).square()
-        assert torch.allclose(error, official[f"{name}_loss"].double(), atol=1e-4, rtol=1e-4)
+        assert torch.allclose(at.x_t, expected[f"{name}_y"].double(), atol=1e-6)
+        error = (expected[f"{name}_net_out"].double() - at.target).square()
+        assert torch.allclose(error, expected[f"{name}_loss"].double(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("path", [FLOW, DIFFUSION], ids=lambda path: path.name)

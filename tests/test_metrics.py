@@ -1,15 +1,14 @@
 """Scores: references, closed forms, NaN counted, best places; scores of distributions and of sets; every image once."""
 
-import json
 import math
 import os
 import subprocess
 import sys
 
+import official
 import pytest
 import scipy.stats
 import torch
-from safetensors.torch import load_file
 
 from geoflow import metrics, sphere
 
@@ -23,13 +22,13 @@ def at_km(x, km):
     return sphere.exp(x, (torch.as_tensor(km, dtype=x.dtype) / sphere.EARTH_RADIUS_KM)[..., None] * sphere.tangent_basis(x)[0])
 
 
-def test_distances_and_scores_agree_with_the_official_code(shared):
-    official = load_file(shared / "parity" / "metrics.safetensors")
-    truth, predicted = (sphere.from_latlon(torch.rad2deg(official[f"{name}_gps_rad"].double())) for name in ("gt", "pred"))
+def test_distances_and_scores_agree_with_the_official_code():
+    known = official.tensors("metrics")
+    truth, predicted = (sphere.from_latlon(torch.rad2deg(known[f"{name}_gps_rad"].double())) for name in ("gt", "pred"))
     km = metrics.error_km(predicted, truth)
-    assert torch.allclose(km, official["haversine_km_f64"], rtol=1e-6, atol=1e-6)
-    assert torch.allclose(metrics.geoscore(km), official["geoscore"].double(), rtol=1e-5, atol=1e-2)
-    expected = json.loads((shared / "parity" / "info.json").read_text())["metrics"]["haversine_metrics_400"]
+    assert torch.allclose(km, known["haversine_km_f64"], rtol=1e-6, atol=1e-6)
+    assert torch.allclose(metrics.geoscore(km), known["geoscore"].double(), rtol=1e-5, atol=1e-2)
+    expected = official.scores()["haversine_metrics_400"]
     found = metrics.summary(predicted, truth)
     assert found["mean_km"] == pytest.approx(expected["Haversine"], rel=1e-6)
     assert found["geoscore"] == pytest.approx(expected["Geoguessr"], rel=1e-6)
@@ -353,11 +352,11 @@ def prdc_by_hand(real, fake, k):
     }
 
 
-def test_prdc_agrees_with_the_official_code(shared):
-    official = load_file(shared / "parity" / "metrics.safetensors")
-    expected = json.loads((shared / "parity" / "info.json").read_text())["metrics"]
+def test_prdc_agrees_with_the_official_code():
+    known = official.tensors("metrics")
+    expected = official.scores()
     real, fake, truth, predicted = (
-        sphere.from_latlon(torch.rad2deg(official[f"{name}_rad"].double())) for name in ("prdc_real", "prdc_fake", "gt_gps", "pred_gps")
+        sphere.from_latlon(torch.rad2deg(known[f"{name}_rad"].double())) for name in ("prdc_real", "prdc_fake", "gt_gps", "pred_gps")
     )
     for k in (3, 5):
         assert metrics.prdc(real, fake, k) == pytest.approx(expected["prdc_300x250"][f"k{k}"], abs=1e-12)
@@ -365,7 +364,7 @@ def test_prdc_agrees_with_the_official_code(shared):
     assert chunked == pytest.approx({name: expected["haversine_metrics_400"][name] for name in chunked}, abs=1e-12)
     distinct, _, chord = (torch.from_numpy(part) for part in metrics._balls(real, 3, "real"))
     order = sphere.distance(distinct[:, None], real).argmin(0)  # distinct points are sorted
-    assert torch.allclose(2 * torch.arcsin(chord / 2)[order], official["prdc_radii_real_k3"].double(), rtol=1e-4)
+    assert torch.allclose(2 * torch.arcsin(chord / 2)[order], known["prdc_radii_real_k3"].double(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(60, 40, 1), (50, 80, 3), (6, 200, 5), (1500, 1400, 1000)])  # the last lists its pairs in parts

@@ -2,6 +2,7 @@
 
 import math
 
+import official
 import pytest
 import torch
 from torch.func import jvp
@@ -31,16 +32,14 @@ def test_path_starts_at_noise_and_ends_at_data():
     assert torch.allclose(PATH.sample(x0, x1, torch.ones(50)).x_t, x1, atol=1e-14)
 
 
-def test_path_agrees_with_the_official_code(shared):
-    from safetensors.torch import load_file
-
-    official = load_file(shared / "parity" / "losses.safetensors")
-    x0, x1 = (sphere.project(official[name].double()) for name in ("x_base_sphere", "x_0"))
-    at = PATH.sample(x0, x1, official["gamma_f64"])
+def test_path_agrees_with_the_official_code():
+    expected = official.tensors("losses")
+    x0, x1 = (sphere.project(expected[name].double()) for name in ("x_base_sphere", "x_0"))
+    at = PATH.sample(x0, x1, expected["gamma_f64"])
     clear = sphere.distance(x0, x1) < math.pi - 0.02  # its arccos is clamped near the antipode
     assert clear.sum() > 40
-    assert torch.allclose(at.x_t[clear], official["riemannian_y"][clear].double(), rtol=0, atol=1e-6)
-    assert torch.allclose(at.target[clear], official["riemannian_u_t_f64"][clear], rtol=0, atol=1e-6)
+    assert torch.allclose(at.x_t[clear], expected["riemannian_y"][clear].double(), rtol=0, atol=1e-6)
+    assert torch.allclose(at.target[clear], expected["riemannian_u_t_f64"][clear], rtol=0, atol=1e-6)
 
 
 def test_noise_near_the_antipode_is_drawn_again(generator):

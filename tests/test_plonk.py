@@ -8,16 +8,16 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import ClassVar
 
+import official
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from geoflow import Geolocator, likelihood, paths, plonk, samplers, schedules, sphere
 
-FIXTURES = Path(__file__).parent / "fixtures" / "plonk"
+FIXTURES = official.FOLDER
 
 
 def network(method="riemannian", folder=FIXTURES):
@@ -26,17 +26,17 @@ def network(method="riemannian", folder=FIXTURES):
 
 @pytest.fixture(scope="module")
 def forward():
-    return load_file(FIXTURES / "forward.safetensors")
+    return official.tensors("forward")
 
 
 @pytest.fixture(scope="module")
 def official_samples():
-    return load_file(FIXTURES / "samplers.safetensors")
+    return official.tensors("samplers")
 
 
 @pytest.fixture(scope="module")
 def official_likelihood():
-    return load_file(FIXTURES / "likelihood.safetensors")
+    return official.tensors("likelihood")
 
 
 def test_network_gives_the_official_output(forward):
@@ -300,8 +300,8 @@ def test_more_steps_on_a_rough_network_err_less(solver, forward):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance, shared):
-    geo = Geolocator.from_pretrained(shared / "parity" / "trained128")
+def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance):
+    geo = Geolocator.from_pretrained(official.FOLDER / "trained")
     cond = torch.nn.functional.normalize(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
-    official = mean_error_km(geo, cond, guidance, steps=250, solver="plonk")
-    assert mean_error_km(geo, cond, guidance, steps=10) < official
+    theirs = mean_error_km(geo, cond, guidance, steps=250, solver="plonk")
+    assert mean_error_km(geo, cond, guidance, steps=10) < theirs

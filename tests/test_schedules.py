@@ -1,5 +1,6 @@
 """Schedules warp [0, 1] monotonically; the paper's constants."""
 
+import official
 import pytest
 import torch
 
@@ -32,13 +33,11 @@ def test_skewed_sigmoid_has_the_noise_levels_of_the_official_code():
     assert noise_level.tolist() == pytest.approx([0.0016, 0.0179, 0.1243, 0.5244, 0.9246], abs=6e-5)
 
 
-def test_schedules_agree_with_the_official_code(shared):
-    from safetensors.torch import load_file
-
-    official = load_file(shared / "parity" / "schedulers.safetensors")
+def test_schedules_agree_with_the_official_code():
+    expected = official.tensors("schedulers")
     s = torch.linspace(1, 0, 101, dtype=torch.float64)  # its clock starts at the data
-    assert torch.allclose(schedules.by_name("skewed-sigmoid")(s), official["sigmoid_m7_3_1_f64"], rtol=0, atol=2e-9)
-    assert torch.allclose(schedules.by_name("linear")(s), official["linear_f64"], rtol=0, atol=2e-9)
+    assert torch.allclose(schedules.by_name("skewed-sigmoid")(s), expected["sigmoid_m7_3_1_f64"], rtol=0, atol=2e-9)
+    assert torch.allclose(schedules.by_name("linear")(s), expected["linear_f64"], rtol=0, atol=2e-9)
 
 
 def test_time_grid_is_the_schedule_at_equal_steps():

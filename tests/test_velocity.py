@@ -2,9 +2,9 @@
 
 import json
 
+import official
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from geoflow import plonk, sphere
 from geoflow.velocity import SIDES, VelocityTransformer, time_averaged
@@ -215,10 +215,10 @@ def test_only_the_middle_of_a_step_has_sides():
 # Parity with the official code: its weights, its answers
 
 
-@pytest.mark.parametrize("name", ["small", "odd"])
-def test_official_weights_give_official_answers(name, shared):
-    net = plonk.network(shared / "parity" / name, "flow")  # the plain function, not projected
-    io = load_file(shared / "parity" / f"{name}_forward.safetensors")
+@pytest.mark.parametrize("name", ["", "odd/"], ids=["even", "odd"])
+def test_official_weights_give_official_answers(name):
+    net = plonk.network(official.FOLDER / name, "flow")  # the plain function, not projected
+    io = official.tensors(f"{name}forward")
     assert torch.allclose(net.embed_time(io["gamma"]), io["time_embedding"], rtol=0, atol=1e-5)
     for y, t, cond in ((io["y"][:, None], io["gamma"], io["emb"]),):
         assert torch.allclose(net(y, t, cond)[:, 0], io["out"], rtol=0, atol=1e-5)

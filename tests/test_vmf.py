@@ -2,9 +2,9 @@
 
 import math
 
+import official
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from geoflow import sphere, vmf
 from geoflow.vmf import Mixture, MixtureNetwork
@@ -98,9 +98,9 @@ def test_mixture_integrates_to_one_and_draws_its_components():
     assert near[2] == pytest.approx(inside[2], abs=0.005)
 
 
-def test_official_values(shared):
+def test_official_values():
     """The exact values of the fixtures, in float64 and, to its rounding, in float32."""
-    t = load_file(shared / "parity" / "vmf.safetensors")
+    t = official.tensors("vmf")
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         x, mean = (sphere.unit(t[name].double()).to(dtype) for name in ("x", "mu"))
         exact = t["vmf_nll_exact_f64"][:, 0]

@@ -1,0 +1,168 @@
+"""Settings, errors that name the nearest match, files that are whole or not there, folders that belong to one run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoflow import runtime
+from geoflow.runtime import choose
+
+
+def test_choose_returns_a_known_name():
+    assert choose("solver", "rk4", ["euler", "rk4"]) == "rk4"
+
+
+def test_choose_accepts_an_iterator():
+    assert choose("solver", "rk4", iter(["euler", "rk4"])) == "rk4"
+
+
+def test_choose_suggests_the_nearest():
+    with pytest.raises(
+        ValueError,
+        match=r"unknown solver 'eular' \(did you mean 'euler'\?\); expected one of 'euler', 'rk4'",
+    ):
+        choose("solver", "eular", ["euler", "rk4"])
+
+
+@pytest.mark.parametrize("name", ["zzz", "", None, 3])
+def test_choose_suggests_nothing_far_fetched(name):
+    with pytest.raises(ValueError, match="expected one of 'euler'") as error:
+        choose("solver", name, ["euler"])
+    assert "did you mean" not in str(error.value)
+
+
+def test_scale_is_laptop_unless_told(monkeypatch):
+    monkeypatch.delenv("GEOFLOW_SCALE", raising=False)
+    assert runtime.scale() == "laptop"
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("smoke", 1), ("laptop", 2), ("gpu", 3)])
+def test_by_scale(monkeypatch, scale, expected):
+    monkeypatch.setenv("GEOFLOW_SCALE", scale)
+    assert runtime.by_scale(1, 2, 3) == expected
+
+
+def test_unknown_scale_names_the_nearest(monkeypatch):
+    monkeypatch.setenv("GEOFLOW_SCALE", "laptp")
+    with pytest.raises(ValueError, match=r"GEOFLOW_SCALE 'laptp' \(did you mean 'laptop'\?\)"):
+        runtime.scale()
+
+
+def test_cache_is_created_where_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "a" / "b"))
+    assert runtime.cache_dir() == tmp_path / "a" / "b"
+    assert runtime.cache_dir().is_dir()
+
+
+def test_data_is_the_projects():
+    root = Path(__file__).resolve().parent.parent
+    assert root / "data" == runtime.DATA
+
+
+def test_progress_is_silent_in_ci(monkeypatch, capsys):
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert not runtime.show_progress()
+    assert list(runtime.progress(range(3))) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_shows_to_a_person(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert runtime.show_progress()
+
+
+# Files that are whole or not there
+
+
+def break_off(target, write):
+    with runtime.replacing(target) as partial:
+        write(partial)
+        raise RuntimeError("half-way")
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path):
+    file = tmp_path / "a.json"
+    runtime.write_json(file, {"é": [1, 2]})
+    assert runtime.read_json(file) == {"é": [1, 2]}
+    with pytest.raises(RuntimeError, match="half-way"):
+        break_off(file, lambda partial: partial.write_text("half"))
+    assert runtime.read_json(file) == {"é": [1, 2]}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_is_replaced_when_it_is_whole(tmp_path):
+    folder = tmp_path / "model"
+    for content in ("old", "new"):
+        with runtime.replacing(folder) as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with pytest.raises(RuntimeError, match="half-way"):
+        break_off(folder, lambda partial: (partial / "deep").mkdir(parents=True))
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_damaged_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        runtime.read_json(tmp_path / "a.json")
+
+
+def test_space_that_a_disk_does_not_have(tmp_path):
+    runtime.require_space(tmp_path, 1)
+    with pytest.raises(
+        OSError, match=r"1000000000\.00 GB are needed in .* GB are free; choose another disk"
+    ):
+        runtime.require_space(tmp_path, 10**18, "choose another disk")
+
+
+# Checksums, and folders that belong to one run
+
+
+def test_checksums_are_those_of_the_standard(tmp_path):
+    """FIPS 180-2, appendix B.1: of "abc"."""
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "abc").write_text("abc")
+    assert runtime.sha256(tmp_path / "abc") == runtime.sha256_of("a", b"b", "c") == known
+
+
+def test_checksum_of_weights_sees_every_weight_and_no_order():
+    first, second = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    second.load_state_dict(dict(reversed(first.state_dict().items())))
+    assert runtime.sha256_of_weights(first) == runtime.sha256_of_weights(second)
+    with torch.no_grad():
+        second.bias[1] += 1e-3
+    assert runtime.sha256_of_weights(first) != runtime.sha256_of_weights(second)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ({"seed": 0, "path": ("a",)}, ""),
+        ({"seed": 1, "path": ["a"]}, "seed = 0, not 1"),
+        ({"path": ["a"]}, "seed = 0, not None"),
+    ],
+)
+def test_difference_of_two_runs(now, expected):
+    assert runtime.difference({"seed": 0, "path": ["a"]}, now) == expected
+
+
+def test_a_folder_belongs_to_the_run_that_claimed_it(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    for _ in range(2):
+        runtime.claim(folder, {"seed": 0, "data": "abc"})
+    with pytest.raises(
+        ValueError,
+        match="run holds embeddings with data = 'abc', not 'abd'; choose another folder or delete it",
+    ):
+        runtime.claim(folder, {"seed": 0, "data": "abd"}, "embeddings")
+    assert runtime.read_json(folder / "run.json") == {"seed": 0, "data": "abc"}
+
+
+def test_machine_is_named():
+    assert runtime.machine()
