@@ -4,18 +4,17 @@ import hashlib
 import http.server
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 import threading
-from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
 
 from geoflow.data import fetch
 
 CONTENT = bytes(range(256)) * 5000  # more than one chunk
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def checksum(content: bytes, kind: str = "sha256") -> str:
@@ -37,7 +36,8 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
-        server.asked.append((self.path, wanted))
+        if self.command == "GET":
+            server.asked.append((self.path, wanted))
         content = server.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -48,8 +48,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", checksum(content)[7:])  # as the hub has it for large files
+        self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         self.wfile.write(content[start:][: server.cut.pop(0)] if server.cut else content[start:])
+
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_):
         pass
@@ -58,41 +64,48 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with Server() as s:
-        threading.Thread(target=s.serve_forever, daemon=True).start()
+        threading.Thread(target=s.serve_forever, args=(0.01,), daemon=True).start()
         s.files["/file"] = CONTENT
         yield s
         s.shutdown()
 
 
+def download(server, root, path, content=CONTENT, kind="sha256"):
+    fetch.download(fetch.Part(f"{server.url}/file", path, checksum(content, kind)), root)
+    assert (root / path).read_bytes() == content
+
+
 def test_whole_and_under_its_name_only_when_right(server, tmp_path):
-    fetch.download(f"{server.url}/file", tmp_path / "sub" / "file", checksum(CONTENT), len(CONTENT))
-    assert (tmp_path / "sub" / "file").read_bytes() == CONTENT
-    with pytest.raises(OSError, match="has changed or was damaged on its way: md5:.*it was not kept"):
-        fetch.download(f"{server.url}/file", tmp_path / "other", "md5:0")
+    download(server, tmp_path, "sub/file")
+    with pytest.raises(
+        OSError,
+        match="cannot be fetched: MD5 hash of downloaded file .* does not match .*Deleted download",
+    ):
+        download(server, tmp_path, "other", b"", "md5")
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
 
 
 def test_a_transfer_that_breaks_off_is_continued(server, tmp_path):
     server.cut = [300_000, 0, 500_000]
-    fetch.download(f"{server.url}/file", tmp_path / "file", checksum(CONTENT, "md5"))
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert [wanted for _, wanted in server.asked] == [None, "bytes=300000-", "bytes=300000-", "bytes=800000-"]
-    server.cut = [10] * 5
-    with pytest.raises(OSError, match="broke off five times.*what was fetched is kept"):
-        fetch.download(f"{server.url}/file", tmp_path / "again", checksum(CONTENT))
-    fetch.download(f"{server.url}/file", tmp_path / "again", checksum(CONTENT))
-    assert server.asked[-1][1] == "bytes=50-"
-    assert (tmp_path / "again").read_bytes() == CONTENT
+    download(server, tmp_path, "file", kind="md5")
+    kept = [None, *(f"bytes={blocks * fetch.BLOCK}-" for blocks in (4, 4, 11))]  # whole blocks
+    assert [wanted for _, wanted in server.asked] == kept
+    server.cut = [100_000] * 5
+    left = len(CONTENT) - 4 * fetch.BLOCK - 100_000
+    with pytest.raises(OSError, match=f"cannot be fetched: .*{left} more expected.*run again"):
+        download(server, tmp_path, "again")
+    download(server, tmp_path, "again")
+    assert server.asked[-1][1] == f"bytes={5 * fetch.BLOCK}-"
     (tmp_path / "last.partial").write_bytes(CONTENT)  # killed after the last byte
-    fetch.download(f"{server.url}/file", tmp_path / "last", checksum(CONTENT))
-    assert (tmp_path / "last").exists()
+    download(server, tmp_path, "last")
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_no_server_and_no_file_are_told(server, tmp_path):
     with pytest.raises(OSError, match="404"):
-        fetch.download(f"{server.url}/nothing", tmp_path / "file", checksum(b""))
+        fetch.download(fetch.Part(f"{server.url}/nothing", "file", checksum(b"")), tmp_path)
     with pytest.raises(OSError, match="cannot be fetched.*refused"):
-        fetch.download("http://127.0.0.1:9/file", tmp_path / "file", checksum(b""))
+        fetch.download(fetch.Part("http://127.0.0.1:9/file", "file", checksum(b"")), tmp_path)
 
 
 def archive(name: str, *members: str) -> bytes:
@@ -107,10 +120,16 @@ def archive(name: str, *members: str) -> bytes:
 
 def test_archives_give_way_to_what_they_hold(server, tmp_path):
     server.files["/val.tar.gz"] = packed = archive("val", "val/a/1.jpg", "val/b/2.jpg")
-    parts = [fetch.Part(f"{server.url}/val.tar.gz", "val.tar.gz", checksum(packed, "md5"), unpack=True)]
+    parts = [
+        fetch.Part(f"{server.url}/val.tar.gz", "val.tar.gz", checksum(packed, "md5"), unpack=True)
+    ]
     said = []
     fetch.fetch_parts(parts, tmp_path, said.append)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == ["fetched.json", "val/a/1.jpg", "val/b/2.jpg"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        "fetched.json",
+        "val/a/1.jpg",
+        "val/b/2.jpg",
+    ]
     asked = len(server.asked)
     fetch.fetch_parts(parts, tmp_path, said.append)
     assert len(server.asked) == asked
@@ -120,7 +139,9 @@ def test_archives_give_way_to_what_they_hold(server, tmp_path):
 def test_a_folder_that_merely_exists_proves_nothing(server, tmp_path):
     (tmp_path / "val").mkdir()
     with pytest.raises(OSError, match="val is there, but this command did not fetch it"):
-        fetch.fetch_parts([fetch.Part(f"{server.url}/val.tar.gz", "val.tar.gz", "md5:0", unpack=True)], tmp_path)
+        fetch.fetch_parts(
+            [fetch.Part(f"{server.url}/val.tar.gz", "val.tar.gz", "md5:0", unpack=True)], tmp_path
+        )
     assert not server.asked
     part = fetch.Part(f"{server.url}/file", "file", checksum(CONTENT), len(CONTENT))
     (tmp_path / "file").write_bytes(CONTENT[:-1] + b"!")
@@ -136,26 +157,46 @@ def test_a_folder_that_merely_exists_proves_nothing(server, tmp_path):
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_byte(server, tmp_path):
     with pytest.raises(OSError, match=r"1000000\.00 GB are needed"):
-        fetch.fetch_parts([fetch.Part(f"{server.url}/file", "file", "md5:0", size=10**15)], tmp_path)
+        fetch.fetch_parts(
+            [fetch.Part(f"{server.url}/file", "file", "md5:0", size=10**15)], tmp_path
+        )
     assert not server.asked
 
 
-def test_osv5m_from_the_hub_by_the_command(server, tmp_path):
+def test_osv5m_from_the_hub_by_the_command(server, tmp_path, monkeypatch):
     """The hub's listing names sizes and checksums; the licence comes before the first byte."""
-    served = {"test.csv": b"id,latitude,longitude\n", "images/test/00.zip": CONTENT, "images/train/00.zip": b"no", "train.csv": b"no"}
+    served = {
+        "test.csv": b"id,latitude,longitude\n",
+        "images/test/00.zip": CONTENT,
+        "images/train/00.zip": b"no",
+        "train.csv": b"no",
+    }
     siblings = [
         {"rfilename": name, "size": len(content), "blobId": "0", "lfs": {"sha256": checksum(content)[7:], "size": len(content), "pointerSize": 1}}
         for name, content in served.items()
     ]  # fmt: skip
-    listing = {"id": "osv5m/osv5m", "sha": "abc", "siblings": siblings, "private": False, "downloads": 0, "likes": 0, "tags": []}
+    listing = {
+        "id": "osv5m/osv5m",
+        "sha": COMMIT,
+        "siblings": siblings,
+        "private": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": [],
+    }
     server.files["/api/datasets/osv5m/osv5m?blobs=true"] = json.dumps(listing).encode()
-    server.files |= {f"/datasets/osv5m/osv5m/resolve/abc/{name}": content for name, content in served.items()}
-    command = [Path(sys.executable).parent / "geoflow", "data", "fetch", "osv5m", "--split", "test", "--root", tmp_path]
-    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "CI": "1"}
+    server.files |= {
+        f"/datasets/osv5m/osv5m/resolve/{COMMIT}/{name}": content
+        for name, content in served.items()
+    }
+    from geoflow.cli import app
+
+    monkeypatch.setattr(fetch, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for fetched in (2, 0):
         before = len(server.asked)
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        lines = result.stdout.splitlines()
+        command = ["data", "fetch", "osv5m", "--split", "test", "--root", str(tmp_path)]
+        lines = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()
         assert "CC BY-SA 4.0" in lines[0]
         assert f"{2 - fetched} of them here and checked" in lines[1]
         assert sum("/resolve/" in path for path, _ in server.asked[before:]) == fetched
