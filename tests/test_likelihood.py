@@ -1,25 +1,22 @@
-"""Log-densities: the exact divergence, densities that integrate to one, a flow solved in closed form, maps of needles."""
+"""Log-densities: the exact divergence, densities that integrate to one, a flow solved in closed form, the official network."""
 
-import json
 import math
 
-import numpy as np
 import official
 import pytest
-import rasterio
-import shapely
 import torch
 
-from geoflow import likelihood, paths, plonk, samplers, sphere
+from geoflow import healpix, likelihood, paths, plonk, samplers, sphere
 from geoflow.velocity import VelocityTransformer
-from geoflow.vmf import Mixture
 
 PATH = paths.by_name("riemannian")
 POLE = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
 
 def points(*shape, seed=0):
-    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return sphere.project(
+        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
 
 
 def times(steps):
@@ -67,7 +64,8 @@ def test_divergence_of_the_gradient_of_z():
 
 def test_divergence_does_not_need_a_tangent_or_normalising_field():
     x = points(1, 100)
-    _, div = likelihood.divergence(lambda x, t, c: POLE.expand_as(x), PATH, x, 0.5)
+    v, div = likelihood.divergence(lambda x, t, c: POLE.expand_as(x), PATH, x, 0.5)
+    assert torch.allclose(v, sphere.to_tangent(x, POLE.expand_as(x)), rtol=0, atol=1e-15)
     assert torch.allclose(div, -2 * x[..., 2], rtol=0, atol=1e-12)
     _, div = likelihood.divergence(lambda x, t, c: 3 * x, PATH, x, 0.5)
     assert torch.allclose(div, torch.zeros_like(div), rtol=0, atol=1e-12)
@@ -75,7 +73,9 @@ def test_divergence_does_not_need_a_tangent_or_normalising_field():
 
 def test_divergence_of_a_rotation_vanishes():
     x, axis = points(2, 100), points(1)[0]
-    v, div = likelihood.divergence(lambda x, t, c: torch.linalg.cross(axis.expand_as(x), x), PATH, x, 0.5)
+    v, div = likelihood.divergence(
+        lambda x, t, c: torch.linalg.cross(axis.expand_as(x), x), PATH, x, 0.5
+    )
     assert div.abs().max() < 1e-12
     assert torch.allclose(v, torch.linalg.cross(axis.expand_as(x), x), rtol=0, atol=1e-15)
 
@@ -95,7 +95,10 @@ def test_divergence_of_spherical_harmonic_gradients():
 
 def test_divergence_of_a_network_agrees_with_finite_differences():
     net, x = smooth_network(), points(3, 20)
-    cond, t = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    cond, t = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64),
+    )
     v, div = likelihood.divergence(net, PATH, x, t, cond)
     h, differences = 1e-5, 0
     for e in sphere.tangent_basis(x):
@@ -108,7 +111,10 @@ def test_divergence_of_a_network_agrees_with_finite_differences():
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_divergence_by_the_networks_own_derivatives_agrees_with_automatic_ones(guidance):
     field, x = samplers.guided(smooth_network(), guidance), points(3, 20)
-    cond, t = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    cond, t = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64),
+    )
     v, div = likelihood.divergence(field, PATH, x, t, cond)
     v_auto, div_auto = likelihood.divergence(lambda *arguments: field(*arguments), PATH, x, t, cond)
     assert torch.allclose(v, v_auto, rtol=0, atol=1e-13)
@@ -120,12 +126,14 @@ def test_log_prob_of_points_shared_by_images():
     x = points(20).expand(3, -1, -1)
     network = smooth_network()
     for field in (network, lambda *arguments: network(*arguments)):
-        log_p = likelihood.log_prob(field, PATH, x, times(2), torch.zeros(3, 4, dtype=torch.float64))
+        log_p = likelihood.log_prob(
+            field, PATH, x, times(2), torch.zeros(3, 4, dtype=torch.float64)
+        )
         assert torch.allclose(log_p[1:], log_p[:1].expand(2, -1), atol=1e-12)
 
 
 def test_divergence_integrates_to_zero():
-    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    cells = healpix.centers(torch.arange(12 * 4**3), 3)[None]
     with torch.no_grad():
         _, div = likelihood.divergence(smooth_network(), PATH, cells, 0.5)
     assert float(div.std()) > 0.1
@@ -161,11 +169,13 @@ def test_samples_follow_the_density():
     noise = sphere.uniform((1, n), torch.Generator().manual_seed(0)).double()
     x = samplers.sample(spring(rate), PATH, noise, times(16))
     expected = 1 / math.tanh(rate) - rate / math.sinh(rate) ** 2
-    assert float(x[..., 2].mean()) == pytest.approx(expected, abs=4 * float(x[..., 2].std()) / math.sqrt(n))
+    assert float(x[..., 2].mean()) == pytest.approx(
+        expected, abs=4 * float(x[..., 2].std()) / math.sqrt(n)
+    )
 
 
 def test_density_of_a_network_integrates_to_one():
-    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    cells = healpix.centers(torch.arange(12 * 4**3), 3)[None]
     cond = torch.randn(1, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     log_p = likelihood.log_prob(smooth_network(), PATH, cells, times(8), cond)
     assert float(log_p.std()) > 0.3
@@ -173,7 +183,7 @@ def test_density_of_a_network_integrates_to_one():
 
 
 def test_guided_density_integrates_to_one():
-    cells = sphere.healpix_centers(torch.arange(12 * 4**4), 4)[None]
+    cells = healpix.centers(torch.arange(12 * 4**3), 3)[None]
     cond = torch.randn(1, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     log_p = likelihood.log_prob(samplers.guided(smooth_network(), 1.0), PATH, cells, times(8), cond)
     assert float(log_p.exp().mean()) * 4 * math.pi == pytest.approx(1, abs=5e-3)
@@ -195,257 +205,3 @@ def test_log_prob_of_published_layout_agrees_with_an_independent_solution(guidan
     x = sphere.from_latlon(truth["coordinates_deg"])[:, None]
     log_p = likelihood.log_prob(net, PATH, x, times(400), truth["emb"].double())[:, 0]
     assert torch.allclose(log_p, truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"], rtol=0, atol=1e-3)
-
-
-# Density maps
-
-
-def vmf(latlon, kappa):
-    """Log-density and samples of a von Mises-Fisher distribution, both exact."""
-    mode = sphere.from_latlon(torch.tensor(latlon, dtype=torch.float64))
-
-    def log_prob(x):
-        cosine_less_one = -(x.double() - mode).square().sum(-1) / 2
-        return math.log(kappa / (2 * math.pi)) - math.log(-math.expm1(-2 * kappa)) + kappa * cosine_less_one
-
-    generator = torch.Generator().manual_seed(0)
-    u, angle = torch.rand(2, 8192, generator=generator, dtype=torch.float64)
-    z = 1 + torch.log(u + (1 - u) * math.exp(-2 * kappa)) / kappa
-    east, north = sphere.tangent_basis(mode)
-    direction = torch.cos(2 * math.pi * angle)[:, None] * east + torch.sin(2 * math.pi * angle)[:, None] * north
-    return log_prob, z[:, None] * mode + (1 - z**2).clamp(min=0).sqrt()[:, None] * direction
-
-
-def vmf_entropy(kappa):
-    return -(math.log(kappa / (2 * math.pi)) - math.log(-math.expm1(-2 * kappa)) + kappa * (1 / math.tanh(kappa) - 1 / kappa - 1))
-
-
-def uniform_log_prob(x):
-    return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
-
-
-@pytest.fixture(scope="module")
-def uniform_map():
-    return likelihood.density_map(uniform_log_prob, points(8192), resolution=5.0)
-
-
-@pytest.fixture(scope="module")
-def coast_map():
-    return likelihood.density_map(*vmf((12.0, 179.5), 300.0), resolution=0.5)
-
-
-def test_uniform_density(uniform_map):
-    assert uniform_map.integral == pytest.approx(1, abs=1e-6)
-    assert uniform_map.entropy == pytest.approx(math.log(4 * math.pi), abs=1e-6)
-    assert float(uniform_map.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
-    assert uniform_map.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.5, abs=0.04)  # cells on the equator have one centre
-    assert torch.allclose(uniform_map.log_density, torch.full((36, 72), sphere.LOG_UNIFORM, dtype=torch.float64), atol=1e-6)
-    assert uniform_map.region_area_km2(0.5) == pytest.approx(sphere.EARTH_AREA_KM2, rel=1e-6)  # all of it is equally likely
-
-
-def test_mass_of_half_the_sphere():
-    density = likelihood.density_map(*vmf((0.0, 30.0), 20.0), resolution=10.0)
-    assert density.mass(lambda latlon: latlon[:, 0] > 1e-9) == pytest.approx(0.5, abs=0.03)
-    assert density.mass(lambda latlon: latlon[:, 0] > -91) == pytest.approx(1)
-    assert density.mass(lambda latlon: latlon[:, 0] > 91) == 0
-
-
-@pytest.mark.parametrize("kappa", [0.5, 10.0, 1e3, 1e4, 1e5])
-@pytest.mark.parametrize("mode", [(51.3, 17.7), (-89.9, 0.0), (3.0, -180.0)])
-def test_a_needle_integrates_to_one(kappa, mode):
-    density = likelihood.density_map(*vmf(mode, kappa), resolution=10.0)
-    assert density.integral == pytest.approx(1, abs=0.01)
-    assert density.entropy == pytest.approx(vmf_entropy(kappa), abs=0.03)
-    assert float(density.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
-    assert len(density.area) <= 20_000
-
-
-def test_grid_is_finer_where_the_mass_is():
-    density = likelihood.density_map(*vmf((51.3, 17.7), 1e4), resolution=10.0)
-    assert float(density.area.max() / density.area.min()) >= 4**5
-    assert density.cell_mass.max() < 1 / 120
-    assert float(density.area[density.cell_log_density.argmax()]) == float(density.area.min())
-    far = sphere.distance_km(density.x, sphere.from_latlon(torch.tensor([51.3, 17.7]))) > 3000
-    assert (density.area[far] == density.area.max()).all()
-
-
-@pytest.mark.parametrize("width", [0.3, 0.1, 0.03])
-def test_a_ridge_integrates_to_one(width):
-    """A band around a tilted great circle: centres beside the ridge matter as much as those on it."""
-    normal = sphere.unit(torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64))
-    log_total = math.log(2 * math.pi * width * math.sqrt(2 * math.pi) * math.erf(1 / (width * math.sqrt(2))))
-
-    def log_prob(x):
-        return -0.5 * ((x.double() @ normal) / width) ** 2 - log_total
-
-    candidates = points(40_000)
-    keep = torch.rand(len(candidates), generator=torch.Generator().manual_seed(1)) < (log_prob(candidates) + log_total).exp()
-    density = likelihood.density_map(log_prob, candidates[keep][:8192], resolution=10.0)
-    assert density.integral == pytest.approx(1, abs=0.01)
-
-
-def test_two_needles_are_both_found():
-    (one, some), (two, others) = vmf((10.0, 10.0), 1e4), vmf((-60.0, 170.0), 3e4)
-
-    def log_prob(x):
-        return torch.logaddexp(one(x) + math.log(0.7), two(x) + math.log(0.3))
-
-    density = likelihood.density_map(log_prob, torch.cat([some[:1434], others[:614]]), resolution=10.0)
-    assert density.integral == pytest.approx(1, abs=0.01)
-    assert density.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.7, abs=0.01)
-
-
-@pytest.fixture(scope="module")
-def needles():
-    """100 peaks of 12 km: their log-density, and samples."""
-    generator, kappa, n = torch.Generator().manual_seed(0), 3e5, 100
-    weight = torch.full((1, n), -math.log(n)).double()
-    mixture = Mixture(weight, sphere.uniform((1, n), generator).double(), torch.full((1, n), kappa).double())
-    samples = mixture.sample(torch.rand(1, 16_384, 3, generator=generator).double())[0]
-    return lambda x: mixture.log_prob(x[None].double())[0], samples
-
-
-def test_integral_without_a_grid(needles):
-    """Every flank falls short a little in a map, and all to the same side."""
-    log_prob, samples = needles
-    assert 0.98 < likelihood.density_map(log_prob, samples, 10.0, 1 / 500, max_cells=100_000).integral < 0.99
-    found, error = likelihood.integral(log_prob, samples, 2000, torch.Generator().manual_seed(0))
-    assert error < 0.01
-    assert found == pytest.approx(1, abs=3 * error)
-    again = likelihood.integral(lambda x: log_prob(x) + math.log(0.9), samples, 2000, torch.Generator().manual_seed(0))
-    assert again == pytest.approx((0.9 * found, 0.9 * error))  # what is no density is not made one
-
-
-def test_integral_counts_what_the_samples_have_missed(needles):
-    """Half of the probability is uniform, and no sample lies there: a few of the points do."""
-    log_prob, samples = needles
-
-    def half(x):
-        return torch.logaddexp(log_prob(x), torch.tensor(sphere.LOG_UNIFORM)) - math.log(2)
-
-    found, error = likelihood.integral(half, samples, 4000, torch.Generator().manual_seed(0))
-    assert found == pytest.approx(1, abs=4 * error)
-
-
-def test_budget_of_evaluations_is_kept():
-    calls = []
-    log_prob, samples = vmf((10.0, 10.0), 30.0)
-
-    def counting(x):
-        calls.append(len(x))
-        return log_prob(x)
-
-    density = likelihood.density_map(counting, samples, 10.0, max_cells=2000)
-    assert sum(calls) <= 2000
-    assert float(density.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
-
-
-@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_highest_density_region_of_a_vmf(probability, coast_map):
-    """The region is a cap: its mass is 1 − exp(κ (cos r − 1)) up to e^−600."""
-    kappa, (log_prob, _) = 300.0, vmf((12.0, 179.5), 300.0)
-    cosine = 1 + math.log(1 - probability) / kappa
-    edge = float(log_prob(sphere.from_latlon(torch.tensor([12.0, 179.5], dtype=torch.float64)))) + kappa * (cosine - 1)
-    assert coast_map.region_threshold(probability) == pytest.approx(edge, abs=0.05)
-    area = 2 * math.pi * (1 - cosine) * sphere.EARTH_RADIUS_KM**2
-    assert coast_map.region_area_km2(probability) == pytest.approx(area, rel=0.05)
-
-
-def test_thresholds_fall_as_regions_grow(coast_map):
-    thresholds = [coast_map.region_threshold(p) for p in (1e-9, 0.2, 0.5, 0.9, 0.99, 1 - 1e-12)]
-    assert thresholds == sorted(thresholds, reverse=True)
-    for probability in (0, 1, -0.5, math.nan):
-        with pytest.raises(ValueError, match=f"probability {probability}"):
-            coast_map.region_threshold(probability)
-
-
-def test_raster_shows_the_density(coast_map):
-    log_prob, _ = vmf((12.0, 179.5), 300.0)
-    grid = sphere.from_latlon(torch.stack(torch.meshgrid(coast_map.lat.double(), coast_map.lon.double(), indexing="ij"), -1))
-    exact = log_prob(grid)
-    near = exact > exact.max() - 3
-    assert near.sum() > 200
-    assert (coast_map.log_density - exact)[near].abs().max() < 0.15
-    pixel = math.radians(0.5) ** 2 * torch.cos(torch.deg2rad(coast_map.lat.double()))
-    assert float((coast_map.log_density.exp() * pixel[:, None]).sum()) == pytest.approx(1, abs=0.02)
-
-
-def test_raster_axes_are_pixel_centres(uniform_map):
-    assert uniform_map.lat[[0, -1]].tolist() == [87.5, -87.5]
-    assert uniform_map.lon[[0, -1]].tolist() == [-177.5, 177.5]
-
-
-@pytest.mark.parametrize("mode", [(10.0, 180.0), (90.0, 0.0), (-90.0, 0.0)])
-def test_raster_has_no_seam(mode):
-    log_prob, samples = vmf(mode, 30.0)
-    density = likelihood.density_map(log_prob, samples, resolution=1.0)
-    raster = density.log_density
-    # neighbours across the seam differ no more than neighbours elsewhere: one degree at slope κ sin r
-    across = (raster[:, 0] - raster[:, -1]).abs()
-    inside = (raster[:, 1:] - raster[:, :-1]).abs()
-    assert across.max() <= inside.max() + 1e-9
-    for row in (0, -1):
-        assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.1
-
-
-@pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan])
-def test_bad_resolution(resolution):
-    with pytest.raises(ValueError, match="resolution of"):
-        likelihood.density_map(uniform_log_prob, points(10), resolution)
-
-
-# Files
-
-
-def ring_area_km2(ring):
-    """Area inside a longitude-latitude ring, by Green's theorem on the sphere for edges along parallels and meridians."""
-    lon, lat = np.radians(np.asarray(ring)).T
-    return abs(float(np.sum(np.diff(lon) * (np.sin(lat[1:]) + np.sin(lat[:-1])) / 2))) * sphere.EARTH_RADIUS_KM**2
-
-
-def test_geojson_regions_are_valid_polygons_of_the_right_area(coast_map):
-    collection = json.loads(json.dumps(coast_map.to_geojson((0.5, 0.9))))
-    assert collection["type"] == "FeatureCollection"
-    assert [feature["properties"]["probability"] for feature in collection["features"]] == [0.9, 0.5]
-    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in collection["features"]]
-    for shape, feature in zip(shapes, collection["features"], strict=True):
-        assert shape.is_valid
-        west, south, east, north = shape.bounds
-        assert -180 <= west <= east <= 180
-        assert -90 <= south <= north <= 90
-        assert shape.buffer(1e-9).covers(shapely.Point(179.9, 12.0))
-        area = sum(ring_area_km2(p.exterior.coords) - sum(ring_area_km2(i.coords) for i in p.interiors) for p in shape.geoms)
-        assert area == pytest.approx(feature["properties"]["area_km2"], rel=0.1)
-    assert shapes[0].covers(shapes[1])
-
-
-@pytest.mark.parametrize("resolution", [1.0, 10.0])
-def test_geojson_of_a_needle_is_not_empty(resolution):
-    density = likelihood.density_map(*vmf((51.3, 17.7), 1e5), resolution=resolution)
-    for feature in density.to_geojson()["features"]:
-        shape = shapely.geometry.shape(feature["geometry"])
-        assert shape.is_valid
-        assert shape.buffer(1e-9).covers(shapely.Point(17.7, 51.3))
-        # no pixel that the region of a narrow Gaussian, a disc of radius √(−2 log(1−p) / κ), does not touch
-        radius = math.degrees(math.sqrt(-2 * math.log(1 - feature["properties"]["probability"]) / 1e5)) * 1.01
-        disc = shapely.affinity.scale(shapely.Point(17.7, 51.3).buffer(radius, 64), 1 / math.cos(math.radians(51.3)), 1)
-        west, south, east, north = (edge / resolution for edge in disc.bounds)
-        assert shapely.box(
-            *(resolution * edge for edge in (math.floor(west), math.floor(south), math.ceil(east), math.ceil(north)))
-        ).covers(shape)
-
-
-def test_geotiff_round_trip(coast_map, tmp_path):
-    path = coast_map.to_geotiff(tmp_path / "map.tif")
-    assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
-    with rasterio.open(path) as file:
-        assert file.crs.to_epsg() == 4326
-        assert tuple(file.bounds) == (-180, -90, 180, 90)
-        values = file.read(1)
-        row, column = file.index(float(coast_map.lon[7]), float(coast_map.lat[100]))
-        assert (row, column) == (100, 7)
-    per_km2 = coast_map.log_density.exp().numpy() / sphere.EARTH_RADIUS_KM**2
-    assert np.allclose(values, per_km2, rtol=1e-6, atol=1e-30)
-    lat = np.radians(coast_map.lat.numpy())
-    pixel_km2 = (math.radians(0.5) * sphere.EARTH_RADIUS_KM) ** 2 * np.cos(lat)
-    assert float((values * pixel_km2[:, None]).sum()) == pytest.approx(1, abs=0.02)

@@ -6,7 +6,7 @@ import official
 import pytest
 import torch
 
-from geoflow import Geolocator, losses, methods, paths, samplers, schedules, sphere
+from geoflow import Geolocator, healpix, losses, methods, paths, samplers, schedules, sphere
 from geoflow.data import tiles
 from geoflow.encoders import TileEncoder
 from geoflow.likelihood import log_prob, radial_marginal
@@ -20,11 +20,15 @@ SIGMA = 0.3  # of Gaussian data in R³
 
 def times(steps, path=FLOW):
     """Evenly spaced on the path's clock: where a solver of order p has error O(stepsᵖ)."""
-    return (schedules.linear if path is FLOW else schedules.cosine)(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+    return (schedules.linear if path is FLOW else schedules.cosine)(
+        torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    )
 
 
 def normal(*shape, seed=0):
-    return torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def column(t, x):
@@ -44,8 +48,14 @@ def gaussian_noise(x, t, cond=None):
     return (1 - t).sqrt() * x / (t * SIGMA**2 + 1 - t)
 
 
-FIELDS = {"flow": (FLOW, gaussian_flow), "diffusion": (DIFFUSION, DIFFUSION.velocity(gaussian_noise))}
-START = {"flow": 1.0, "diffusion": math.sqrt(DIFFUSION.START * SIGMA**2 + 1 - DIFFUSION.START)}  # deviation where solutions start
+FIELDS = {
+    "flow": (FLOW, gaussian_flow),
+    "diffusion": (DIFFUSION, DIFFUSION.velocity(gaussian_noise)),
+}
+START = {
+    "flow": 1.0,
+    "diffusion": math.sqrt(DIFFUSION.START * SIGMA**2 + 1 - DIFFUSION.START),
+}  # deviation where solutions start
 
 
 @pytest.mark.parametrize("path", [FLOW, DIFFUSION], ids=lambda path: path.name)
@@ -81,7 +91,9 @@ def test_loss_of_the_exact_field_is_zero(path):
         t = t[..., None]
         return (place - x) / (1 - t) if path is FLOW else (x - t.sqrt() * place) / (1 - t).sqrt()
 
-    loss = losses.flow_matching_loss(exact, path, place.expand(64, 3), generator=torch.Generator().manual_seed(0))
+    loss = losses.flow_matching_loss(
+        exact, path, place.expand(64, 3), generator=torch.Generator().manual_seed(0)
+    )
     assert float(loss) < 1e-8
 
 
@@ -94,9 +106,14 @@ def test_solver_orders_on_a_gaussian(name, solver):
     path, field = FIELDS[name]
     x = normal(1, 100)
     exact = x * SIGMA / START[name]
-    errors = [(samplers.sample(field, path, x, times(n, path), solver=solver) - exact).abs().max() for n in (32, 64)]
+    errors = [
+        (samplers.sample(field, path, x, times(n, path), solver=solver) - exact).abs().max()
+        for n in (32, 64)
+    ]
     order = {"ddim": 1, "ab3": 3}.get(solver) or samplers.SOLVERS[solver].order
-    assert math.log2(errors[0] / errors[1]) > order - 0.35  # the leading term may vanish in this symmetric problem
+    assert (
+        math.log2(errors[0] / errors[1]) > order - 0.35
+    )  # the leading term may vanish in this symmetric problem
     assert errors[1] < 0.1
 
 
@@ -109,11 +126,15 @@ def test_ddim_is_exact_for_one_place_in_one_step():
         return (x - t.sqrt() * place) / (1 - t).sqrt()
 
     x0 = normal(1, 20)
-    x = DIFFUSION.sample(x0, place.expand(1, 20, 3), torch.tensor(DIFFUSION.START, dtype=torch.float64)).x_t
+    x = DIFFUSION.sample(
+        x0, place.expand(1, 20, 3), torch.tensor(DIFFUSION.START, dtype=torch.float64)
+    ).x_t
     velocity = DIFFUSION.velocity(noise)
     end = samplers.sample(velocity, DIFFUSION, x, times(1), solver="ddim")
     assert torch.allclose(end, place.expand(1, 20, 3), atol=1e-8)
-    assert (samplers.sample(velocity, DIFFUSION, x, times(1), solver="euler") - place).abs().max() > 0.1
+    assert (
+        samplers.sample(velocity, DIFFUSION, x, times(1), solver="euler") - place
+    ).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -149,7 +170,11 @@ def test_radial_marginal_agrees_with_kernels_on_projected_samples():
     samples = sphere.unit(center + spread * normal(200_000))
 
     def log_prob(x):
-        return -((x.double() - center) / spread).square().sum(-1) / 2 - spread.log().sum() - 1.5 * math.log(2 * math.pi)
+        return (
+            -((x.double() - center) / spread).square().sum(-1) / 2
+            - spread.log().sum()
+            - 1.5 * math.log(2 * math.pi)
+        )
 
     u = samples[None, :30]
     kappa = 3000.0
@@ -186,12 +211,14 @@ def test_samples_and_density_of_a_random_network_agree(name):
     """The radial marginal integrates to one, and its masses are the shares of projected samples."""
     geo, cond = random_flow(name), torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
     level = 1
-    x = sphere.healpix_centers(torch.arange(12 * 4**3), 3)
+    x = healpix.centers(torch.arange(12 * 4**3), 3)
     density = geo.log_prob(sphere.to_latlon(x), cond=cond, steps=8)[0].double().exp()
     assert 4 * math.pi * float(density.mean()) == pytest.approx(1, abs=0.01)
     mass = density.reshape(12 * 4**level, -1).mean(1) / density.mean() / (12 * 4**level)
     samples = sphere.from_latlon(geo.sample(cond=cond, n=20_000, seed=0))[0]
-    share = torch.bincount(sphere.healpix_cells(samples, level), minlength=12 * 4**level).double() / len(samples)
+    share = torch.bincount(healpix.cells(samples, level), minlength=12 * 4**level).double() / len(
+        samples
+    )
     chi2 = (20_000 * (share - mass) ** 2 / mass).sum()
     assert chi2 < 12 * 4**level + 6 * math.sqrt(2 * 12 * 4**level)
 
@@ -206,7 +233,9 @@ def test_the_network_differentiates_itself_in_r3(name):
 
     for velocity in (geo.velocity, samplers.guided(geo.velocity, 1.5)):
         quick = divergence(velocity, geo.path, x, t, cond.double())
-        slow = divergence(lambda x, t, cond, v=velocity: v(x, t, cond), geo.path, x, t, cond.double())
+        slow = divergence(
+            lambda x, t, cond, v=velocity: v(x, t, cond), geo.path, x, t, cond.double()
+        )
         assert torch.allclose(quick[0], slow[0])
         assert torch.allclose(quick[1], slow[1])
 
@@ -225,7 +254,9 @@ def test_ddim_is_refused_where_it_makes_no_sense():
 def mixture_model(components=3):
     torch.manual_seed(0)
     method = "vmf" if components == 1 else "vmf-mixture"
-    network = methods.network_for(method, {"cond_dim": 8, "components": components, "dim": 32, "depth": 2})
+    network = methods.network_for(
+        method, {"cond_dim": 8, "components": components, "dim": 32, "depth": 2}
+    )
     torch.nn.init.normal_(network.head.weight, std=0.5)
     return Geolocator(network, method, encoder=TileEncoder(8, width=4))
 
@@ -240,7 +271,9 @@ CLOSED = {
     "vmf-mixture": mixture_model,
     "uniform": lambda: Geolocator(None, "uniform"),
     "land": lambda: Geolocator(None, "land"),
-    "retrieval": lambda: Geolocator(methods.Retrieval(*gallery(), neighbors=4, concentration=100.0), "retrieval"),
+    "retrieval": lambda: Geolocator(
+        methods.Retrieval(*gallery(), neighbors=4, concentration=100.0), "retrieval"
+    ),
 }
 
 
@@ -258,7 +291,9 @@ def test_closed_forms_answer_everything(name):
     by_backward = geo.log_prob(places, cond=cond).mean(-1) / math.log(2)
     assert torch.allclose(bits, by_backward, atol=0.5)
     density = geo.density(cond=cond[:1], resolution=10.0)
-    assert density.integral == pytest.approx(1, abs=0.01 if name != "land" else 0.03)  # the land's border is no smooth function
+    assert density.integral == pytest.approx(
+        1, abs=0.01 if name != "land" else 0.03
+    )  # the land's border is no smooth function
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -275,8 +310,13 @@ def test_closed_forms_have_no_flow(name):
 def test_land_draws_land():
     geo = Geolocator.from_pretrained("land")
     x = sphere.from_latlon(geo.sample(n=20_000, seed=0))[0]
-    assert float(tiles.is_land(x).double().mean()) == pytest.approx(tiles.LAND_SHARE, abs=5 * math.sqrt(0.75 * 0.25 / 20_000))
-    exact = -(0.75 * geo.log_prob(torch.tensor([[24.0, 6.0]]))[0, 0] + 0.25 * geo.log_prob(torch.tensor([[-38.0, -110.0]]))[0, 0])
+    assert float(tiles.is_land(x).double().mean()) == pytest.approx(
+        tiles.LAND_SHARE, abs=5 * math.sqrt(0.75 * 0.25 / 20_000)
+    )
+    exact = -(
+        0.75 * geo.log_prob(torch.tensor([[24.0, 6.0]]))[0, 0]
+        + 0.25 * geo.log_prob(torch.tensor([[-38.0, -110.0]]))[0, 0]
+    )
     assert float(geo.log_prob(sphere.to_latlon(x)).mean()) == pytest.approx(-float(exact), abs=0.05)
 
 
@@ -287,7 +327,14 @@ def test_retrieval_finds_itself_and_is_tuned():
     # queries beside gallery images, places 0.1 rad away: the best κ is near 1/0.1²
     generator = torch.Generator().manual_seed(2)
     east, north = sphere.tangent_basis(x)
-    away = sphere.exp(x, 0.1 * (torch.randn(200, 1, generator=generator) * east + torch.randn(200, 1, generator=generator) * north))
+    away = sphere.exp(
+        x,
+        0.1
+        * (
+            torch.randn(200, 1, generator=generator) * east
+            + torch.randn(200, 1, generator=generator) * north
+        ),
+    )
     tuned = found.tuned(cond + 0.01, away)
     assert tuned.neighbors == 1
     assert tuned.concentration == pytest.approx(100)
@@ -314,7 +361,9 @@ def test_references_hold_no_weights(tmp_path):
 @pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
 @pytest.mark.parametrize("place", ["ocean", "taiga"])
 def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
-    density = Geolocator.from_pretrained(name).density(tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0)
+    density = Geolocator.from_pretrained(name).density(
+        tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0
+    )
     assert density.integral == pytest.approx(1, abs=0.01)
 
 
@@ -325,7 +374,9 @@ def test_radial_marginal_of_shipped_models_finds_their_thin_shells(name):
     cond, how = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"])), How(steps=12)
     u = sphere.from_latlon(geo.sample(cond=cond, n=6, seed=0)).float()
     r = torch.linspace(0.92, 1.08, 400)
-    along = geo.model.ambient_log_prob((u[..., None, :] * r[:, None]).flatten(1, 2), cond, how).reshape(6, 400)
+    along = geo.model.ambient_log_prob(
+        (u[..., None, :] * r[:, None]).flatten(1, 2), cond, how
+    ).reshape(6, 400)
     dense = (along + 2 * r.log() + math.log(float(r[1] - r[0]))).logsumexp(-1)
     error = geo.model.log_prob(u, cond, how)[0] - dense
     assert error.abs().max() < 0.15
@@ -336,11 +387,18 @@ def test_guidance_sharpens_every_flow():
     cond = torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
     for name in paths.PATHS:
         geo = random_flow(name)
-        assert not torch.allclose(geo.sample(cond=cond, n=50, seed=0), geo.sample(cond=cond, n=50, seed=0, guidance=2.0), atol=1.0)
+        assert not torch.allclose(
+            geo.sample(cond=cond, n=50, seed=0),
+            geo.sample(cond=cond, n=50, seed=0, guidance=2.0),
+            atol=1.0,
+        )
 
 
 def test_the_likeliest_of_many():
-    geo, cond = random_flow("riemannian"), torch.randn(2, 8, generator=torch.Generator().manual_seed(5))
+    geo, cond = (
+        random_flow("riemannian"),
+        torch.randn(2, 8, generator=torch.Generator().manual_seed(5)),
+    )
     best = geo.sample_likeliest(cond=cond, n=16, seed=0)
     places = geo.sample(cond=cond, n=16, seed=0)
     values = geo.log_prob(places, cond=cond)

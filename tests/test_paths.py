@@ -13,7 +13,9 @@ PATH = paths.by_name("riemannian")
 
 
 def points(*shape, seed=0):
-    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return sphere.project(
+        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
 
 
 def test_target_is_the_derivative_of_the_path():
@@ -38,8 +40,12 @@ def test_path_agrees_with_the_official_code():
     at = PATH.sample(x0, x1, expected["gamma_f64"])
     clear = sphere.distance(x0, x1) < math.pi - 0.02  # its arccos is clamped near the antipode
     assert clear.sum() > 40
-    assert torch.allclose(at.x_t[clear], expected["riemannian_y"][clear].double(), rtol=0, atol=1e-6)
-    assert torch.allclose(at.target[clear], expected["riemannian_u_t_f64"][clear], rtol=0, atol=1e-6)
+    assert torch.allclose(
+        at.x_t[clear], expected["riemannian_y"][clear].double(), rtol=0, atol=1e-6
+    )
+    assert torch.allclose(
+        at.target[clear], expected["riemannian_u_t_f64"][clear], rtol=0, atol=1e-6
+    )
 
 
 def test_noise_near_the_antipode_is_drawn_again(generator):
@@ -47,13 +53,17 @@ def test_noise_near_the_antipode_is_drawn_again(generator):
     first = sphere.uniform(6, generator)
     first[2] = -x1[2]
     first[4] = sphere.exp(-x1[4], 0.9 * paths.ANTIPODE_MARGIN * sphere.tangent_basis(x1[4])[0])
-    replies = [first, -x1[[2, 4]], sphere.uniform(2, generator)]  # the second draw is as bad for the same two
+    replies = [
+        first,
+        -x1[[2, 4]],
+        sphere.uniform(2, generator),
+    ]  # the second draw is as bad for the same two
 
     class Stub(paths.RiemannianFlow):
         def noise(self, shape, generator=None):
             return replies.pop(0).clone()
 
-    x0 = Stub().couple(x1, generator)
+    x0 = Stub().noise_like(x1, generator)
     assert replies == []
     assert torch.equal(x0[[0, 1, 3, 5]], first[[0, 1, 3, 5]])
     assert (sphere.distance(x0, -x1) >= paths.ANTIPODE_MARGIN).all()
@@ -68,14 +78,35 @@ def test_noise_just_outside_the_margin_is_kept(generator):
         def noise(self, shape, generator=None):
             return outside.clone()
 
-    assert torch.equal(Stub().couple(x1), outside)
+    assert torch.equal(Stub().noise_like(x1), outside)
 
 
-def test_couple_is_uniform_and_seeded():
-    x1 = points(3, 4).float()
-    x0 = PATH.couple(x1, torch.Generator().manual_seed(5))
-    assert torch.equal(x0, sphere.uniform((3, 4), torch.Generator().manual_seed(5)))
-    assert PATH.couple(x1.double()).dtype == torch.float64
+def test_noise_for_data_is_uniform_around_it():
+    """Archimedes: the cosine of the angle to the data is uniform, but for the margin at the antipode."""
+    n = 100_000
+    x1 = sphere.from_latlon(torch.tensor([40.0, -70.0], dtype=torch.float64)).expand(n, 3)
+    x0 = PATH.noise_like(x1, torch.Generator().manual_seed(5))
+    assert x0.dtype == torch.float64
+    cosine = (x0 * x1).sum(-1).sort().values
+    assert (
+        cosine - torch.linspace(-1, 1, n, dtype=torch.float64)
+    ).abs().max() < 2 * 1.63 / math.sqrt(n)  # Kolmogorov, 1 %
+    east, north = sphere.tangent_basis(x1)
+    around = torch.stack([(x0 * east).sum(-1), (x0 * north).sum(-1)], -1)
+    assert around.mean(0).abs().max() < 4 / math.sqrt(3 * n)
+    assert (sphere.distance(x0, -x1) >= paths.ANTIPODE_MARGIN).all()
+
+
+@pytest.mark.parametrize("name", paths.PATHS)
+def test_noise_for_data_is_seeded_and_has_its_shape(name):
+    path, x1 = paths.by_name(name), points(3, 4).float()
+    first, again, other = (
+        path.noise_like(x1, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+    )
+    assert first.shape == x1.shape
+    assert first.dtype == torch.float32
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_noise_log_prob_integrates_to_one(generator):
@@ -84,14 +115,33 @@ def test_noise_log_prob_integrates_to_one(generator):
     assert torch.allclose(log_p.exp() * 4 * math.pi, torch.ones(7, 5))
 
 
-def test_restricted_field_is_tangent_and_constant_along_rays():
-    def velocity(x, t, cond):
-        return x.flip(-1) + 1
+@pytest.mark.parametrize("name", paths.PATHS)
+def test_charts_are_inverse_to_each_other(name):
+    """exp undoes log, and exp_differential_inverse the derivative of exp."""
+    path, x, y = paths.by_name(name), points(50), points(50, seed=1)
+    u = path.log(x, y)
+    assert torch.allclose(path.exp(x, u), y, rtol=0, atol=1e-13)
+    w = sphere.to_tangent(x, points(50, seed=2)) if path.tangent else points(50, seed=2)
+    _, moved = jvp(lambda s: path.exp(x, s), (u,), (w,))
+    assert torch.allclose(path.exp_differential_inverse(x, u, moved), w, rtol=0, atol=1e-11)
 
-    field = PATH.restrict(velocity)
-    x = points(1, 30)
-    assert (field(x, 0.5, None) * x).sum(-1).abs().max() < 1e-15
-    assert torch.allclose(field(2.5 * x, 0.5, None), field(x, 0.5, None), atol=1e-15)
+
+@pytest.mark.parametrize("name", paths.PATHS)
+def test_frames_are_orthonormal(name):
+    path, x = paths.by_name(name), points(2, 20)
+    frame = path.frame(x)
+    gram = torch.einsum("i...c,j...c->...ij", frame, frame)
+    assert torch.allclose(
+        gram, torch.eye(len(frame), dtype=x.dtype).expand_as(gram), rtol=0, atol=1e-14
+    )
+    assert len(frame) == (2 if path.tangent else 3)
+
+
+@pytest.mark.parametrize("name", paths.PATHS)
+def test_clock_and_time_are_inverse_to_each_other(name):
+    path, t = paths.by_name(name), torch.linspace(0.001, 1, 50, dtype=torch.float64)
+    assert torch.allclose(path.time(path.clock(t)), t, rtol=0, atol=1e-14)
+    assert (path.clock(t).diff() > 0).all()
 
 
 def test_unknown_method():

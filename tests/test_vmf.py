@@ -100,6 +100,10 @@ def test_mixture_integrates_to_one_and_draws_its_components():
 
 def test_official_values():
     """The exact values of the fixtures, in float64 and, to its rounding, in float32."""
+    edge = official.tensors("edge")
+    x, mean = (sphere.unit(edge[name].double()) for name in ("x", "mu"))
+    exact = edge["vmf_nll_exact_f64"][:, 0]
+    assert ((vmf.log_prob(x, mean, edge["kappa"][:, 0].double()) + exact) / (1 + exact.abs())).abs().max() < 1e-9
     t = official.tensors("vmf")
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         x, mean = (sphere.unit(t[name].double()).to(dtype) for name in ("x", "mu"))

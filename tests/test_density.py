@@ -1,0 +1,339 @@
+"""Maps of densities: the uniform one, von Mises–Fisher peaks in closed form, needles, ridges; regions, rasters and GIS files."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+
+from geoflow import density, sphere
+from geoflow.vmf import Mixture
+
+
+def points(*shape, seed=0):
+    return sphere.project(
+        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
+
+
+def vmf(latlon, kappa):
+    """Log-density and samples of a von Mises-Fisher distribution, both exact."""
+    mode = sphere.from_latlon(torch.tensor(latlon, dtype=torch.float64))
+
+    def log_prob(x):
+        cosine_less_one = -(x.double() - mode).square().sum(-1) / 2
+        return (
+            math.log(kappa / (2 * math.pi))
+            - math.log(-math.expm1(-2 * kappa))
+            + kappa * cosine_less_one
+        )
+
+    generator = torch.Generator().manual_seed(0)
+    u, angle = torch.rand(2, 8192, generator=generator, dtype=torch.float64)
+    z = 1 + torch.log(u + (1 - u) * math.exp(-2 * kappa)) / kappa
+    east, north = sphere.tangent_basis(mode)
+    direction = (
+        torch.cos(2 * math.pi * angle)[:, None] * east
+        + torch.sin(2 * math.pi * angle)[:, None] * north
+    )
+    return log_prob, z[:, None] * mode + (1 - z**2).clamp(min=0).sqrt()[:, None] * direction
+
+
+def vmf_entropy(kappa):
+    return -(
+        math.log(kappa / (2 * math.pi))
+        - math.log(-math.expm1(-2 * kappa))
+        + kappa * (1 / math.tanh(kappa) - 1 / kappa - 1)
+    )
+
+
+def uniform_log_prob(x):
+    return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
+
+
+@pytest.fixture(scope="module")
+def uniform_map():
+    return density.density_map(uniform_log_prob, points(8192), resolution=5.0)
+
+
+@pytest.fixture(scope="module")
+def coast_map():
+    return density.density_map(*vmf((12.0, 179.5), 300.0), resolution=0.5)
+
+
+def test_uniform_density(uniform_map):
+    assert uniform_map.integral == pytest.approx(1, abs=1e-6)
+    assert uniform_map.entropy == pytest.approx(math.log(4 * math.pi), abs=1e-6)
+    assert float(uniform_map.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+    assert uniform_map.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(
+        0.5, abs=0.04
+    )  # cells on the equator have one centre
+    assert torch.allclose(
+        uniform_map.log_density,
+        torch.full((36, 72), sphere.LOG_UNIFORM, dtype=torch.float64),
+        atol=1e-6,
+    )
+    assert uniform_map.region_area_km2(0.5) == pytest.approx(
+        sphere.EARTH_AREA_KM2, rel=1e-6
+    )  # all of it is equally likely
+
+
+def test_mass_of_half_the_sphere():
+    mapped = density.density_map(*vmf((0.0, 30.0), 20.0), resolution=10.0)
+    assert mapped.mass(lambda latlon: latlon[:, 0] > 1e-9) == pytest.approx(0.5, abs=0.03)
+    assert mapped.mass(lambda latlon: latlon[:, 0] > -91) == pytest.approx(1)
+    assert mapped.mass(lambda latlon: latlon[:, 0] > 91) == 0
+
+
+@pytest.mark.parametrize("kappa", [0.5, 10.0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("mode", [(51.3, 17.7), (-89.9, 0.0), (3.0, -180.0)])
+def test_a_needle_integrates_to_one(kappa, mode):
+    mapped = density.density_map(*vmf(mode, kappa), resolution=10.0)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
+    assert mapped.entropy == pytest.approx(vmf_entropy(kappa), abs=0.03)
+    assert float(mapped.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+    assert len(mapped.area) <= 20_000
+
+
+def test_grid_is_finer_where_the_mass_is():
+    mapped = density.density_map(*vmf((51.3, 17.7), 1e4), resolution=10.0)
+    assert float(mapped.area.max() / mapped.area.min()) >= 4**5
+    assert mapped.cell_mass.max() < 1 / 120
+    assert float(mapped.area[mapped.cell_log_density.argmax()]) == float(mapped.area.min())
+    far = sphere.distance_km(mapped.x, sphere.from_latlon(torch.tensor([51.3, 17.7]))) > 3000
+    assert (mapped.area[far] == mapped.area.max()).all()
+
+
+@pytest.mark.parametrize("width", [0.3, 0.1, 0.03])
+def test_a_ridge_integrates_to_one(width):
+    """A band around a tilted great circle: centres beside the ridge matter as much as those on it."""
+    normal = sphere.unit(torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64))
+    log_total = math.log(
+        2 * math.pi * width * math.sqrt(2 * math.pi) * math.erf(1 / (width * math.sqrt(2)))
+    )
+
+    def log_prob(x):
+        return -0.5 * ((x.double() @ normal) / width) ** 2 - log_total
+
+    candidates = points(40_000)
+    keep = (
+        torch.rand(len(candidates), generator=torch.Generator().manual_seed(1))
+        < (log_prob(candidates) + log_total).exp()
+    )
+    mapped = density.density_map(log_prob, candidates[keep][:8192], resolution=10.0)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
+
+
+def test_two_needles_are_both_found():
+    (one, some), (two, others) = vmf((10.0, 10.0), 1e4), vmf((-60.0, 170.0), 3e4)
+
+    def log_prob(x):
+        return torch.logaddexp(one(x) + math.log(0.7), two(x) + math.log(0.3))
+
+    mapped = density.density_map(log_prob, torch.cat([some[:1434], others[:614]]), resolution=10.0)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
+    assert mapped.mass(lambda latlon: latlon[:, 0] > 0) == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def needles():
+    """50 peaks of 12 km: their log-density, and samples."""
+    generator, kappa, n = torch.Generator().manual_seed(0), 3e5, 50
+    weight = torch.full((1, n), -math.log(n)).double()
+    mixture = Mixture(
+        weight, sphere.uniform((1, n), generator).double(), torch.full((1, n), kappa).double()
+    )
+    samples = mixture.sample(torch.rand(1, 4096, 3, generator=generator).double())[0]
+    return lambda x: mixture.log_prob(x[None].double())[0], samples
+
+
+def test_integral_without_a_grid_and_its_stated_error(needles):
+    """Over eight draws the deviations from 1, in units of the stated errors, have the size of a standard normal's."""
+    found, error = torch.tensor(
+        [
+            density.importance_integral(*needles, 600, torch.Generator().manual_seed(seed))
+            for seed in range(8)
+        ],
+        dtype=torch.float64,
+    ).T
+    assert error.max() < 0.02
+    chi2 = float(((found - 1) / error).square().sum())
+    assert 1.3 < chi2 < 22  # 99.5 % of χ² with 8 degrees of freedom
+
+
+def test_integral_of_what_is_no_density(needles):
+    log_prob, samples = needles
+    whole, part = (
+        density.importance_integral(
+            lambda x, s=share: log_prob(x) + math.log(s),
+            samples,
+            600,
+            torch.Generator().manual_seed(0),
+        )
+        for share in (1.0, 0.9)
+    )
+    assert part == pytest.approx((0.9 * whole[0], 0.9 * whole[1]))
+
+
+def test_integral_counts_what_the_samples_have_missed(needles):
+    """Half of the probability is uniform, and no sample lies there: a few of the points do."""
+    log_prob, samples = needles
+
+    def half(x):
+        return torch.logaddexp(log_prob(x), torch.tensor(sphere.LOG_UNIFORM)) - math.log(2)
+
+    found, error = density.importance_integral(
+        half, samples, 4000, torch.Generator().manual_seed(0)
+    )
+    assert error < 0.1
+    assert found == pytest.approx(1, abs=3 * error)
+
+
+def test_budget_of_evaluations_is_kept():
+    calls = []
+    log_prob, samples = vmf((10.0, 10.0), 30.0)
+
+    def counting(x):
+        calls.append(len(x))
+        return log_prob(x)
+
+    mapped = density.density_map(counting, samples, 10.0, max_cells=2000)
+    assert sum(calls) <= 2000
+    assert float(mapped.area.sum()) == pytest.approx(4 * math.pi, rel=1e-12)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_highest_density_region_of_a_vmf(probability, coast_map):
+    """The region is a cap: its mass is 1 − exp(κ (cos r − 1)) up to e^−600."""
+    kappa, (log_prob, _) = 300.0, vmf((12.0, 179.5), 300.0)
+    cosine = 1 + math.log(1 - probability) / kappa
+    edge = float(
+        log_prob(sphere.from_latlon(torch.tensor([12.0, 179.5], dtype=torch.float64)))
+    ) + kappa * (cosine - 1)
+    assert coast_map.region_threshold(probability) == pytest.approx(edge, abs=0.05)
+    area = 2 * math.pi * (1 - cosine) * sphere.EARTH_RADIUS_KM**2
+    assert coast_map.region_area_km2(probability) == pytest.approx(area, rel=0.05)
+
+
+def test_thresholds_fall_as_regions_grow(coast_map):
+    thresholds = [coast_map.region_threshold(p) for p in (1e-9, 0.2, 0.5, 0.9, 0.99, 1 - 1e-12)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    for probability in (0, 1, -0.5, math.nan):
+        with pytest.raises(ValueError, match=f"probability {probability}"):
+            coast_map.region_threshold(probability)
+
+
+def test_raster_shows_the_density(coast_map):
+    log_prob, _ = vmf((12.0, 179.5), 300.0)
+    grid = sphere.from_latlon(
+        torch.stack(
+            torch.meshgrid(coast_map.lat.double(), coast_map.lon.double(), indexing="ij"), -1
+        )
+    )
+    exact = log_prob(grid)
+    near = exact > exact.max() - 3
+    assert near.sum() > 200
+    assert (coast_map.log_density - exact)[near].abs().max() < 0.15
+    pixel = math.radians(0.5) ** 2 * torch.cos(torch.deg2rad(coast_map.lat.double()))
+    assert float((coast_map.log_density.exp() * pixel[:, None]).sum()) == pytest.approx(1, abs=0.02)
+
+
+def test_raster_axes_are_pixel_centres(uniform_map):
+    assert uniform_map.lat[[0, -1]].tolist() == [87.5, -87.5]
+    assert uniform_map.lon[[0, -1]].tolist() == [-177.5, 177.5]
+
+
+@pytest.mark.parametrize("mode", [(10.0, 180.0), (90.0, 0.0), (-90.0, 0.0)])
+def test_raster_has_no_seam(mode):
+    log_prob, samples = vmf(mode, 30.0)
+    mapped = density.density_map(log_prob, samples, resolution=1.0)
+    raster = mapped.log_density
+    # neighbours across the seam differ no more than neighbours elsewhere: one degree at slope κ sin r
+    across = (raster[:, 0] - raster[:, -1]).abs()
+    inside = (raster[:, 1:] - raster[:, :-1]).abs()
+    assert across.max() <= inside.max() + 1e-9
+    for row in (0, -1):
+        assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.1
+
+
+@pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan])
+def test_bad_resolution(resolution):
+    with pytest.raises(ValueError, match="resolution of"):
+        density.density_map(uniform_log_prob, points(10), resolution)
+
+
+# Files
+
+
+def ring_area_km2(ring):
+    """Area inside a longitude-latitude ring, by Green's theorem on the sphere for edges along parallels and meridians."""
+    lon, lat = np.radians(np.asarray(ring)).T
+    return (
+        abs(float(np.sum(np.diff(lon) * (np.sin(lat[1:]) + np.sin(lat[:-1])) / 2)))
+        * sphere.EARTH_RADIUS_KM**2
+    )
+
+
+def test_geojson_regions_are_valid_polygons_of_the_right_area(coast_map):
+    collection = json.loads(json.dumps(coast_map.to_geojson((0.5, 0.9))))
+    assert collection["type"] == "FeatureCollection"
+    assert [feature["properties"]["probability"] for feature in collection["features"]] == [
+        0.9,
+        0.5,
+    ]
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in collection["features"]]
+    for shape, feature in zip(shapes, collection["features"], strict=True):
+        assert shape.is_valid
+        west, south, east, north = shape.bounds
+        assert -180 <= west <= east <= 180
+        assert -90 <= south <= north <= 90
+        assert shape.buffer(1e-9).covers(shapely.Point(179.9, 12.0))
+        area = sum(
+            ring_area_km2(p.exterior.coords) - sum(ring_area_km2(i.coords) for i in p.interiors)
+            for p in shape.geoms
+        )
+        assert area == pytest.approx(feature["properties"]["area_km2"], rel=0.1)
+    assert shapes[0].covers(shapes[1])
+
+
+@pytest.mark.parametrize("resolution", [1.0, 10.0])
+def test_geojson_of_a_needle_is_not_empty(resolution):
+    mapped = density.density_map(*vmf((51.3, 17.7), 1e5), resolution=resolution)
+    for feature in mapped.to_geojson()["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid
+        assert shape.buffer(1e-9).covers(shapely.Point(17.7, 51.3))
+        # no pixel that the region of a narrow Gaussian, a disc of radius √(−2 log(1−p) / κ), does not touch
+        radius = (
+            math.degrees(math.sqrt(-2 * math.log(1 - feature["properties"]["probability"]) / 1e5))
+            * 1.01
+        )
+        disc = shapely.affinity.scale(
+            shapely.Point(17.7, 51.3).buffer(radius, 64), 1 / math.cos(math.radians(51.3)), 1
+        )
+        west, south, east, north = (edge / resolution for edge in disc.bounds)
+        assert shapely.box(
+            *(
+                resolution * edge
+                for edge in (math.floor(west), math.floor(south), math.ceil(east), math.ceil(north))
+            )
+        ).covers(shape)
+
+
+def test_geotiff_round_trip(coast_map, tmp_path):
+    path = coast_map.to_geotiff(tmp_path / "map.tif")
+    assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
+    with rasterio.open(path) as file:
+        assert file.crs.to_epsg() == 4326
+        assert tuple(file.bounds) == (-180, -90, 180, 90)
+        values = file.read(1)
+        row, column = file.index(float(coast_map.lon[7]), float(coast_map.lat[100]))
+        assert (row, column) == (100, 7)
+    per_km2 = coast_map.log_density.exp().numpy() / sphere.EARTH_RADIUS_KM**2
+    assert np.allclose(values, per_km2, rtol=1e-6, atol=1e-30)
+    lat = np.radians(coast_map.lat.numpy())
+    pixel_km2 = (math.radians(0.5) * sphere.EARTH_RADIUS_KM) ** 2 * np.cos(lat)
+    assert float((values * pixel_km2[:, None]).sum()) == pytest.approx(1, abs=0.02)
