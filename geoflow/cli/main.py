@@ -15,7 +15,8 @@ import typer
 
 from geoflow import runtime
 from geoflow.runtime import choose
-from geoflow.training.recipes import read_recipe, trained_on_tiles
+from geoflow.training import trained_on_tiles
+from geoflow.training.recipes import read_recipe
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -117,7 +118,7 @@ def _train_on_shards(
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.geolocator import Geolocator
-    from geoflow.training.fit import is_first_process, train_shards
+    from geoflow.training.runs import is_first_process, train_shards
 
     if not data:
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
@@ -150,7 +151,7 @@ def plan(
 ) -> None:
     """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step measured on this machine."""
     from geoflow.runtime import machine
-    from geoflow.training.fit import plan as estimate
+    from geoflow.training.runs import plan as estimate
 
     p = estimate(read_recipe(choose("recipe", recipe, (*SOURCES, "combined")), scale), method, gpus)
     print(f"{recipe}, {method}, {gpus} × {machine()}")
@@ -362,7 +363,7 @@ def evaluate(
     from geoflow.evaluation import distributed_if_launched
     from geoflow.evaluation import evaluate as score
     from geoflow.geolocator import Geolocator
-    from geoflow.training.fit import is_first_process
+    from geoflow.training.runs import is_first_process
 
     geo = Geolocator.from_pretrained(model)
     distributed_if_launched()
@@ -681,7 +682,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
 def _draw_demo(geo, out: Path) -> None:
     from geoflow import schedules, sphere
     from geoflow.data import tiles
-    from geoflow.training.fit import loss_curve
+    from geoflow.training.runs import loss_curve
     from geoflow.viz import maps
 
     telling = list(tiles.EXAMPLES.items())[

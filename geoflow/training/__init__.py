@@ -1,24 +1,22 @@
-"""Training through Lightning. Names are imported on first use, so that reading a recipe stays light."""
+"""Training through Lightning. Names are imported on first use: reading a recipe stays light."""
 
 import importlib
 
-_HOME = {
-    "Optimization": "fit",
-    "EncoderModule": "fit",
-    "FlowModule": "fit",
-    "MixtureModule": "fit",
-    "WeightEMA": "fit",
-    "fit": "fit",
-    "seconds_per_step": "fit",
-    "loss_curve": "fit",
-    "train_tiles": "fit",
-    "train_shards": "fit",
-    "train_points": "fit",
-    "network_module": "fit",
+_MODULES = {
+    "modules": "Optimization EncoderModule FlowModule MixtureModule network_module",
+    "trainer": "WeightEMA fit seconds_per_step loss_curve",
+    "runs": "train_tiles trained_on_tiles train_shards train_points plan",
+    "recipes": "read_recipe",
 }
+_HOME = {name: f"geoflow.training.{m}" for m, names in _MODULES.items() for name in names.split()}
+_HOME["machine"] = "geoflow.runtime"  # old scripts look here
 
 
 def __getattr__(name):
     if name in _HOME:
-        return getattr(importlib.import_module(f"geoflow.training.{_HOME[name]}"), name)
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'geoflow.training' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})

@@ -1,66 +1,33 @@
-"""Batches for training, from tensors, memory-mapped files or a stream of shards: which rows a step sees depends on (seed, step) alone.
+"""Batches from tensors, memory-mapped files or a stream of shards.
 
-So a run that was interrupted and resumed at any step sees what one that was not sees, and each process finds its share without asking
-the others.
+Which rows a step sees depends on (seed, step) alone. So a run that was interrupted and resumed
+sees what one that was not sees, and each process finds its share without asking the others.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from geoflow import sphere
 from geoflow.data.shards import Shards
 
 
-class StepSampler(torch.utils.data.Sampler):
-    """Batches of indices that depend on (seed, step) alone: epoch permutations, resumed at any step.
-
-    Every process draws the same global batch and keeps its own share, rows rank, rank + world, …
-    """
-
-    def __init__(self, n: int, batch: int, steps: int, seed: int, rank: int = 0, world: int = 1):
-        if batch > n:
-            raise ValueError(
-                f"a batch of {batch} from {n} examples; expected at most as many as there are"
-            )
-        if batch % world:
-            raise ValueError(f"a batch of {batch} over {world} processes; expected a multiple")
-        self.n, self.batch, self.steps, self.seed, self.rank, self.world = (
-            n,
-            batch,
-            steps,
-            seed,
-            rank,
-            world,
-        )
-        self.first_step = 0
-
-    def __len__(self) -> int:
-        return (
-            self.steps
-        )  # with those before first_step: Lightning restores their count and ends the epoch by it
-
-    def __iter__(self):
-        per_epoch = self.n // self.batch
-        epoch = None
-        for step in range(self.first_step, self.steps):
-            if epoch != step // per_epoch:
-                epoch = step // per_epoch
-                order = torch.randperm(
-                    self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-                )
-            start = step % per_epoch * self.batch
-            yield order[start : start + self.batch][self.rank :: self.world]
-
-
-class Rows(torch.utils.data.Dataset):
+class Rows(Dataset):
     """Rows of several tables, one after the other; half precision becomes single.
 
+    >>> rows = Rows((torch.tensor([1.0, 2.0]),), (torch.tensor([3.0]),))
+    >>> len(rows), rows[torch.tensor([2, 0])]
+    (3, (tensor([3., 1.]),))
+
     Args:
-        tables: each columns of equal length, such as (cond, x); a table given twice counts twice.
+        tables: tuples of columns of equal length, such as (cond, x); a table that is given twice
+            counts twice.
     """
 
     def __init__(self, *tables: tuple[Tensor, ...]):
@@ -73,204 +40,142 @@ class Rows(torch.utils.data.Dataset):
     def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:
         if len(self.tables) == 1:
             return tuple(_single(column[index]) for column in self.tables[0])
-        of = torch.bucketize(index, self.ends, right=True)
-        found = [
-            _single(column[:1]).new_zeros(len(index), *column.shape[1:])
-            for column in self.tables[0]
-        ]
+        table_of = torch.bucketize(index, self.ends, right=True)
+        first = [_single(column[:1]) for column in self.tables[0]]
+        found = tuple(column.new_zeros(len(index), *column.shape[1:]) for column in first)
         for number, table in enumerate(self.tables):
-            here = of == number
+            here = table_of == number
             inside = index[here] - (self.ends[number] - len(table[0]))
             for whole, column in zip(found, table, strict=True):
                 whole[here] = _single(column[inside])
-        return tuple(found)
+        return found
 
 
 def _single(column: Tensor) -> Tensor:
     return column.float() if column.dtype == torch.float16 else column
 
 
-class Batches(L.LightningDataModule):
-    """What a run needs of its data: training batches from any step on, validation rows, and the time spent so far.
+@dataclass(frozen=True)
+class Order:
+    """The order in which a run sees its data, and one process's share of it.
 
-    Args:
-        validation: rows.
-        batch: images per step, over all processes.
-        steps: of the run.
-        seed: of the order.
+    Raises:
+        ValueError: a batch that is no multiple of the processes.
     """
 
-    def __init__(self, validation: Rows, batch: int, steps: int, seed: int = 0):
-        super().__init__()
-        self.validation = validation
-        self.batch, self.steps, self.seed = batch, steps, seed
-        self.first_step = 0
-        self.seconds_before, self.started = 0.0, time.perf_counter()
+    batch: int  # samples per step, over all processes
+    steps: int  # steps of the run
+    seed: int = 0  # of all permutations
+    rank: int = 0  # number of this process
+    world: int = 1  # number of processes
+    first_step: int = 0  # step to begin at
 
-    @property
-    def seconds(self) -> float:
-        """Time spent, over all interruptions."""
-        return self.seconds_before + time.perf_counter() - self.started
+    def __post_init__(self):
+        if self.batch % self.world:
+            raise ValueError(
+                f"a batch of {self.batch} over {self.world} processes; expected a multiple"
+            )
 
-    def example(self) -> tuple[Tensor, ...]:
-        """A batch, to measure how long a step takes."""
-        raise NotImplementedError(f"{type(self).__name__} has no example")
-
-    def val_dataloader(self):
-        rows = torch.arange(len(self.validation)).split(1024)
-        return torch.utils.data.DataLoader(self.validation, sampler=list(rows), batch_size=None)
-
-    def state_dict(self):
-        assert self.trainer is not None
-        return {"step": self.trainer.global_step, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict):
-        self.first_step, self.seconds_before = state_dict["step"], state_dict["seconds"]
+    def epoch_seed(self, epoch: int) -> int:
+        """Return the seed of an epoch, the same in every process."""
+        return self.seed * 1_000_003 + epoch
 
 
-class TensorBatches(Batches):
-    """Batches from tensors in memory, or memory-mapped: a new permutation of all rows in every epoch.
+def _permutation(n: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
-    Args:
-        train, validation: rows.
-        batch, steps, seed: see `Batches`.
+
+class StepSampler(Sampler):
+    """Batches of the indices of n rows: a new permutation in each epoch, without the last few.
+
+    Every process draws the same global batch and keeps its share: rows rank, rank + world, …
+
+    Raises:
+        ValueError: fewer rows than a batch.
     """
 
-    def __init__(self, train: Rows, validation: Rows, batch: int, steps: int, seed: int = 0):
-        super().__init__(validation, batch, steps, seed)
-        self.train = train
+    def __init__(self, n: int, order: Order):
+        if order.batch > n:
+            raise ValueError(
+                f"a batch of {order.batch} from {n} examples; expected at most as many as there are"
+            )
+        self.n, self.order = n, order
 
-    def example(self):
-        return self.train[torch.arange(self.batch)]
+    def __len__(self) -> int:  # Lightning ends the epoch by a count that includes earlier steps
+        return self.order.steps
 
-    def train_dataloader(self):
-        assert self.trainer is not None
-        sampler = StepSampler(
-            len(self.train),
-            self.batch,
-            self.steps,
-            self.seed,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
-        sampler.first_step = self.first_step
-        return torch.utils.data.DataLoader(self.train, sampler=sampler, batch_size=None)
-
-
-class StreamBatches(Batches):
-    """Batches from shards that are read as they are needed: memory does not grow with the data.
-
-    Args:
-        train: folders of shards; one given twice counts twice.
-        validation: rows.
-        batch, steps, seed: see `Batches`.
-    """
-
-    def __init__(
-        self, train: Sequence[Shards], validation: Rows, batch: int, steps: int, seed: int = 0
-    ):
-        super().__init__(validation, batch, steps, seed)
-        self.train = train
-
-    def example(self):
-        return next(iter(ShardStream(self.train, self.batch, 1, self.seed)))
-
-    def train_dataloader(self):
-        t = self.trainer
-        assert t is not None
-        stream = ShardStream(
-            self.train,
-            self.batch,
-            self.steps,
-            self.seed,
-            t.global_rank,
-            t.world_size,
-            self.first_step,
-        )
-        return torch.utils.data.DataLoader(
-            stream, batch_size=None, num_workers=1, prefetch_factor=8
-        )
+    def __iter__(self):
+        o = self.order
+        per_epoch = self.n // o.batch
+        epoch = None
+        for step in range(o.first_step, o.steps):
+            if epoch != step // per_epoch:
+                epoch = step // per_epoch
+                permuted = _permutation(self.n, o.epoch_seed(epoch))
+            start = step % per_epoch * o.batch
+            yield permuted[start : start + o.batch][o.rank :: o.world]
 
 
-class ShardStream(torch.utils.data.IterableDataset):
-    """An endless stream of samples cut into batches: (cond (b, C), x (b, 3)), b = batch / world.
+class ShardStream(IterableDataset):
+    """An endless stream of samples, cut into batches (cond (b, C), x (b, 3)), b = batch / world.
 
-    In an epoch the shards are permuted and dealt to the processes in turn, so each sample is seen once, by one process. A process reads
-    its shards in groups and permutes the samples of a group. An epoch follows the last without a gap: no sample is dropped.
+    In an epoch the shards are permuted and dealt to the processes in turn, so each sample is seen
+    once, by one process. A process reads its shards in groups and permutes the samples of a group.
+    An epoch follows the last one without a gap. What precedes the first step is not read.
 
     Args:
-        folders: of shards; one given twice counts twice.
-        batch: samples per step, over all processes.
-        steps: after which the stream ends.
-        seed: of all permutations.
-        rank, world: which process of how many.
-        first_step: where to begin; what comes before is counted, not read.
+        folders: folders of shards; one that is given twice counts twice.
+        order: the order, and which share of it.
         group: shards that are mixed, and in memory, at a time.
 
     Raises:
-        ValueError: fewer shards than processes, a batch that is no multiple of the processes, or embeddings of several widths.
+        ValueError: fewer shards than processes, or embeddings of several widths.
     """
 
-    def __init__(
-        self,
-        folders: Sequence[Shards],
-        batch: int,
-        steps: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        first_step: int = 0,
-        group: int = 8,
-    ):
-        self.shards = [
-            (folder, number)
-            for folder in folders
-            for number in range(len(folder.files))
-            if folder.counts[number]
-        ]
-        if len(self.shards) < world:
+    def __init__(self, folders: Sequence[Shards], order: Order, group: int = 8):
+        self.shards = [(f, i) for f in folders for i in range(len(f.files)) if f.counts[i]]
+        if len(self.shards) < order.world:
             raise ValueError(
-                f"{len(self.shards)} shards for {world} processes; expected at least one each (smaller ones: --shard)"
+                f"{len(self.shards)} shards for {order.world} processes; expected at least one "
+                "each (smaller ones: --shard)"
             )
-        if batch % world:
-            raise ValueError(f"a batch of {batch} over {world} processes; expected a multiple")
         if len({(folder.field, folder.dim) for folder in folders}) != 1:
-            raise ValueError(
-                f"embeddings of different encoders: {', '.join(f'{f.field} ({f.dim})' for f in folders)}"
-            )
-        self.batch, self.steps, self.seed, self.rank, self.world = (
-            batch // world,
-            steps,
-            seed,
-            rank,
-            world,
-        )
-        self.first_step, self.group = first_step, group
+            found = ", ".join(f"{folder.field} ({folder.dim})" for folder in folders)
+            raise ValueError(f"embeddings of different encoders: {found}")
+        self.order, self.group = order, group
 
     def __len__(self) -> int:
-        return self.steps
+        return self.order.steps
 
     def groups(self) -> Iterator[tuple[list[tuple[Shards, int]], int]]:
-        """This process's groups of shards, epoch after epoch, each with a seed of its own."""
-        epoch = 0
-        while True:
-            order = torch.randperm(
-                len(self.shards),
-                generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch),
-            )
-            mine = [self.shards[i] for i in order[self.rank :: self.world].tolist()]
+        """Yield this process's groups of shards, epoch after epoch, each with a seed."""
+        o = self.order
+        for epoch_seed in itertools.count(o.epoch_seed(0)):
+            permuted = _permutation(len(self.shards), epoch_seed)
+            mine = [self.shards[i] for i in permuted[o.rank :: o.world].tolist()]
             for start in range(0, len(mine), self.group):
-                yield (
-                    mine[start : start + self.group],
-                    ((self.seed * 1_000_003 + epoch) * 4099 + self.rank) * 65_537 + start,
-                )
-            epoch += 1
+                group_seed = (epoch_seed * 4099 + o.rank) * 65_537 + start
+                yield mine[start : start + self.group], group_seed
 
     def __iter__(self):
-        skipped = self.first_step * self.batch
-        step = self.first_step
-        rest: tuple[Tensor, ...] = ()  # less than a batch, perhaps of the group before
-        for group, seed in self.groups() if step < self.steps else ():
+        return itertools.islice(self._batches(), max(0, self.order.steps - self.order.first_step))
+
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Cut groups into batches; a batch may begin in one group and end in the next."""
+        held: list[tuple[Tensor, Tensor]] = []
+        lacking = size = self.order.batch // self.order.world
+        for cond, x, index in self._read_groups(skipped=self.order.first_step * size):
+            while len(index):
+                here, index = index[:lacking], index[lacking:]
+                held.append((cond[here].float(), x[here]))
+                lacking -= len(here)
+                if not lacking:
+                    yield tuple(torch.cat(column) for column in zip(*held, strict=True))
+                    held, lacking = [], size
+
+    def _read_groups(self, skipped: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (cond, x, permuted index) of each group, without the first `skipped` samples."""
+        for group, seed in self.groups():
             count = sum(folder.counts[number] for folder, number in group)
             if skipped >= count:
                 skipped -= count
@@ -278,19 +183,66 @@ class ShardStream(torch.utils.data.IterableDataset):
             parts = [folder.read(number) for folder, number in group]
             cond, latlon = (torch.cat([part[column] for part in parts]) for column in (0, 1))
             del parts
-            x = sphere.from_latlon(latlon).float()
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[skipped:]
+            yield cond, sphere.from_latlon(latlon).float(), _permutation(count, seed)[skipped:]
             skipped = 0
-            lacking = self.batch - (len(rest[0]) if rest else 0)
-            for index in (order[:lacking], *order[lacking:].split(self.batch)):
-                rows = cond[index].float(), x[index]
-                rest = (
-                    tuple(torch.cat(pair) for pair in zip(rest, rows, strict=True))
-                    if rest
-                    else rows
-                )
-                if len(rest[0]) == self.batch:
-                    yield rest
-                    rest, step = (), step + 1
-                    if step == self.steps:
-                        return
+
+
+class Batches(L.LightningDataModule):
+    """What a run needs of its data: training batches, validation rows, and the time spent so far.
+
+    Args:
+        train: training data, see the subclass.
+        validation: validation rows.
+        order: order of the whole run.
+    """
+
+    def __init__(self, train, validation: Rows, order: Order):
+        super().__init__()
+        self.train, self.validation, self.order = train, validation, order
+        self.seconds_before, self.started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all interruptions."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def loader(self, order: Order) -> DataLoader:
+        """Load the batches of an order."""
+        raise NotImplementedError(f"{type(self).__name__} has no loader")
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Return the first batch, to measure how long a step takes."""
+        return next(iter(self.loader(replace(self.order, steps=1, first_step=0))))
+
+    def train_dataloader(self):
+        t = self.trainer
+        assert t is not None
+        return self.loader(replace(self.order, rank=t.global_rank, world=t.world_size))
+
+    def val_dataloader(self):
+        rows = torch.arange(len(self.validation)).split(1024)
+        return DataLoader(self.validation, sampler=list(rows), batch_size=None)
+
+    def state_dict(self):
+        assert self.trainer is not None
+        return {"step": self.trainer.global_step, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict):
+        self.order = replace(self.order, first_step=state_dict["step"])
+        self.seconds_before = state_dict["seconds"]
+
+
+class TensorBatches(Batches):
+    """Batches of `Rows`, which lie in memory or are memory-mapped."""
+
+    def loader(self, order):
+        sampler = StepSampler(len(self.train), order)
+        return DataLoader(self.train, sampler=sampler, batch_size=None)
+
+
+class StreamBatches(Batches):
+    """Batches of folders of shards, read as they are needed: memory does not grow with the data."""
+
+    def loader(self, order):
+        stream = ShardStream(self.train, order)
+        return DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8)

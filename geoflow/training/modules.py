@@ -1,0 +1,162 @@
+"""What is trained, as Lightning modules that turn a batch into a loss.
+
+A module's randomness is keyed by (seed, step), so a step gives the same loss in every process and
+after every interruption. The losses themselves are in `geoflow.losses`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from geoflow import losses, methods, paths, schedules
+from geoflow.encoders import GeocellClassifier
+from geoflow.losses import WHOLE, Share
+from geoflow.runtime import choose
+
+OPTIMIZERS = ("adamw", "lamb")
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Settings of an optimiser with linear warm-up and cosine decay to zero.
+
+    >>> o = Optimization(steps=1000, batch=512, lr=4e-3, warmup=100)
+    >>> [round(o.lr_factor(step), 3) for step in (0, 99, 500, 1000)]
+    [0.01, 0.976, 0.5, 0.0]
+    """
+
+    steps: int  # optimiser steps
+    batch: int  # images per step, over all devices
+    lr: float  # peak learning rate
+    weight_decay: float = 0.0  # of all weights
+    warmup: int = 100  # steps to the peak
+    ema: float = 0.0  # decay of the weight average; 0 keeps none
+    optimizer: str = "adamw"  # or `lamb`, as in the paper
+
+    def optimizer_of(self, parameters) -> torch.optim.Optimizer:
+        """Build the optimiser of a module's parameters, at the peak learning rate.
+
+        Raises:
+            ValueError: an unknown optimiser.
+        """
+        if choose("optimizer", self.optimizer, OPTIMIZERS) == "adamw":
+            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        from pytorch_optimizer import Lamb
+
+        parameters = list(parameters)
+        return Lamb(
+            parameters,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            weight_decouple=False,  # LAMB's paper adds the decay before the trust ratio
+            foreach=None if parameters[0].is_cuda else False,  # a CPU's cache holds one tensor
+        )
+
+    def lr_factor(self, step: int) -> float:
+        """Return the learning rate at a step, relative to the peak."""
+        decay = 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        return min(1.0, (step + 1) / self.warmup) * decay
+
+
+class Module(L.LightningModule):
+    """Base of all trainings: the optimiser, and randomness keyed by (seed, step)."""
+
+    def __init__(self, optimization: Optimization, seed: int):
+        super().__init__()
+        self.optimization = optimization
+        self.seed = seed
+
+    def loss(self, batch, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
+        """Return the loss of this process's share of a batch, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def configure_optimizers(self):
+        optimizer = self.optimization.optimizer_of(self.parameters())
+        factor = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimization.lr_factor)
+        return [optimizer], [{"scheduler": factor, "interval": "step"}]
+
+    def generator(self, step: int) -> torch.Generator:
+        """Return the source of randomness of one step, the same in every process."""
+        return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) * 4099)
+
+    def training_step(self, batch, _):
+        share = (self.trainer.global_rank, self.trainer.world_size)
+        loss = self.loss(batch, self.generator(self.global_step), share)
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch, index):
+        loss = self.loss(batch, self.generator(-1 - index))
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch[1]), sync_dist=True)
+
+
+class EncoderModule(Module):
+    """An encoder that learns geocells. Batches are (pixels (B, 3, H, W) uint8, x (B, 3))."""
+
+    def __init__(self, classifier: GeocellClassifier, optimization: Optimization, seed: int = 0):
+        super().__init__(optimization, seed)
+        self.classifier = classifier
+
+    def loss(self, batch, generator, share=WHOLE):
+        pixels, x = batch
+        return nn.functional.cross_entropy(self.classifier(pixels), self.classifier.cell_of(x))
+
+
+class MixtureModule(Module):
+    """A network that learns vMF mixtures. Batches are (cond (B, C), x (B, 3))."""
+
+    def __init__(self, network: nn.Module, optimization: Optimization, seed: int = 0):
+        super().__init__(optimization, seed)
+        self.network = network
+
+    def loss(self, batch, generator, share=WHOLE):
+        cond, x = batch
+        return losses.likelihood_loss(self.network, x, cond)
+
+
+class FlowModule(Module):
+    """A network that learns the velocity of a path. Batches are (cond (B, C), x (B, 3)).
+
+    Args:
+        network: velocity network.
+        path: one of `geoflow.paths`.
+        optimization: settings of the optimiser.
+        seed: seed of all draws.
+        options: `schedule`, `draws` and `dropout` of `losses.flow_matching_loss`.
+    """
+
+    def __init__(self, network, path, optimization: Optimization, seed: int = 0, **options):
+        super().__init__(optimization, seed)
+        self.network, self.path, self.options = network, path, options
+
+    def loss(self, batch, generator, share=WHOLE):
+        cond, x = batch
+        return losses.flow_matching_loss(
+            self.network, self.path, x, cond, generator=generator, share=share, **self.options
+        )
+
+
+def network_module(
+    recipe: dict, method: str, width: int, seed: int = 0
+) -> FlowModule | MixtureModule:
+    """Build a method's network for embeddings of a width, with fresh weights, ready for `fit`.
+
+    Raises:
+        ValueError: a method that is not trained.
+    """
+    flow = recipe["flow"]
+    optimization = Optimization(**flow["optimization"])
+    if method in paths.PATHS:
+        path = paths.by_name(method)
+        size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}
+        options = {"draws": flow["draws"], "dropout": flow["dropout"]}
+        options["schedule"] = schedules.by_name(flow["schedule"])
+        network = methods.network_for(method, size)
+        return FlowModule(network, path, optimization, seed, **options)
+    size = {key: flow["network"][key] for key in ("dim", "depth")}
+    components = 1 if method == "vmf" else recipe["components"]
+    network = methods.network_for(method, {"cond_dim": width, "components": components, **size})
+    return MixtureModule(network, optimization, seed)
