@@ -1,0 +1,203 @@
+"""Empty maps of the Earth: projections, sea, land and coast, and places in map coordinates.
+
+Maps need no network: the land is Natural Earth's, from `data/land-110m.geojson`. What is drawn on
+them is in `geoflow.viz.maps`.
+"""
+
+import io
+import math
+from functools import lru_cache
+
+import cartopy.crs as ccrs
+import numpy as np
+import shapely
+import torch
+from cartopy.mpl.geoaxes import GeoAxes
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.path import Path
+
+from geoflow import runtime, sphere
+from geoflow.runtime import choose
+
+SEA, LAND, COAST, GRATICULE = "#eef3f7", "#dedad2", "#5a5a5a", "#b8c0c6"
+RADIUS_M = 1000 * sphere.EARTH_RADIUS_KM
+CAP_DEGREES = 40.0  # what the polar projections show around their pole
+PIXELS = 300_000  # of a raster: 0.47° at the equator of a world map
+SCREEN_DPI = 130
+
+GLOBE = ccrs.Globe(semimajor_axis=RADIUS_M, semiminor_axis=RADIUS_M, ellipse=None)
+LATLON = ccrs.PlateCarree(globe=GLOBE)
+PROJECTIONS = {
+    "equal-earth": lambda lat, lon: ccrs.EqualEarth(lon, globe=GLOBE),
+    "robinson": lambda lat, lon: ccrs.Robinson(lon, globe=GLOBE),
+    "orthographic": lambda lat, lon: ccrs.Orthographic(lon, lat, globe=GLOBE),
+    "north-pole": lambda lat, lon: ccrs.LambertAzimuthalEqualArea(lon, 90, globe=GLOBE),
+    "south-pole": lambda lat, lon: ccrs.LambertAzimuthalEqualArea(lon, -90, globe=GLOBE),
+}
+
+Segments = tuple[np.ndarray, np.ndarray]
+"""Start and end points of short lines, each (n, 2) latitude and longitude in degrees."""
+
+
+class MapFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot and with any backend."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=SCREEN_DPI)
+        return png.getvalue()
+
+
+def world(
+    projection: str = "equal-earth",
+    center: tuple[float, float] = (0.0, 0.0),
+    ax=None,
+    figsize=(7.0, 3.5),
+) -> GeoAxes:
+    """An empty map of the Earth: sea, land, coastlines and thin lines every 30°.
+
+    >>> ax = world("orthographic", center=(45, 10))
+    >>> type(ax.figure).__name__
+    'MapFigure'
+
+    Args:
+        projection: "equal-earth", "robinson", "orthographic", or "north-pole" and "south-pole",
+            equal-area caps of 40° around a pole.
+        center: latitude and longitude in degrees of the middle of the map. Only "orthographic"
+            uses the latitude; on a cap the longitude points down (north) or up (south).
+        ax: where to draw: a figure or subfigure, a gridspec cell, or plain axes, which the map
+            replaces. None makes a new figure.
+        figsize: size of the new figure in inches.
+
+    Returns:
+        The cartopy axes; `ax.figure` is the figure.
+
+    Raises:
+        ValueError: unknown projection, or a centre that is not on the Earth.
+    """
+    choose("projection", projection, PROJECTIONS)
+    crs = PROJECTIONS[projection](*latlon_of(center)[0])
+    ax = _geo_axes(MapFigure(figsize=figsize, layout="constrained") if ax is None else ax, crs)
+    if projection.endswith("pole"):
+        radius = 2 * RADIUS_M * math.sin(math.radians(CAP_DEGREES) / 2)
+        ax.set(xlim=(-radius, radius), ylim=(-radius, radius))
+        turn = np.linspace(0, 2 * math.pi, 181)
+        ax.set_boundary(Path(radius * np.stack([np.cos(turn), np.sin(turn)], axis=1), closed=True))
+    else:
+        ax.set_global()
+    ax.set_facecolor(SEA)
+    ax.spines["geo"].set(edgecolor=COAST, linewidth=0.5)
+    ax.add_geometries([land()], LATLON, facecolor=LAND, edgecolor="none", zorder=0.5)
+    grid = lines(ax, *_graticule(), colors=GRATICULE, linewidths=0.3, zorder=0.8)
+    shore = lines(ax, *coast(), colors=COAST, linewidths=0.4, capstyle="round", zorder=2)
+    for collection in (grid, shore):
+        ax.add_collection(collection, autolim=False)
+    return ax
+
+
+def _geo_axes(place, crs: ccrs.Projection) -> GeoAxes:
+    """Axes of a projection in a figure or gridspec cell, or in the place of other axes."""
+    if isinstance(place, SubplotSpec):
+        return place.get_gridspec().figure.add_subplot(place, projection=crs)
+    if isinstance(place, Axes):
+        figure, slot = place.figure, place.get_subplotspec()
+        place.remove()
+        if slot is None:
+            return figure.add_axes(place.get_position(original=True), projection=crs)
+        return figure.add_subplot(slot, projection=crs)
+    return place.add_subplot(projection=crs)
+
+
+# Land, coast and graticule
+
+
+@lru_cache(maxsize=1)
+def land() -> shapely.Geometry:
+    """The land of the Earth in longitudes and latitudes."""
+    return shapely.from_geojson((runtime.DATA / "land-110m.geojson").read_text())
+
+
+@lru_cache(maxsize=1)
+def coast() -> Segments:
+    """The coast: the outline of the land without the edges at the antimeridian and the pole."""
+    inside = shapely.box(-179.99, -89.99, 179.99, 90)
+    parts = shapely.get_parts(shapely.line_merge(land().boundary.intersection(inside)))
+    return _segments([shapely.get_coordinates(part)[:, ::-1] for part in parts])
+
+
+@lru_cache(maxsize=1)
+def _graticule() -> Segments:
+    """Parallels and meridians every 30°; the meridians end at 75°, where they would crowd."""
+    lon, lat = np.arange(-180, 181, 2.0), np.arange(-75, 76, 2.5)
+    parallels = [np.stack([np.full_like(lon, at), lon], axis=1) for at in (-60, -30, 0, 30, 60)]
+    meridians = [np.stack([lat, np.full_like(lat, at)], axis=1) for at in range(-180, 180, 30)]
+    return _segments(parallels + meridians)
+
+
+def _segments(paths: list[np.ndarray]) -> Segments:
+    return np.concatenate([p[:-1] for p in paths]), np.concatenate([p[1:] for p in paths])
+
+
+def lines(ax: GeoAxes, start, end, values: np.ndarray | None = None, **style) -> LineCollection:
+    """Short straight lines, without those that leave the map or jump across its edge.
+
+    Args:
+        ax: axes of `world`.
+        start, end: (n, 2) latitude and longitude, see `Segments`.
+        values: (n,) numbers to be shown as colours.
+        style: as matplotlib's `LineCollection` takes it.
+    """
+    pieces = np.stack([project(ax, start), project(ax, end)], axis=1)
+    length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
+    kept = length < 0.1 * np.ptp(ax.projection.x_limits)  # false for NaN
+    return LineCollection(pieces[kept], array=None if values is None else values[kept], **style)
+
+
+# Places in map coordinates, and back
+
+
+def latlon_of(places) -> np.ndarray:
+    """Checked (n, 2) latitudes and longitudes, the latter in [-180, 180), of a tensor or a list."""
+    x = sphere.from_latlon(torch.as_tensor(places, dtype=torch.float64).detach().cpu())
+    return sphere.to_latlon(x).reshape(-1, 2).numpy()
+
+
+def project(ax: GeoAxes, latlon: np.ndarray) -> np.ndarray:
+    """Map coordinates (n, 2) of places; NaN for places that the map does not show."""
+    xy = ax.projection.transform_points(LATLON, latlon[:, 1], latlon[:, 0])[:, :2]
+    return np.where(np.isfinite(xy), xy, np.nan)
+
+
+def visible(ax: GeoAxes, places) -> np.ndarray:
+    """Map coordinates (n, 2) of marks; NaN beyond the edge of a polar cap too.
+
+    Marks are not clipped at the edge of the map, so those beyond it must be left out.
+    """
+    xy = project(ax, latlon_of(places))
+    if isinstance(ax.projection, ccrs.LambertAzimuthalEqualArea):
+        xy[np.linalg.norm(xy, axis=1) > ax.get_xlim()[1]] = np.nan
+    return xy
+
+
+def pixels(ax: GeoAxes) -> tuple[np.ndarray, float]:
+    """Places of the pixels of a map, and the side of a pixel in metres.
+
+    Returns:
+        (h, w, 2) latitude and longitude of the pixel centres, the top row first, NaN where the map
+        shows no Earth; and the side.
+    """
+    return _pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
+
+
+@lru_cache(maxsize=8)
+def _pixels(crs: ccrs.Projection, xlim, ylim) -> tuple[np.ndarray, float]:
+    width, height = xlim[1] - xlim[0], ylim[1] - ylim[0]
+    side = math.sqrt(width * height / PIXELS)
+    w, h = round(width / side), round(height / side)
+    x = xlim[0] + (np.arange(w) + 0.5) * width / w
+    y = ylim[1] - (np.arange(h) + 0.5) * height / h
+    lonlat = LATLON.transform_points(crs, *np.meshgrid(x, y))[..., :2]
+    return np.where(np.isfinite(lonlat).all(-1, keepdims=True), lonlat, np.nan)[..., ::-1], side

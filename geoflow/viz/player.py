@@ -1,0 +1,312 @@
+"""The trajectory player: points that flow over a map, drawn by a browser.
+
+`TrajectoryPlayer` sends trajectories once, four bytes for a place, and the JavaScript module
+`static/player.js` draws them: in JupyterLab and wherever anywidget works, in a page without a
+kernel (`save_html`), inside an exported notebook (`embed`). Where no script runs,
+`contact_sheet` draws a figure.
+
+What the JavaScript reads from the model:
+
+===================================  ===========================================================
+``panels``                           a dict for each map, see `packing.pack`
+``data``                             bytes: the places and densities of all panels
+``land``                             bytes: the coastline, see `packing.pack_land`
+``controls``, ``values``             the reader's choices, and what is chosen: name → value
+``asked``, ``answered``              number of the reader's last question, and of the last answer
+``table``                            answers computed before: values, joined by ``|`` → indices of
+                                     panels
+``message``                          an error, shown above the maps
+``position``                         share of the way from noise (0) to places (1)
+``center``, ``projection``, …        of the maps at the beginning
+===================================  ===========================================================
+"""
+
+import base64
+import html
+import json
+import math
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import matplotlib
+import numpy as np
+import torch
+import traitlets
+
+from geoflow import sphere
+from geoflow.runtime import choose, write_atomically
+from geoflow.viz import maps
+from geoflow.viz.packing import Panel, as_panels, pack, pack_land, rounded
+
+STATIC = Path(__file__).parent / "static"
+MODULE = STATIC / "player.js"
+TRAILS = ("none", "short", "long", "whole way")
+PROJECTIONS = ("flat", "globe")
+MOMENTS = (0.0, 0.5, 0.75, 1.0)
+
+
+# Controls: what a reader can choose
+
+
+def choice(name: str, label: str, options: Iterable) -> dict:
+    """A control: one of a few options."""
+    return {"name": name, "label": label, "kind": "choice", "options": list(options)}
+
+
+def number(name: str, label: str, options: Iterable[float]) -> dict:
+    """A control: a slider over numbers; Python may also choose any number between its ends."""
+    return {"name": name, "label": label, "kind": "range", "options": list(options)}
+
+
+def _check(control: dict, value) -> None:
+    name, kind, options = control["label"], control["kind"], control.get("options", ())
+    if kind == "choice" or (kind == "image" and not str(value).startswith("data:")):
+        choose(name, value, options)
+    elif kind == "range":
+        whole = all(isinstance(option, int) for option in options)
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not options[0] <= value <= options[-1] or (whole and value != int(value)):
+            expected = f"a {'whole ' if whole else ''}number from {options[0]} to {options[-1]}"
+            raise ValueError(f"{name} {value!r}; expected {expected}")
+    elif kind == "place":
+        sphere.from_latlon(torch.tensor(value, dtype=torch.float64))
+
+
+class TrajectoryPlayer(anywidget.AnyWidget):
+    """Trajectories on a map that turns by dragging, with a slider over the steps and a play button.
+
+    >>> from geoflow import Geolocator, widgets
+    >>> from geoflow.data import tiles
+    >>> geo = Geolocator.from_pretrained("tiles")
+    >>> paths = geo.trajectories(tiles.tile(61, 97), n=100, steps=8, seed=0)[:, 0]
+    >>> player = widgets.TrajectoryPlayer(paths, truth=(61, 97))
+    >>> len(player.data)
+    3600
+
+    Trajectories that cannot be drawn raise no error: the widget shows a message (`message`), so
+    that a notebook's cell is never blank.
+
+    Args:
+        trajectories: (steps + 1, n, 2) degrees, noise first; (steps + 1, B, n, 2) for B maps in
+            step, as `Geolocator.trajectories` gives them; {title: (steps + 1, n, 2)}; or a list of
+            `Panel`. Steps may differ between maps.
+        times: (steps + 1,) times of the states; None: equally spaced.
+        truth: latitude and longitude of the true place, or one for each map.
+        best: (k, 2) best places, or one such for each map: `Geolocator.predict(…).latlon`.
+        images: a PIL image, or one for each map.
+        titles: a title, or one for each map.
+        position: share of the steps at the beginning, 0 (noise) to 1 (places).
+        projection: "flat" (Equal Earth) or "globe"; the reader can change it.
+        trails: "none", "short", "long" or "whole way".
+        together: all on one map, each in its colour, rather than side by side.
+        center: latitude and longitude in the middle of the map.
+        controls, values: what the reader can choose, see `choice` and `number`; and what is chosen.
+        answer: a function of the chosen values, {name: value}, that yields lists of panels, which
+            are shown one after the other.
+        table: answers computed before, see the module.
+        keep: leave the page of `to_html` in the notebook's output too: the player then works in
+            an exported notebook, and in one opened without a kernel. It takes 4/3 of `data` and
+            100 kB.
+
+    Raises:
+        ValueError: unknown projection or trails, or values that no control has.
+    """
+
+    _esm = MODULE
+    panels = traitlets.List().tag(sync=True, page=True)
+    data = traitlets.Bytes().tag(sync=True, page=True)
+    land = traitlets.Bytes().tag(sync=True, page=True)
+    controls = traitlets.List().tag(sync=True, page=True)
+    values = traitlets.Dict().tag(sync=True, page=True)
+    table = traitlets.Dict().tag(sync=True, page=True)
+    asked = traitlets.Int(0).tag(sync=True, page=True)
+    answered = traitlets.Int(0).tag(sync=True, page=True)
+    message = traitlets.Unicode("").tag(sync=True, page=True)
+    live = traitlets.Bool(True).tag(sync=True, page=True)
+    position = traitlets.Float(1.0).tag(sync=True, page=True)
+    center = traitlets.List([0.0, 0.0]).tag(sync=True, page=True)
+    projection = traitlets.Unicode("flat").tag(sync=True, page=True)
+    trails = traitlets.Unicode("short").tag(sync=True, page=True)
+    together = traitlets.Bool(False).tag(sync=True, page=True)
+
+    def __init__(
+        self, trajectories=None, *, times=None, truth=None, best=None, images=None, titles=None,
+        position: float = 1.0, projection: str = "flat", trails: str = "short",
+        together: bool = False, center: tuple[float, float] = (0.0, 0.0),
+        controls: Sequence[dict] = (), values: Mapping[str, Any] | None = None,
+        answer: Callable[[dict], Iterable[list[Panel]]] | None = None,
+        table: dict[str, list[int]] | None = None, keep: bool = False,
+    ):  # fmt: skip
+        choose("projection", projection, PROJECTIONS)
+        choose("trails", trails, TRAILS)
+        self.shown: list[Panel] = []
+        self._answer, self._done, self.keep = None, None, keep
+        view = dict(position=position, projection=projection, trails=trails, together=together)
+        asking = dict(controls=list(controls), values=dict(values or {}), table=table or {})
+        super().__init__(land=pack_land(), center=rounded(center)[0], **view, **asking)
+        if answer is None:
+            try:
+                self.show(as_panels(trajectories, times, truth, best, images, titles))
+            except ValueError as error:
+                self.message = str(error)
+        self._answer = answer
+        self._ask()
+        self.observe(self._ask, ["values", "asked"])
+
+    def show(self, panels: Sequence[Panel]) -> None:
+        """Show other panels; browsers get them in one message.
+
+        Raises:
+            ValueError: as `packing.pack`.
+        """
+        described, data, complaint = pack(panels)
+        self.shown = list(panels)
+        with self.hold_sync():
+            self.panels, self.data, self.message = described, data, complaint
+
+    def _ask(self, change=None) -> None:
+        """Answer what was chosen.
+
+        An error is shown and raised: a reader sees why, and a test that sets a value fails. A
+        question changes `asked` and `values`, and each is observed; it is answered once.
+        """
+        question = (dict(self.values), self.asked)
+        if self._answer is None or question == self._done:
+            return
+        self._done = question
+        try:
+            names = [control["name"] for control in self.controls]
+            for name, control in zip(names, self.controls, strict=True):
+                if name not in self.values:
+                    expected = ", ".join(map(repr, names))
+                    raise ValueError(f"values lack {name!r}; expected {expected}")
+                _check(control, self.values[name])
+            for panels in self._answer(question[0]):
+                self.show(panels)
+        except Exception as error:
+            self.message = str(error) or type(error).__name__
+            raise
+        finally:
+            self.answered = self.asked
+
+    def select(self, **values) -> None:
+        """Choose as a reader would: `player.select(steps=4)`.
+
+        Raises:
+            ValueError: unknown names or values.
+        """
+        for name in values:
+            choose("control", name, [control["name"] for control in self.controls])
+        self.values = {**self.values, **values}
+
+    def to_html(self, title: str = "geoflow", text: str = "") -> str:
+        """One page that holds everything, so that it needs neither kernel nor network."""
+        names = set(self.trait_names(page=True)) - {"data", "land"}
+        state = {name: getattr(self, name) for name in self.trait_names(page=True) if name in names}
+        binary = {name: base64.b64encode(getattr(self, name)).decode() for name in ("data", "land")}
+        return string.Template((STATIC / "page.html").read_text(encoding="utf-8")).substitute(
+            title=html.escape(title),
+            head=f"<h1>{html.escape(title)}</h1>" if text else "",
+            text=f"<p>{html.escape(text)}</p>" if text else "",
+            module=MODULE.read_text(encoding="utf-8"),
+            state=_script(state | {"live": False}),
+            binary=_script(binary),
+        )
+
+    def save_html(self, file, title: str = "geoflow", text: str = "") -> Path:
+        """Write the page of `to_html` to a file, whole or not at all, and return its path.
+
+        Args:
+            file: the path.
+            title: of the page.
+            text: a paragraph; with one, it and the title stand above the maps.
+        """
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_html(title, text))
+        return path
+
+    def embed(self, height: int = 560):
+        """The page of `to_html` inside a notebook, where it works without a kernel.
+
+        Args:
+            height: pixels.
+        """
+        from IPython.display import HTML
+
+        style = f"width: 100%; height: {height}px; border: 0"
+        page = html.escape(self.to_html())
+        return HTML(f'<div><iframe srcdoc="{page}" style="{style}"></iframe></div>')
+
+    def contact_sheet(self, moments: Sequence[float] = MOMENTS) -> maps.MapFigure:
+        """The panels as a figure, for where no script runs; see `panels_figure`."""
+        return panels_figure(self.shown, moments)
+
+    def __repr__(self) -> str:
+        return f"TrajectoryPlayer({len(self.panels)} maps, {len(self.data):,} bytes)"
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
+        if self.keep:
+            bundle["text/html"] = self.embed().data
+        return bundle, metadata
+
+
+def _script(value) -> str:
+    """JSON that may stand in a script element."""
+    return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")
+
+
+def panels_figure(panels: Sequence[Panel], moments: Sequence[float] = MOMENTS) -> maps.MapFigure:
+    """Panels at some shares of their steps, as a figure: a row for each panel.
+
+    A density, or points that rest, take one map.
+
+    Args:
+        panels: what a player shows.
+        moments: shares of the steps, 0 (noise) to 1 (places).
+    """
+    by_hand = any(panel.moved_by_hand for panel in panels)
+    if by_hand or all(len(panel.trajectories) == 1 for panel in panels):
+        moments = (1.0,)
+    views = ("orthographic", "equal-earth") if by_hand else ("equal-earth",)
+    cells = [(panel, share, view) for panel in panels for share in moments for view in views]
+    columns = len(moments) if len(panels) > 1 and len(moments) > 1 else min(2, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    fonts: dict[Any, Any] = {"font.size": 7, "axes.titlesize": 7}
+    size = 7.0, rows * (maps.EQUAL_EARTH_RATIO * 7.0 / columns + 0.3)
+    with matplotlib.rc_context(fonts):
+        figure = maps.MapFigure(figsize=size, layout="constrained")
+        grid = figure.add_gridspec(rows, columns)
+        for cell, (panel, share, view) in enumerate(cells):
+            ends = share == moments[0], share == moments[-1]
+            ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
+            if panel.truth is not None:
+                maps.draw_truth(ax, panel.truth).set_markersize(18 / math.sqrt(columns))
+    return figure
+
+
+def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
+    """A panel's map at a share of its steps; `ends`: it is the first, the last of its row."""
+    latlon = torch.as_tensor(panel.trajectories)
+    latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
+    state = round(share * (len(latlon) - 1))
+    lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
+    ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
+    words = [panel.title] if panel.title and ends[0] else []
+    if len(latlon) > 1 and not panel.moved_by_hand:
+        times = np.linspace(0, 1, len(latlon)) if panel.times is None else panel.times
+        words.append(f"t = {float(times[state]):.2f}")
+    ax.set_title(" · ".join([*words, *([panel.note] if panel.note and ends[1] else [])]), pad=2)
+    if panel.density is not None:
+        maps.draw_density(ax, panel.density, colorbar=False)
+    if panel.moved_by_hand:
+        maps.draw_trajectories(ax, latlon)
+    else:
+        maps.draw_points(ax, latlon[state], maps.TIME_COLORS(1.0))
+    if panel.best is not None and ends[1]:
+        maps.draw_guesses(ax, torch.as_tensor(panel.best))
+    return ax
