@@ -1,0 +1,147 @@
+"""The commands that score and reproduce: `evaluate`, `tables`, `reproduce` and `results`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoflow import runtime
+from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, judged_tiles, option
+
+
+def evaluate(
+    model: Model = "tiles",
+    data: Shards = None,
+    out: Annotated[Path | None, option("folder for the reports as JSON")] = None,
+    samples: Annotated[int, option("per image")] = 24,
+    steps: int = 16,
+    solver: str = "rk4",
+    guidance: float = 0.0,
+    seed: Seed = 0,
+    seeds: Annotated[int, option("how many seeds to average over")] = 1,
+    labels: Annotated[bool, option("compare country, region, sub-region and city")] = False,
+    calibrated: Annotated[int, option("images whose highest-density regions are checked")] = 0,
+    answer: Annotated[
+        str, option("which sample answers: geoscore (highest expected one) or likeliest")
+    ] = "geoscore",
+    name: Annotated[
+        str, option("of the data in reports; default: as embedded, such as 'osv5m test'")
+    ] = "",
+) -> None:
+    """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the Earth tiles.
+
+    Under `torchrun` the processes share the images, and each image is counted once.
+    """  # noqa: E501
+    from geoflow.evaluation import distributed_if_launched
+    from geoflow.evaluation import evaluate as score
+    from geoflow.geolocator import Geolocator
+
+    geo = Geolocator.from_pretrained(model)
+    distributed_if_launched()
+    for title, images, seen in _judged(geo, data, name):
+        report = score(
+            geo, images, title, samples, steps, solver, guidance, seed, seeds,
+            likelihood=seen, labels=labels, calibrated=calibrated if seen else 0, answer=answer,
+        )  # fmt: skip
+        if runtime.is_first_process():
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                report.to_json(out / f"{title.replace(', ', '-').replace(' ', '-')}.json")
+            print(report.table())
+
+
+def _judged(geo, data: Path | None, name: str):
+    """Yield title, images, and whether a likelihood says more than that training saw no tile."""
+    from geoflow import sphere
+    from geoflow.data.shards import FIELDS, open_shards
+
+    if data is None:
+        for split in JUDGED:
+            yield f"tiles, {split}", judged_tiles(split, runtime.scale()), split != "held-out"
+    else:
+        shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
+        cond, x = shards.mapped()
+        yield name or shards.name, (cond, sphere.to_latlon(x)), True
+
+
+def tables(
+    results: Annotated[
+        Path, typer.Argument(help="folder with reports of `geoflow evaluate --out`, at any depth")
+    ],
+    only: Annotated[str, option("one table; default: all that have a report")] = "",
+    dataset: Annotated[
+        str,
+        option("whose reports stand beside the printed rows; default: each table's own data set"),
+    ] = "",
+    out: Annotated[Path | None, option("Markdown file")] = None,
+) -> None:
+    """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the difference.
+
+    The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out RESULTS/METHOD` for each method.
+    """  # noqa: E501
+    from geoflow.paper import tables
+
+    reports = tables.read_reports(results)
+    names = [only] if only else tables.names()
+    drawn = [tables.table(table, reports, dataset or None) for table in names]
+    shown = [table.markdown() for table in drawn if only or table.notes]
+    if not shown:
+        raise ValueError(
+            f"none of the {len(reports)} reports in {results} belongs to a row of the paper; "
+            "see `geoflow tables --help`"
+        )
+    text = "\n\n".join(shown) + "\n"
+    print(text, end="")
+    if out is not None:
+        runtime.write_atomically(out, text)
+
+
+def reproduce(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; "
+            "earth-events; list"
+        ),
+    ],
+    scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
+    models: Annotated[
+        Path | None,
+        option("models by method, from `geoflow compare --out`; default: the shipped ones"),
+    ] = None,
+    data: Shards = None,
+    out: Out = Path("outputs/reproduce"),
+) -> None:
+    """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside the printed ones, figures.
+
+    Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS --models MODELS, where MODELS holds
+    riemannian-0/model and so on, and for table A riemannian-linear-0/model and riemannian-sigmoid-0/model.
+    """  # noqa: E501
+    from geoflow.paper import reproduce as again
+
+    if names == ["list"]:
+        for name, item in again.ITEMS.items():
+            print(f"{name:12s} {item.title}")
+        return
+    items = again.chosen(names)
+    setup = again.Setup(scale or runtime.scale(), out, models, data)
+    print(again.estimate(names, setup))
+    try:
+        again.run(names, setup)
+    finally:
+        folders = {str(setup.folder_for(again.ITEMS[name].steps[0])): None for name in items}
+        print(f"results: {', '.join(folders)}")
+
+
+def results(
+    folder: Annotated[Path, typer.Argument(help="of results, from `geoflow reproduce`")] = Path(
+        "outputs/reproduce"
+    ),
+    out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,
+) -> None:
+    """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in how many minutes."""  # noqa: E501
+    from geoflow.paper import reproduce as again
+
+    file = out or folder / "RESULTS.md"
+    runtime.write_atomically(file, again.page(folder, file))
+    print(file)

@@ -1,0 +1,42 @@
+"""Loss curves, and figures as files."""
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from geoflow.runtime import replacing
+
+Curve = list[tuple[int, float]]
+
+
+def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
+    """Write a figure as a small PNG on white, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    with replacing(file) as partial:
+        Image.open(buffer).convert("RGB").save(partial, "PNG", optimize=True)
+
+
+def loss_figure(curves: dict[str, dict[str, Curve]], units: dict[str, str]) -> Figure:
+    """Draw the loss curves of the parts of a run, side by side.
+
+    >>> part = {"loss": [(0, 2.0), (1, 1.0)], "val_loss": [(1, 1.5)]}
+    >>> [ax.get_title() for ax in loss_figure({"flow": part}, {"flow": "nats"}).axes]
+    ['flow']
+
+    Args:
+        curves: for each part the two curves of `geoflow.training.loss_curve`.
+        units: for each part the label of its vertical axis.
+    """
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    shown = {"loss": ("training batch", "#9ecae1"), "val_loss": ("validation", "#08519c")}
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    for ax, (part, losses) in zip(axes, curves.items(), strict=True):
+        for name, (label, color) in shown.items():
+            if losses[name]:
+                ax.plot(*zip(*losses[name], strict=True), color=color, label=label)
+        ax.set(title=part, xlabel="step", ylabel=units[part])
+        ax.legend(frameon=False)
+    return figure
