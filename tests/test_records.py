@@ -89,21 +89,47 @@ def test_own_tables(tmp_path, kind):
     assert again.rows["id"][7].as_py() == "photo.7"
 
 
+def test_namibia_is_a_country(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "id,latitude,longitude,country,city\na,1,2,NA,\nb,NA,2,NaN,x\nc,3,4,CL,nan\n"
+    )
+    records = read_table(tmp_path / "a.csv")
+    assert str(records) == "a.csv: 3 listed, 1 without coordinates; 2 usable"
+    assert records.rows["country"].to_pylist() == ["NA", "CL"]
+    assert records.rows["city"].to_pylist() == [None, None]
+
+
 def table(**columns):
-    return pa.table({"id": ["a", "b", "c", "d"], "latitude": [1.0, 2.0, 3.0, 4.0], "longitude": [5.0, 6.0, 7.0, 8.0], **columns})
+    return pa.table(
+        {
+            "id": ["a", "b", "c", "d"],
+            "latitude": [1.0, 2.0, 3.0, 4.0],
+            "longitude": [5.0, 6.0, 7.0, 8.0],
+            **columns,
+        }
+    )
 
 
 def test_spoilt_rows_are_counted():
     spoilt = table(id=["a", "b", "a", "d"], latitude=[1.0, None, 3.0, float("nan")])
-    assert str(clean("x", spoilt, ".")) == "x: 4 listed, 2 without coordinates, 1 with the id of an earlier row; 1 usable"
-    many = pa.concat_tables([table(id=[f"{i}{c}" for c in "abcd"]) for i in range(50)] + [table(latitude=[91.0, 2.0, 3.0, 4.0])])
+    assert (
+        str(clean("x", spoilt, "."))
+        == "x: 4 listed, 2 without coordinates, 1 with the id of an earlier row; 1 usable"
+    )
+    many = pa.concat_tables(
+        [table(id=[f"{i}{c}" for c in "abcd"]) for i in range(50)]
+        + [table(latitude=[91.0, 2.0, 3.0, 4.0])]
+    )
     assert str(clean("x", many, ".")) == "x: 204 listed, 1 not on Earth; 203 usable"
 
 
 def test_spoilt_tables_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no column 'latitude'.*found id, lat"):
         clean("x", pa.table({"id": ["a"], "lat": [1.0], "longitude": [1.0]}), ".")
-    with pytest.raises(ValueError, match=r"1 of 4 places are not on Earth, the first of them 'b' with latitude 139.7.*swapped"):
+    with pytest.raises(
+        ValueError,
+        match=r"1 of 4 places are not on Earth, the first of them 'b' with latitude 139.7.*swapped",
+    ):
         clean("x", table(latitude=[1.0, 139.7, 3.0, 4.0]), ".")
     with pytest.raises(ValueError, match=r"latitude should be degrees, but .*'48°N'"):
         clean("x", table(latitude=["1", "48°N", "3", "4"]), ".")

@@ -1,37 +1,40 @@
-"""iNaturalist 2021: `train.json` and `val.json` (COCO style) beside `train/` and `val/`. The paper tests on the public validation set."""
+"""iNaturalist 2021: `train.json` and `val.json` (COCO style) beside `train/` and `val/`.
 
-import json
+The paper tests on the public validation set.
+"""
+
 from pathlib import Path
 
 import pyarrow as pa
 
-from geoflow.data.records import Records, clean
-from geoflow.runtime import choose
+from geoflow import runtime
+from geoflow.data.records import COORDINATES, Records, clean
 
 FILES = {"train": "train.json", "test": "val.json"}
 
 
 def read(root, split: str) -> Records:
-    """Rows of a split whose image is there. Images without coordinates, some in each split, are counted.
+    """Rows of a split whose image is there. Images without coordinates are counted.
 
     Raises:
         FileNotFoundError: there is no json.
         ValueError: unknown split, a damaged json, or no image at all.
     """
     root = Path(root)
-    file = root / FILES[choose("split", split, FILES)]
+    file = root / FILES[runtime.choose("split", split, FILES)]
     if not file.is_file():
+        expected = f"{file.name} beside {file.stem}/"
         raise FileNotFoundError(
-            f"no {file.name} in {root}; expected the layout of iNat21: {file.name} beside {file.stem}/"
+            f"no {file.name} in {root}; expected the layout of iNat21: {expected}"
         )
     try:
-        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        images = runtime.read_json(file)["images"]
         columns = {
             "id": [str(image["id"]) for image in images],
             "path": [image["file_name"] for image in images],
-            "latitude": pa.array([image.get("latitude") for image in images], pa.float64()),
-            "longitude": pa.array([image.get("longitude") for image in images], pa.float64()),
         }
+        for name in COORDINATES:
+            columns[name] = pa.array([image.get(name) for image in images], pa.float64())
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is no COCO-style json with images of id and file_name: {error!r}"

@@ -1,14 +1,14 @@
-"""Shards of embeddings: webdataset tars of `KEY.json` (id, latitude, longitude, labels) and `KEY.FIELD.npy` (one embedding).
+"""Shards of embeddings: webdataset tars of `KEY.json` and `KEY.FIELD.npy`.
 
-The layout and the field names are those of the paper's official shards, so theirs can be read here and ours by webdataset. A folder
-of ours has a `manifest.json` besides: which encoder, how many, checksums. Tars are parsed here directly, from memory: the standard
-library and webdataset read some 7,000 samples a second, this ten times as many.
+The json holds id, latitude, longitude and labels, the npy one embedding. Layout and field names are
+those of the paper's official shards, so theirs can be read here and ours by webdataset. A folder of
+ours has a `manifest.json` besides: which encoder, how many samples, checksums.
 """
 
-import hashlib
+import contextlib
 import io
+import itertools
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -21,9 +21,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from geoflow import runtime, sphere
-from geoflow.runtime import choose, sha256, write_atomically
+from geoflow.data.archives import tar_members
 
-BLOCK = 512
 SAMPLE_OVERHEAD = 2048
 """Bytes of a sample in a shard apart from its embedding: two headers, a json and padding."""
 FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "street_clip"}
@@ -31,14 +30,18 @@ FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "
 
 
 def key_of(id_: str) -> str:
-    """A sample's name in the tar: its id, but for what webdataset and file systems take for more than a name."""
+    """A sample's name in the tar: its id, without the characters that separate names.
+
+    >>> key_of("photo.1")
+    'photo%2E1'
+    """
     return id_.replace("%", "%25").replace(".", "%2E").replace("/", "%2F").replace("\\", "%5C")
 
 
-class ShardWriter:
-    """Writes one shard. It appears under its name when it is whole, after its description beside it (`00007.tar`, `00007.json`).
+class ShardWriter(contextlib.ExitStack):
+    """Writes one shard and its description beside it (`00007.tar`, `00007.json`).
 
-    Use as a context manager; an exception inside leaves nothing behind.
+    Use it as a context manager. The shard gets its name at the end; an exception leaves nothing.
 
     Args:
         file: the tar's final name.
@@ -46,23 +49,29 @@ class ShardWriter:
     """
 
     def __init__(self, file: Path, field: str):
+        super().__init__()
         self.file, self.field = file, field
         self.count = 0
         self.skipped: dict[str, str] = {}
 
     def __enter__(self) -> "ShardWriter":
-        for left in self.file.parent.glob(
-            f"{self.file.stem}.*.partial"
-        ):  # by a process that was killed
-            left.unlink()
-        self._partial = self.file.with_name(f"{self.file.name}.{os.getpid()}.partial")
-        self._tar = tarfile.open(
-            self._partial, "w", format=tarfile.PAX_FORMAT
-        )  # as ustar, but for long names
+        for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):
+            left.unlink()  # by a process that was killed
+        self._partial = self.enter_context(runtime.replacing(self.file))
+        self.push(self._describe)
+        # pax is ustar but for long names
+        self._tar = self.enter_context(tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT))
         return self
 
+    def _describe(self, kind, *_) -> None:
+        if kind is None:
+            content = {"count": self.count, "sha256": runtime.sha256(self._partial)}
+            runtime.write_json(self.file.with_suffix(".json"), content | {"skipped": self.skipped})
+
     def add(self, row: dict, embedding: Tensor) -> None:
-        """One sample: its row (`id`, `latitude`, `longitude`, labels) and its embedding (C,), kept as float16.
+        """Add a sample: its row (`id`, `latitude`, `longitude`, labels) and its embedding (C,).
+
+        The embedding is kept as float16.
 
         Raises:
             ValueError: the embedding is not finite in float16.
@@ -72,29 +81,13 @@ class ShardWriter:
             raise ValueError(f"the embedding of {row['id']!r} is not finite in float16")
         array = io.BytesIO()
         np.save(array, half)
-        key = key_of(row["id"])
-        for name, content in (
-            (f"{key}.json", json.dumps(row).encode()),
-            (f"{key}.{self.field}.npy", array.getvalue()),
-        ):
-            member = tarfile.TarInfo(name)  # with the time 0: the same samples make the same file
+        contents = {"json": json.dumps(row).encode(), f"{self.field}.npy": array.getvalue()}
+        for suffix, content in contents.items():
+            # a member has the time 0, so that the same samples make the same file
+            member = tarfile.TarInfo(f"{key_of(row['id'])}.{suffix}")
             member.size = len(content)
             self._tar.addfile(member, io.BytesIO(content))
         self.count += 1
-
-    def __exit__(self, kind, *_) -> None:
-        try:
-            self._tar.close()
-            if kind is None:
-                content = {
-                    "count": self.count,
-                    "sha256": sha256(self._partial),
-                    "skipped": self.skipped,
-                }
-                write_atomically(self.file.with_suffix(".json"), json.dumps(content))
-                self._partial.replace(self.file)
-        finally:
-            self._partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -121,34 +114,29 @@ class Shards:
         return sum(self.counts)
 
     def read(self, number: int) -> tuple[Tensor, Tensor, list[dict]]:
-        """A whole shard: embeddings (n, C) float16, latitude and longitude (n, 2) float64 in degrees, rows.
+        """A whole shard: embeddings (n, C) float16, (n, 2) float64 degrees, rows.
 
         Raises:
-            OSError: it is gone, truncated, or holds another number of samples than the manifest says.
-            ValueError: an embedding of another width, or a sample without embedding or coordinates.
+            OSError: it is gone or truncated, or the manifest says another number of samples.
+            ValueError: a sample without coordinates or without an embedding of the right width.
         """
-        file = self.files[number]
-        embeddings, rows = [], []
+        file, expected = self.files[number], self.counts[number]
+        embeddings, rows = np.zeros((expected, self.dim), np.float16), []
         for row, embedding in samples(file, self.field):
             if embedding.shape != (self.dim,):
-                raise ValueError(
-                    f"{file}: the embedding of {row.get('id')!r} has shape {embedding.shape}, expected ({self.dim},)"
-                )
-            embeddings.append(embedding)
+                wrong = f"the embedding of {row['id']!r} has shape {embedding.shape}"
+                raise ValueError(f"{file}: {wrong}, expected ({self.dim},)")
+            if len(rows) < expected:
+                embeddings[len(rows)] = embedding
             rows.append(row)
-        if len(rows) != self.counts[number]:
+        if len(rows) != expected:
             raise OSError(
-                f"{file} holds {len(rows)} samples, expected {self.counts[number]}; it has changed since it was listed"
+                f"{file} holds {len(rows)} samples, expected {expected}; "
+                "it has changed since it was listed"
             )
-        latlon = torch.tensor(
-            [[row["latitude"], row["longitude"]] for row in rows], dtype=torch.float64
-        ).reshape(-1, 2)
-        stacked = (
-            np.stack(embeddings).astype(np.float16)
-            if embeddings
-            else np.zeros((0, self.dim), np.float16)
-        )
-        return torch.from_numpy(stacked), latlon, rows
+        places = [(row["latitude"], row["longitude"]) for row in rows]
+        latlon = torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
+        return torch.from_numpy(embeddings), latlon, rows
 
     def but_last(self) -> "Shards":
         """All but the last shard."""
@@ -160,68 +148,63 @@ class Shards:
         return cond, sphere.from_latlon(latlon).float()
 
     def mapped(self) -> tuple[Tensor, Tensor]:
-        """All embeddings (n, C) float16 and places (n, 3) float32, memory-mapped: unpacked once to the cache.
+        """All embeddings (n, C) float16 and places (n, 3) float32, memory-mapped.
+
+        They are unpacked to the cache once.
 
         Raises:
             OSError: not enough disk space, or a shard is gone or damaged.
         """
-        known = [
-            (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
-            for file in self.files
-        ]
-        name = hashlib.sha256(json.dumps([known, self.field]).encode()).hexdigest()[:16]
+        known = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
+        name = runtime.sha256_of(json.dumps([known, self.field]))[:16]
         folder = runtime.cache_dir() / "shards" / name
         folder.parent.mkdir(exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # of several processes one unpacks
             if not folder.exists():
                 self._unpack(folder)
-        cond, x = (
-            torch.from_numpy(np.load(folder / f"{column}.npy", mmap_mode="c"))
-            for column in ("cond", "x")
-        )
-        return cond, x
+        cond, x = (np.load(folder / f"{column}.npy", mmap_mode="c") for column in ("cond", "x"))
+        return torch.from_numpy(cond), torch.from_numpy(x)
 
     def _unpack(self, folder: Path) -> None:
-        needed, free = len(self) * (2 * self.dim + 12), shutil.disk_usage(folder.parent).free
-        if free < 1.05 * needed:
-            raise OSError(
-                f"{needed / 1e9:.2f} GB are needed in {folder.parent}, {free / 1e9:.2f} GB are free; set GEOFLOW_CACHE elsewhere, or stream"
-            )
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        cond = np.lib.format.open_memmap(
-            partial / "cond.npy", "w+", np.float16, (len(self), self.dim)
-        )
-        x = np.lib.format.open_memmap(partial / "x.npy", "w+", np.float32, (len(self), 3))
-        first = 0
-        with runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
-            for number, count in enumerate(self.counts):
+        advice = "set GEOFLOW_CACHE elsewhere, or stream"
+        runtime.require_space(folder.parent, len(self) * (2 * self.dim + 12), advice)
+        for left in folder.parent.glob(f"{folder.name}.*partial"):
+            shutil.rmtree(left)  # by a process that was killed
+        with (
+            runtime.replacing(folder) as partial,
+            runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar,
+        ):
+            partial.mkdir()
+            create = np.lib.format.open_memmap
+            cond = create(partial / "cond.npy", "w+", np.float16, (len(self), self.dim))
+            x = create(partial / "x.npy", "w+", np.float32, (len(self), 3))
+            for number, last in enumerate(itertools.accumulate(self.counts)):
+                rows = slice(last - self.counts[number], last)
                 embeddings, latlon, _rows = self.read(number)
-                cond[first : first + count], x[first : first + count] = (
-                    embeddings.numpy(),
-                    sphere.from_latlon(latlon).float().numpy(),
-                )
-                first += count
-                bar.update(count)
-        cond.flush()
-        x.flush()
-        partial.rename(folder)
+                cond[rows] = embeddings.numpy()
+                x[rows] = sphere.from_latlon(latlon).float().numpy()
+                bar.update(self.counts[number])
+            cond.flush()
+            x.flush()
 
     def verify(self) -> None:
-        """Compare every tar with its checksum.
+        """Compare every tar with the checksum in its description, where there is one.
 
         Raises:
             OSError: one differs; the message names it.
         """
-        for file in self.files:
-            described = json.loads(file.with_suffix(".json").read_text())
-            if sha256(file) != described["sha256"]:
+        for file in runtime.progress(self.files, desc="checking shards", unit="shard"):
+            described = file.with_suffix(".json")
+            if described.is_file() and (
+                runtime.sha256(file) != runtime.read_json(described)["sha256"]
+            ):
                 raise OSError(f"{file} differs from its checksum; it is damaged")
 
 
 def open_shards(folder, field: str | None = None) -> Shards:
-    """Shards of a folder: ours by their manifest, others (the official ones) by counting what each holds.
+    """Open a folder of shards.
+
+    Ours are described by their manifest; of others (the official ones) the samples are counted.
 
     Args:
         folder: of the tars.
@@ -235,20 +218,15 @@ def open_shards(folder, field: str | None = None) -> Shards:
     folder = Path(folder)
     manifest = folder / "manifest.json"
     if manifest.is_file():
-        described = json.loads(manifest.read_text())
+        described = runtime.read_json(manifest)
         files = tuple(folder / name for name in described["shards"])
         for file in files:
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is gone; {manifest} lists it")
-        choose("field", field or described["field"], (described["field"],))
-        return Shards(
-            files,
-            tuple(described["shards"].values()),
-            described["field"],
-            described["dim"],
-            described["encoder"],
-            described["dataset"],
-        )
+        runtime.choose("field", field or described["field"], (described["field"],))
+        counts = tuple(described["shards"].values())
+        about = (described[name] for name in ("field", "dim", "encoder", "dataset"))
+        return Shards(files, counts, *about)
     if (folder / "run.json").is_file():
         raise OSError(
             f"embedding into {folder} was not finished; run the same `geoflow embed` again"
@@ -256,110 +234,47 @@ def open_shards(folder, field: str | None = None) -> Shards:
     files = tuple(sorted(folder.glob("*.tar")))
     if not files:
         raise FileNotFoundError(f"no shards (*.tar) in {folder}")
-    fields = sorted(
-        {
-            suffix.removesuffix(".npy")
-            for _key, suffix, _content in _members(files[0])
-            if suffix.endswith(".npy")
-        }
-    )
+    suffixes = [[_split(name)[1] for name, *_span in tar_members(file)] for file in files]
+    fields = sorted({s.removesuffix(".npy") for s in suffixes[0] if s.endswith(".npy")})
     if field is None and len(fields) != 1:
-        raise ValueError(
-            f"{folder} holds several embeddings ({', '.join(fields) or 'none'}); say which field to read"
-        )
-    field = choose("field", field or fields[0], fields)
-    counts = tuple(
-        sum(suffix == f"{field}.npy" for _key, suffix, _content in _members(file)) for file in files
-    )
-    first = next(samples(files[0], field))[1]
+        found = ", ".join(fields) or "none"
+        raise ValueError(f"{folder} holds several embeddings ({found}); say which field to read")
+    field = runtime.choose("field", field or fields[0], fields)
+    counts = tuple(inside.count(f"{field}.npy") for inside in suffixes)
+    _row, first = next(samples(files[0], field))
     return Shards(files, counts, field, len(first), {}, folder.name)
 
 
 def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
-    """Rows and embeddings of a tar, in its order. Members of a sample follow each other, as in every webdataset.
+    """Rows and embeddings of a tar, in its order.
+
+    The members of a sample follow each other, as in every webdataset.
 
     Raises:
-        OSError: the file is gone or truncated.
+        OSError: the file is gone, damaged or truncated.
         ValueError: a sample lacks its embedding or its coordinates.
     """
-    key, row, embedding = None, None, None
-    for member, suffix, content in _members(file):
-        if member != key:
-            if key is not None:
-                yield _complete(file, key, row, embedding, field)
-            key, row, embedding = member, None, None
-        if suffix == "json":
-            row = json.loads(bytes(content))
-        elif suffix == f"{field}.npy":
-            embedding = _array(content, f"{file}, {member}.{suffix}")
-    if key is not None:
-        yield _complete(file, key, row, embedding, field)
+    listed = [(*_split(name), start, size) for name, start, size in tar_members(file)]
+    content = file.read_bytes()
+    for key, members in itertools.groupby(listed, lambda member: member[0]):
+        spans = {suffix: content[start : start + size] for _, suffix, start, size in members}
+        if f"{field}.npy" not in spans:
+            raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
+        row = json.loads(spans.get("json", "{}"))
+        numbers = (row.get(name) for name in ("latitude", "longitude"))
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(f"{file}: sample {key!r} has no latitude and longitude in its json")
+        try:
+            embedding = np.load(io.BytesIO(spans[f"{field}.npy"])).ravel()
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{file}: {field}.npy of {key!r} is damaged: {error}") from error
+        if embedding.dtype.kind != "f":
+            raise ValueError(f"{file}: {field}.npy of {key!r} holds {embedding.dtype}, not floats")
+        yield {"id": key, **row}, embedding
 
 
-def _complete(
-    file: Path, key: str, row: dict | None, embedding: np.ndarray | None, field: str
-) -> tuple[dict, np.ndarray]:
-    if embedding is None:
-        raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
-    if row is None or not all(
-        isinstance(row.get(name), (int, float)) for name in ("latitude", "longitude")
-    ):
-        raise ValueError(f"{file}: sample {key!r} has no latitude and longitude in its json")
-    return {"id": key, **row}, embedding
-
-
-def _array(content: memoryview, where: str) -> np.ndarray:
-    """A .npy file of one vector; the header is read here, since numpy's own reader takes longer than all the rest."""
-    version, start = content[6], 10 if content[6] == 1 else 12
-    length = int.from_bytes(content[8:start], "little")
-    header = bytes(content[start : start + length])
-    if bytes(content[:6]) != b"\x93NUMPY" or version not in (1, 2, 3):
-        raise ValueError(f"{where} is no .npy file")
-    for kind in (np.float16, np.float32, np.float64):
-        if f"'{np.dtype(kind).str}'".encode() in header:
-            return np.frombuffer(content[start + length :], kind)
-    raise ValueError(f"{where} holds {header.decode().strip()}; expected floating-point numbers")
-
-
-def _members(file: Path) -> Iterator[tuple[str, str, memoryview]]:
-    """Key, suffix and content of the files in a tar (ustar, with pax or GNU headers for long names)."""
-    with file.open("rb") as opened:
-        buffer = memoryview(opened.read())
-    offset, long_name = 0, None
-    while True:
-        header = buffer[offset : offset + BLOCK]
-        if len(header) < BLOCK:
-            raise OSError(
-                f"{file} is truncated: it ends at byte {len(buffer)} without a closing block"
-            )
-        if header[0] == 0:
-            return
-        size = int(bytes(header[124:136]).strip(b" \0") or b"0", 8)
-        content = buffer[offset + BLOCK : offset + BLOCK + size]
-        if len(content) < size:
-            raise OSError(
-                f"{file} is truncated: its last member needs {size} bytes and has {len(content)}"
-            )
-        offset += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
-        kind = header[156]
-        if kind in b"L":
-            long_name = bytes(content).rstrip(b"\0")
-        elif kind in b"x":
-            long_name = _pax_path(bytes(content)) or long_name
-        elif kind in b"0\0":
-            name = (long_name or bytes(header[:100]).split(b"\0", 1)[0]).decode()
-            folder, _, base = name.rpartition("/")
-            stem, _, suffix = base.partition(".")
-            yield f"{folder}/{stem}" if folder else stem, suffix, content
-            long_name = None
-
-
-def _pax_path(content: bytes) -> bytes | None:
-    """The path in a pax header: records "LENGTH KEY=VALUE\\n"."""
-    while content:
-        length = int(content.split(b" ", 1)[0])
-        name, _, value = content[:length].split(b" ", 1)[1].partition(b"=")
-        if name == b"path":
-            return value.rstrip(b"\n")
-        content = content[length:]
-    return None
+def _split(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: `a/1.tiles.npy` → `a/1`, `tiles.npy`."""
+    folder, slash, base = name.rpartition("/")
+    stem, _dot, suffix = base.partition(".")
+    return folder + slash + stem, suffix

@@ -1,23 +1,22 @@
-"""Earth tiles: square satellite images cut from NASA's Blue Marble, the data set that travels with the package.
+"""Earth tiles: square satellite images cut from NASA's Blue Marble, which needs no download.
 
-From a tile, tell where on Earth it is. The imagery is real, unlimited and ambiguous in a way that one can see: an ice tile
-gives Antarctica and Greenland, a taiga tile Siberia and Canada, deep ocean whole basins, a coast one place.
+From a tile, tell where on Earth it is. The imagery is real, unlimited and visibly ambiguous: an ice
+tile gives Antarctica and Greenland, a taiga tile Siberia and Canada, a tile of deep ocean whole
+basins, a coast one place.
 
-A tile is the gnomonic (tangent-plane) view around a centre, north up, `SIDE_KM` wide, `SIZE` × `SIZE` pixels. Centres lie on land
-with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3° wide, equal areas); a fifth of them, chosen by hash,
-is **held out**: the splits `train`, `validation` and `test` are independent draws from the other blocks (the *seen regions*), and
-no tile's footprint crosses from one side to the other.
+A tile is the gnomonic (tangent-plane) view around a centre, north up, `SIDE_KM` wide, `SIZE` ×
+`SIZE` pixels. Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix
+blocks (7.3° wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits
+`train`, `validation` and `test` are independent draws from the other blocks (the *seen regions*),
+and no tile's footprint crosses from one side to the other.
 """
 
 import functools
 import gzip
-import hashlib
 import importlib.resources
 import io
 import json
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from geoflow import runtime, sphere
-from geoflow.runtime import choose
+from geoflow import healpix, runtime, sphere
 
 SIZE = 32
 SIDE_KM = 300.0
@@ -45,7 +44,7 @@ EXAMPLES = {
     "coast": (12.0, 50.5),
     "taiga": (61.0, 97.0),
 }
-"""Six places whose tiles tell something: name → (latitude, longitude)."""
+"""The six example tiles of the notebooks, figures and widgets: name → (latitude, longitude)."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,27 @@ def _resource(name: str) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def blue_marble() -> Tensor:
-    """NASA Blue Marble Next Generation, (3, 2700, 5400) uint8, equirectangular, row 0 in the north, column 0 at 180° W."""
+    """NASA Blue Marble Next Generation, (3, 2700, 5400) uint8, equirectangular.
+
+    Row 0 is in the north, column 0 at 180° W.
+    """
     with Image.open(io.BytesIO(_resource("bmng.jpg"))) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 @functools.lru_cache(maxsize=1)
 def land_mask() -> Tensor:
-    """Land or lake (True) and sea (False) on a 5′ grid, (2160, 4320), row 0 in the north, column 0 at 180° W."""
+    """Land or lake (True) and sea (False) on a 5′ grid, (2160, 4320), laid out as `blue_marble`."""
     flat = np.frombuffer(gzip.decompress(_resource("lsmask_5min_i.bin")), np.uint8)
     return torch.from_numpy(flat.reshape(2160, 4320)[::-1].copy()) > 0
 
 
 def is_land(x: Tensor) -> Tensor:
-    """Whether each point (..., 3) is on land. Lakes count as land."""
+    """Whether each point (..., 3) is on land. Lakes count as land.
+
+    >>> is_land(sphere.from_latlon(torch.tensor([[24.0, 6.0], [0.0, 0.0]])))
+    tensor([ True, False])
+    """
     rows, columns = land_mask().shape
     lat, lon = sphere.to_latlon(x).unbind(-1)
     row = ((90 - lat) / 180 * rows).long().clamp(0, rows - 1)
@@ -103,13 +109,15 @@ def is_land(x: Tensor) -> Tensor:
 
 
 def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
-    """Directions of a tile's pixel centres on the tangent plane: (n, 3) → (n, size, size, 3), north up, not normalised."""
+    """Directions of a tile's pixel centres on the tangent plane: (n, 3) → (n, size, size, 3).
+
+    Row 0 is in the north. The vectors are not normalised.
+    """
     lon = torch.deg2rad(sphere.to_latlon(x)[..., 1])
     east = torch.stack([-torch.sin(lon), torch.cos(lon), torch.zeros_like(lon)], -1)
     north = torch.linalg.cross(x, east)
-    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * (
-        side_km / sphere.EARTH_RADIUS_KM / size
-    )
+    pixel = side_km / sphere.EARTH_RADIUS_KM / size
+    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * pixel
     return (
         x[:, None, None]
         + offset[None, None, :, None] * east[:, None, None]
@@ -132,18 +140,19 @@ def render(x: Tensor) -> Tensor:
     # pixel centres of the padded raster in grid_sample's coordinates, where ±1 are the outer edges
     column = (lon + 180) / 360 * columns + 1
     row = (90 - lat) / 180 * rows + 1
-    grid = rearrange(
-        [2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1], "xy n h w -> 1 (n h) w xy"
-    )
+    edges = [2 * column / (columns + 2) - 1, 2 * row / (rows + 2) - 1]
+    grid = rearrange(edges, "xy n h w -> 1 (n h) w xy")
     pixels = F.grid_sample(raster[None], grid, mode="bilinear", align_corners=False)
-    return (
-        rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x)).round().clamp(0, 255).to(torch.uint8)
-    )
+    images = rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x))
+    return images.round().clamp(0, 255).to(torch.uint8)
 
 
 @functools.lru_cache(maxsize=1)
 def _padded_raster() -> Tensor:
-    """The raster as float with one pixel more on each side: wrapped at the antimeridian, half-turned beyond the poles."""
+    """The raster as float with one more pixel on each side.
+
+    It is wrapped at the antimeridian and turned by half a circle beyond the poles.
+    """
     raster = blue_marble().float()
     turned = raster.roll(raster.shape[2] // 2, dims=2)
     raster = torch.cat([turned[:, :1], raster, turned[:, -1:]], dim=1)
@@ -151,7 +160,11 @@ def _padded_raster() -> Tensor:
 
 
 def tile(lat: float, lon: float) -> Image.Image:
-    """The tile around a place given in degrees, as a PIL image."""
+    """The tile around a place given in degrees, as a PIL image.
+
+    >>> tile(*EXAMPLES["Sahara"]).size
+    (32, 32)
+    """
     x = sphere.from_latlon(torch.tensor([[float(lat), float(lon)]]))
     return to_pil(render(x)[0])
 
@@ -166,20 +179,24 @@ def to_pil(image: Tensor) -> Image.Image:
 
 @functools.lru_cache(maxsize=1)
 def held_out_blocks() -> Tensor:
-    """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, a fifth of them, by hash of their number."""
-    count = 12 * 4**BLOCK_LEVEL
-    return torch.tensor(
-        [hashlib.sha256(f"block {i}".encode()).digest()[0] % 5 == 0 for i in range(count)]
-    )
+    """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, by hash of the number."""
+    digests = (runtime.sha256_of(f"block {i}") for i in range(12 * 4**BLOCK_LEVEL))
+    return torch.tensor([int(digest[:2], 16) % 5 == 0 for digest in digests])
 
 
 def is_held_out(x: Tensor) -> Tensor:
-    """Whether each direction (..., 3) points into a held-out block."""
-    return held_out_blocks()[sphere.healpix_cells(sphere.unit(x), BLOCK_LEVEL)]
+    """Whether each direction (..., 3) points into a held-out block.
+
+    >>> is_held_out(sphere.from_latlon(torch.tensor([[0.0, 40.0], [61.0, 97.0]])))
+    tensor([ True, False])
+    """
+    return held_out_blocks()[healpix.cells(sphere.unit(x), BLOCK_LEVEL)]
 
 
 def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
-    """Random tile centres of a split: on land with probability LAND_SHARE, uniform otherwise, footprints on one side of the split.
+    """Random tile centres of a split: on land with probability LAND_SHARE, uniform otherwise.
+
+    The whole footprint of a tile lies on one side of the split.
 
     Returns:
         (n, 3) unit vectors.
@@ -187,7 +204,7 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
     Raises:
         ValueError: unknown split.
     """
-    held_out = choose("split", split, SPLITS) == "held-out"
+    held_out = runtime.choose("split", split, SPLITS) == "held-out"
     found: list[Tensor] = []
     on_land = torch.rand(n, generator=generator) < LAND_SHARE
     border = torch.ones(SIZE, SIZE, dtype=torch.bool)
@@ -204,39 +221,61 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
     return torch.cat(found)[torch.randperm(n, generator=generator)]
 
 
+def log_prior(x: Tensor) -> Tensor:
+    """Log-density of tile centres, if no block were held out: the best guess without an image.
+
+    Args:
+        x: (..., 3) unit vectors.
+
+    Returns:
+        (...) nats.
+    """
+    rows = land_mask().shape[0]
+    lat = (90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad()
+    weight = torch.cos(lat)
+    land_area = 4 * math.pi * float((land_mask().double().mean(1) * weight).sum() / weight.sum())
+    on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
+    return torch.where(is_land(x), math.log(on_land), math.log(at_sea))
+
+
 # The cache
 
 
 def load(split: str, n: int) -> Tiles:
-    """n tiles of a split, drawn once and then read from the cache. The same split and n give the same tiles everywhere.
+    """n tiles of a split, drawn once and then read from the cache.
 
-    The cache is written under another name and renamed when it is whole, so an interrupted run leaves nothing that
-    could be taken for a data set.
+    The same split and n give the same tiles everywhere. The cache gets its name when it is whole.
+
+    >>> load("train", 10).images.shape
+    torch.Size([10, 3, 32, 32])
 
     Raises:
         ValueError: unknown split or n < 1.
         OSError: not enough disk space, or a cache that is damaged.
     """
-    choose("split", split, SPLITS)
+    runtime.choose("split", split, SPLITS)
     if n < 1:
         raise ValueError(f"{n} tiles asked for; expected at least 1")
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{_recipe_hash()}"
     if not folder.exists():
-        _build(folder, split, n)
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):  # of several processes one builds
+            if not folder.exists():
+                _build(folder, split, n)
     images, x = _read(folder / "images.npy"), _read(folder / "x.npy")
     if images.shape != (n, 3, SIZE, SIZE) or x.shape != (n, 3):
-        raise OSError(
-            f"tile cache {folder} holds {images.shape[0]} images and {x.shape[0]} places, expected {n}; delete the folder"
-        )
+        found = f"{images.shape[0]} images and {x.shape[0]} places"
+        raise OSError(f"tile cache {folder} holds {found}, expected {n}; delete the folder")
     return Tiles(torch.from_numpy(images), torch.from_numpy(x))
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(file: Path) -> np.ndarray:
     try:
-        return np.load(path)
+        return np.load(file)
     except (OSError, ValueError, EOFError) as error:
         raise OSError(
-            f"tile cache file {path} is missing or damaged ({error}); delete its folder and it is built again"
+            f"tile cache file {file} is missing or damaged ({error}); delete its folder and it is "
+            "built again"
         ) from error
 
 
@@ -248,49 +287,23 @@ def _recipe_hash() -> str:
         "land_share": LAND_SHARE,
         "block_level": BLOCK_LEVEL,
     }
-    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
+    return runtime.sha256_of(json.dumps(recipe))[:8]
 
 
 def _build(folder: Path, split: str, n: int, chunk: int = 1000) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     needed = n * (3 * SIZE**2 + 12)
-    free = shutil.disk_usage(folder.parent).free
-    if free < 1.1 * needed:
-        raise OSError(
-            f"{needed / 1e6:.0f} MB are needed in {folder.parent}, {free / 1e6:.0f} MB are free; set GEOFLOW_CACHE elsewhere"
-        )
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        generator = torch.Generator().manual_seed(SPLITS.index(split))
-        x = sample_centers(n, split, generator)
-        images = np.lib.format.open_memmap(
-            partial / "images.npy", "w+", np.uint8, (n, 3, SIZE, SIZE)
-        )
-        with runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar:
-            for start in range(0, n, chunk):
-                images[start : start + chunk] = render(x[start : start + chunk]).numpy()
-                bar.update(len(x[start : start + chunk]))
+    runtime.require_space(folder.parent, needed, "set GEOFLOW_CACHE elsewhere")
+    x = sample_centers(n, split, torch.Generator().manual_seed(SPLITS.index(split)))
+    with (
+        runtime.replacing(folder) as partial,
+        runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar,
+    ):
+        partial.mkdir()
+        create = np.lib.format.open_memmap
+        images = create(partial / "images.npy", "w+", np.uint8, (n, 3, SIZE, SIZE))
+        for start in range(0, n, chunk):
+            part = slice(start, start + chunk)
+            images[part] = render(x[part]).numpy()
+            bar.update(len(x[part]))
         images.flush()
-        del images
         np.save(partial / "x.npy", x.numpy())
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster, with the same tiles
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def log_prior(x: Tensor) -> Tensor:
-    """Log-density of tile centres when held-out blocks are not excluded: the best guess without an image. (..., 3) → (...) nats."""
-    rows = land_mask().shape[0]
-    lat = (90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad()
-    land_area = (
-        4
-        * math.pi
-        * float((land_mask().double().mean(1) * torch.cos(lat)).sum() / torch.cos(lat).sum())
-    )
-    on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
-    return torch.where(is_land(x), math.log(on_land), math.log(at_sea))

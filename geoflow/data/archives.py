@@ -1,0 +1,99 @@
+"""Files inside zip and tar archives: checked to be whole, and read without unpacking.
+
+A path may lead into an archive: `images/test/00.zip/00/1.jpg`, `0000.tar/1.jpg`.
+"""
+
+import functools
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+SUFFIXES = (".zip", ".tar")
+
+
+def exists(path: Path) -> bool:
+    """Whether a file is there, in a folder or in an archive.
+
+    Raises:
+        OSError: the archive is damaged.
+    """
+    archive, member = _split(path)
+    return path.is_file() if archive is None else archive.is_file() and member in members(archive)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file in a folder or in an archive.
+
+    Raises:
+        OSError: it is missing, or its archive is damaged.
+    """
+    archive, member = _split(path)
+    if archive is None:
+        return path.read_bytes()
+    try:
+        return members(archive)[member]()
+    except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise OSError(f"{member} cannot be read from {archive}: {error}") from error
+
+
+def members(archive: Path) -> dict:
+    """What an archive holds: name of each file → function that returns its bytes.
+
+    An archive is listed once by each process, because processes must not share a file position.
+
+    Raises:
+        OSError: it is damaged.
+    """
+    status = archive.stat()
+    return _members(archive, os.getpid(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=128)
+def _members(archive: Path, _process: int, _size: int, _date: int) -> dict:
+    if archive.suffix == ".tar":
+        return {
+            name: functools.partial(_span, archive, start, size)
+            for name, start, size in tar_members(archive)
+        }
+    try:
+        opened = zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise OSError(f"{archive} is no whole zip archive ({error}); fetch it again") from error
+    return {name: functools.partial(opened.read, name) for name in opened.namelist()}
+
+
+def tar_members(file: Path) -> list[tuple[str, int, int]]:
+    """Name, first byte and size of each file in an uncompressed tar archive, in its order.
+
+    `tarfile` takes a damaged header for the end of the archive. So whatever follows the last member
+    must be the zeros that close an archive.
+
+    Raises:
+        OSError: it is missing, damaged or truncated.
+    """
+    try:
+        with tarfile.open(file, "r:") as opened, file.open("rb") as raw:
+            found = [(each.name, each.offset_data, each.size) for each in opened if each.isfile()]
+            raw.seek(opened.offset)
+            end = raw.read()
+    except tarfile.TarError as error:
+        raise OSError(f"{file} is no whole tar archive ({error}); fetch it again") from error
+    if len(end) < 2 * tarfile.BLOCKSIZE or end.strip(b"\0"):
+        why = f"its list of members breaks off at byte {opened.offset:,}"
+        raise OSError(f"{file} is no whole tar archive ({why}); fetch it again")
+    return found
+
+
+def _span(file: Path, start: int, size: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(size)
+
+
+def _split(path: Path) -> tuple[Path | None, str]:
+    """A path into an archive → the archive and the member; (None, "") for an ordinary path."""
+    for parent in path.parents:
+        if parent.suffix in SUFFIXES:
+            return parent, path.relative_to(parent).as_posix()
+    return None, ""
