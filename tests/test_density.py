@@ -159,7 +159,7 @@ def test_integral_without_a_grid_and_its_stated_error(needles):
         ],
         dtype=torch.float64,
     ).T
-    assert error.max() < 0.02
+    assert error.max() < 0.025
     chi2 = float(((found - 1) / error).square().sum())
     assert 1.3 < chi2 < 22  # 99.5 % of χ² with 8 degrees of freedom
 

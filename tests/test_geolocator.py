@@ -1,14 +1,11 @@
 """The public object: shapes, saving and loading, densities, honest errors."""
 
-import json
 import math
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from geoflow import Geolocator, geolocator, likelihood, samplers, schedules, sphere
 from geoflow.data import tiles
@@ -24,7 +21,13 @@ def make(cond_dim=8, schedule="linear", encoder=True, seed=0):
         for name, weight in net.named_parameters():
             if "modulation" in name:
                 torch.nn.init.normal_(weight, std=0.2)
-        return Geolocator(net, "riemannian", schedule, TileEncoder(cond_dim, width=4) if encoder and cond_dim else None, {"seed": seed})
+        return Geolocator(
+            net,
+            "riemannian",
+            schedule,
+            TileEncoder(cond_dim, width=4) if encoder and cond_dim else None,
+            {"seed": seed},
+        )
 
 
 def uniform_model():
@@ -45,11 +48,15 @@ def cond():
 
 
 def picture(seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    )
 
 
 def km(a, b):
-    return float(sphere.distance_km(sphere.from_latlon(a.double()), sphere.from_latlon(b.double())).max())
+    return float(
+        sphere.distance_km(sphere.from_latlon(a.double()), sphere.from_latlon(b.double())).max()
+    )
 
 
 # Samples
@@ -92,7 +99,9 @@ def test_noise_in_place_of_a_seed(geo, cond):
     first = geo.sample(cond=cond, noise=noise)
     assert first.shape == (3, 20, 2)
     assert km(geo.sample(cond=cond, noise=2.5 * noise), first) < 0.1
-    by_hand = samplers.sample(geo.velocity, geo.path, noise, schedules.time_grid(schedules.linear, 16), cond)
+    by_hand = samplers.sample(
+        geo.velocity, geo.path, noise, schedules.time_grid(schedules.linear, 16), cond
+    )
     assert torch.allclose(sphere.from_latlon(first), by_hand, atol=1e-5)
 
 
@@ -106,8 +115,16 @@ def test_trajectories_lead_from_noise_to_samples(geo, cond):
 
 def test_solvers_agree(geo, cond):
     fine = geo.sample(cond=cond, n=50, seed=0, steps=64)
-    for solver, steps, tolerance in (("rk4", 16, 1), ("midpoint", 64, 20), ("heun", 64, 20), ("dopri5", 1, 1), ("euler", 256, 200)):
-        assert km(geo.sample(cond=cond, n=50, seed=0, steps=steps, solver=solver), fine) < tolerance, solver
+    for solver, steps, tolerance in (
+        ("rk4", 16, 1),
+        ("midpoint", 64, 20),
+        ("heun", 64, 20),
+        ("dopri5", 1, 1),
+        ("euler", 256, 200),
+    ):
+        assert (
+            km(geo.sample(cond=cond, n=50, seed=0, steps=steps, solver=solver), fine) < tolerance
+        ), solver
 
 
 def test_guidance_moves_samples_and_zero_guidance_does_not(geo, cond):
@@ -135,7 +152,9 @@ def test_log_prob_shapes(geo, cond):
     shared = geo.log_prob(latlon, cond=cond)
     assert shared.shape == (3, 4)
     assert torch.allclose(geo.log_prob(latlon.expand(3, -1, -1), cond=cond), shared, atol=1e-5)
-    assert torch.allclose(geo.log_prob(latlon[None, 1:2].expand(3, -1, -1), cond=cond), shared[:, 1:2], atol=1e-5)
+    assert torch.allclose(
+        geo.log_prob(latlon[None, 1:2].expand(3, -1, -1), cond=cond), shared[:, 1:2], atol=1e-5
+    )
     assert torch.allclose(geo.log_prob(latlon.tolist(), cond=cond), shared, atol=1e-5)
 
 
@@ -157,7 +176,9 @@ def test_density_integrates_to_one(geo, cond, guidance):
 @pytest.mark.parametrize("name", ["ocean", "coast", "taiga"])
 def test_densities_of_the_shipped_model_integrate_to_one(name):
     shipped = Geolocator.from_pretrained("tiles")
-    assert shipped.density(tiles.tile(*tiles.EXAMPLES[name]), resolution=10.0).integral == pytest.approx(1, abs=0.01)
+    assert shipped.density(
+        tiles.tile(*tiles.EXAMPLES[name]), resolution=10.0
+    ).integral == pytest.approx(1, abs=0.01)
 
 
 def test_density_map_shows_log_prob(geo, cond):
@@ -170,7 +191,9 @@ def test_density_map_shows_log_prob(geo, cond):
 def test_a_network_of_zeros_is_uniform(cond):
     geo = uniform_model()
     assert torch.allclose(geo.localizability(cond=cond, n=64), torch.full((3,), -3.6515), atol=1e-4)
-    assert torch.allclose(geo.log_prob(torch.zeros(1, 2), cond=cond), torch.full((3, 1), -2.5310), atol=1e-4)
+    assert torch.allclose(
+        geo.log_prob(torch.zeros(1, 2), cond=cond), torch.full((3, 1), -2.5310), atol=1e-4
+    )
     places = sphere.from_latlon(geo.sample(cond=cond, n=2000, seed=0))
     assert places.mean((0, 1)).abs().max() < 4 / math.sqrt(3 * 2000)
 
@@ -204,7 +227,9 @@ def test_small_calls_give_the_same_numbers(geo, cond, limit, monkeypatch):
 
     whole = numbers()
     calls = []
-    geo.network.register_forward_hook(lambda module, inputs, output: calls.append(output[..., 0].numel()))
+    geo.network.register_forward_hook(
+        lambda module, inputs, output: calls.append(output[..., 0].numel())
+    )
     monkeypatch.setattr(geolocator, "POINTS_PER_CALL", limit)
     for part, expected in zip(numbers(), whole, strict=True):
         assert part.shape == expected.shape
@@ -293,120 +318,3 @@ def test_images_that_are_none(geo, tmp_path):
         geo.sample(tmp_path / "nowhere.png")
     with pytest.raises(ValueError, match="no image encoder"):
         make(encoder=False).sample(picture())
-
-
-# Saving and loading
-
-
-@pytest.fixture
-def folder(geo, tmp_path):
-    return geo.save_pretrained(tmp_path / "model")
-
-
-def test_saved_model_gives_identical_samples(geo, folder):
-    again = Geolocator.from_pretrained(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert [path.name for path in folder.parent.iterdir()] == ["model"]
-    image = picture()
-    assert torch.equal(again.sample(image, n=50, seed=0), geo.sample(image, n=50, seed=0))
-    assert torch.equal(again.log_prob(torch.zeros(1, 2), image), geo.log_prob(torch.zeros(1, 2), image))
-    assert (again.method, again.model.schedule_name, again.provenance) == (geo.method, geo.model.schedule_name, geo.provenance)
-    assert Geolocator.from_pretrained(str(folder), method="riemannian").method == "riemannian"
-
-
-def test_model_without_encoder_is_saved(tmp_path, cond):
-    bare = make(encoder=False, schedule="skewed-sigmoid")
-    again = Geolocator.from_pretrained(bare.save_pretrained(tmp_path / "deep" / "model"))
-    assert again.encoder is None
-    assert torch.equal(again.sample(cond=cond, n=5, seed=0), bare.sample(cond=cond, n=5, seed=0))
-
-
-def test_saving_replaces_a_model_and_nothing_else(geo, folder, tmp_path, cond):
-    other = make(seed=1)
-    other.save_pretrained(folder)
-    assert torch.equal(Geolocator.from_pretrained(folder).sample(cond=cond, n=5, seed=0), other.sample(cond=cond, n=5, seed=0))
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="thesis holds other files"):
-        geo.save_pretrained(tmp_path / "thesis")
-    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
-
-
-def test_missing_models(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model folder at .*nowhere"):
-        Geolocator.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="unknown model 'tyles'"):
-        Geolocator.from_pretrained("tyles")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
-        Geolocator.from_pretrained(tmp_path / "empty")
-
-
-def test_unknown_model_suggests_the_nearest(monkeypatch, tmp_path, geo):
-    monkeypatch.setattr(geolocator.settings, "DATA", tmp_path)
-    geo.save_pretrained(tmp_path / "models" / "tiles")
-    assert geolocator.shipped_models() == ["tiles"]
-    assert Geolocator.from_pretrained("tiles").method == "riemannian"
-    with pytest.raises(ValueError, match="unknown model 'tyles' .did you mean 'tiles'"):
-        Geolocator.from_pretrained("tyles")
-
-
-def test_a_folder_without_weights(folder):
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
-        Geolocator.from_pretrained(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"format": 1}'), ("config.json", b"\xff\xfe\x00"), ("config.json", b""),
-        ("model.safetensors", b"garbage"), ("model.safetensors", b""), ("model.safetensors", None),
-    ],
-)  # fmt: skip
-def test_damaged_files_are_named(folder, name, content):
-    file = folder / name
-    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-        Geolocator.from_pretrained(folder)
-
-
-def edit(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
-
-
-def test_models_of_another_method_or_version(folder):
-    with pytest.raises(ValueError, match="unknown method 'riemann' .did you mean 'riemannian'"):
-        Geolocator.from_pretrained(folder, method="riemann")
-    edit(folder, method="flows")
-    with pytest.raises(ValueError, match="'flows'"):
-        Geolocator.from_pretrained(folder)
-    with pytest.raises(ValueError, match="holds a 'flows' model; method='riemannian' was asked for"):
-        Geolocator.from_pretrained(folder, method="riemannian")
-    edit(folder, format=2)
-    with pytest.raises(ValueError, match="has format 2; this version reads 1"):
-        Geolocator.from_pretrained(folder)
-
-
-def test_weights_that_do_not_fit_the_config(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
-    weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "network.head.bias": torch.zeros(4)}, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"network\.head\.bias has \(4,\), the config expects \(3,\)"):
-        Geolocator.from_pretrained(folder)
-    del weights["encoder.body.5.bias"]
-    save_file(weights, tmp_path / "copy" / "model.safetensors")
-    with pytest.raises(ValueError, match=r"encoder\.body\.5\.bias has nothing"):
-        Geolocator.from_pretrained(tmp_path / "copy")
-
-
-def test_configs_that_do_not_fit_the_network(folder):
-    edit(folder, network={"cond_dim": 8, "width": 32})
-    with pytest.raises(ValueError, match=r"config\.json"):
-        Geolocator.from_pretrained(folder)
-
-
-def test_only_hub_models_have_revisions(folder):
-    with pytest.raises(ValueError, match="revision 'v2'"):
-        Geolocator.from_pretrained(folder, revision="v2")

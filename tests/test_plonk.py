@@ -50,7 +50,14 @@ def test_network_gives_the_official_output(forward):
 def test_official_sampler_step_for_step(method, steps, guidance, official_samples):
     net, path = network(method), paths.by_name(method)
     noise, cond = official_samples["x_N"][:, None], official_samples["emb"]
-    for x in plonk.trajectory(net, path, noise, schedules.time_grid(schedules.by_name(plonk.SCHEDULE), steps), cond, guidance):
+    for x in plonk.trajectory(
+        net,
+        path,
+        noise,
+        schedules.time_grid(schedules.by_name(plonk.SCHEDULE), steps),
+        cond,
+        guidance,
+    ):
         pass
     name = "ddim" if method == "diffusion" else method
     error = (x[:, 0] - official_samples[f"{name}_{steps}_cfg{guidance}"]).norm(dim=-1)
@@ -60,32 +67,45 @@ def test_official_sampler_step_for_step(method, steps, guidance, official_sample
 def test_official_trajectory(official_samples):
     noise, cond = official_samples["x_N"][:, None], official_samples["emb"]
     times = schedules.time_grid(schedules.by_name(plonk.SCHEDULE), 16)
-    states = torch.stack(list(plonk.trajectory(network(), paths.by_name("riemannian"), noise, times, cond)))[:, :, 0]
-    assert torch.allclose(states, official_samples["riemannian_16_cfg0_trajectory"], rtol=0, atol=1e-4)
+    states = torch.stack(
+        list(plonk.trajectory(network(), paths.by_name("riemannian"), noise, times, cond))
+    )[:, :, 0]
+    assert torch.allclose(
+        states, official_samples["riemannian_16_cfg0_trajectory"], rtol=0, atol=1e-4
+    )
 
 
 def test_the_geolocator_samples_officially_on_request(official_samples):
     geo = Geolocator.from_pretrained(FIXTURES, method="riemannian")
-    places = geo.sample(cond=official_samples["emb"][:1], noise=official_samples["x_N"][None], solver="plonk", steps=16)
-    x, official = sphere.from_latlon(places[0]), sphere.from_latlon(official_samples["pipeline_gps_deg_emb0_16_cfg0"])
+    places = geo.sample(
+        cond=official_samples["emb"][:1],
+        noise=official_samples["x_N"][None],
+        solver="plonk",
+        steps=16,
+    )
+    x, official = (
+        sphere.from_latlon(places[0]),
+        sphere.from_latlon(official_samples["pipeline_gps_deg_emb0_16_cfg0"]),
+    )
     assert float(sphere.distance(x.float(), official).max()) < 1e-4
-    assert geo.sample(cond=official_samples["emb"][:2], n=3, seed=0, solver="plonk").shape == (2, 3, 2)
+    assert geo.sample(cond=official_samples["emb"][:2], n=3, seed=0, solver="plonk").shape == (
+        2,
+        3,
+        2,
+    )
     assert samplers.evaluations("plonk", plonk.STEPS) == 250
     with pytest.raises(ValueError, match="'plonk' draws samples"):
         geo.log_prob(torch.zeros(1, 2), cond=official_samples["emb"][:1], solver="plonk")
 
 
 @pytest.mark.parametrize("guidance", [0, 2])
-def test_official_likelihood_beside_the_right_one(guidance, official_likelihood):
+def test_official_likelihood_and_that_it_is_not_the_density(guidance, official_likelihood):
+    """The density itself is compared in test_likelihood.py."""
     truth = official_likelihood
     x, cond = sphere.from_latlon(truth["coordinates_deg"])[:, None], truth["emb"]
     theirs = plonk.ambient_trace_log_prob(network(), x.float(), cond, guidance)[:, 0]
     assert torch.allclose(theirs.double(), truth[f"logp_raw_cfg{guidance}_f64"], rtol=0, atol=0.02)
-    field = samplers.guided(network(), guidance)
-    times = schedules.time_grid(schedules.linear, 400)
-    ours = likelihood.log_prob(field, paths.by_name("riemannian"), x.float(), times, cond)[:, 0].double()
-    assert torch.allclose(ours, truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"], rtol=0, atol=0.01)
-    assert (theirs - ours).abs().max() > 1  # they are different things
+    assert (theirs - truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"]).abs().max() > 1
 
 
 # Names and files
@@ -99,7 +119,10 @@ def test_nine_models_with_their_encoders():
         == plonk.Published("nicolas-dufour/PLONK_YFCC", "riemannian", "dinov2")
     )
     assert plonk.published("nicolas-dufour/PLONK_OSV_5M_diffusion").encoder == "streetclip"
-    assert plonk.published("plonk-inaturalist-flow").repository == "nicolas-dufour/PLONK_iNaturalist_flow"
+    assert (
+        plonk.published("plonk-inaturalist-flow").repository
+        == "nicolas-dufour/PLONK_iNaturalist_flow"
+    )
     assert plonk.published("tiles") is None
     with pytest.raises(ValueError, match="did you mean 'nicolas-dufour/PLONK_iNaturalist'"):
         plonk.published("nicolas-dufour/PLONK_iNat")
@@ -124,13 +147,19 @@ def test_a_local_folder_in_the_official_layout(copied, forward):
         geo.embed("photo.jpg")
 
 
-@pytest.mark.parametrize("name", ["PLONK_OSV_5M_flow", "models--nicolas-dufour--PLONK_OSV_5M_flow/snapshots/c0ffee"])
-def test_a_folder_called_after_a_published_model_has_its_method_and_encoder(name, copied, tmp_path_factory):
+@pytest.mark.parametrize(
+    "name", ["PLONK_OSV_5M_flow", "models--nicolas-dufour--PLONK_OSV_5M_flow/snapshots/c0ffee"]
+)
+def test_a_folder_called_after_a_published_model_has_its_method_and_encoder(
+    name, copied, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("copies") / name
     shutil.copytree(copied, folder)
     geo = Geolocator.from_pretrained(folder)
     assert (geo.method, geo.encoder.name) == ("flow", "streetclip")
-    assert Geolocator.from_pretrained(folder, method="riemannian").method == "riemannian", "what is asked for counts more than a name"
+    assert Geolocator.from_pretrained(folder, method="riemannian").method == "riemannian", (
+        "what is asked for counts more than a name"
+    )
 
 
 def test_damaged_files_are_refused_whole(copied):
@@ -141,10 +170,14 @@ def test_damaged_files_are_refused_whole(copied):
     (copied / plonk.WEIGHTS).write_bytes(whole)
     config = json.loads((copied / plonk.CONFIG).read_text())
     (copied / plonk.CONFIG).write_text(json.dumps({**config, "depth": 2}))
-    with pytest.raises(ValueError, match=r"blocks\.2\.ada_map\.1\.bias has \(192,\), the config expects nothing"):
+    with pytest.raises(
+        ValueError, match=r"blocks\.2\.ada_map\.1\.bias has \(192,\), the config expects nothing"
+    ):
         Geolocator.from_pretrained(copied)
     (copied / plonk.CONFIG).write_text(json.dumps({**config, "cond_dim": 16}))
-    with pytest.raises(ValueError, match=r"cond_mapper\.weight has \(64, 32\), the config expects \(64, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"cond_mapper\.weight has \(64, 32\), the config expects \(64, 16\)"
+    ):
         Geolocator.from_pretrained(copied)
     (copied / plonk.CONFIG).write_text(json.dumps({**config, "width": 16}))
     with pytest.raises(ValueError, match="width"):
@@ -170,7 +203,9 @@ def test_the_hub(copied, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
     geo = Geolocator.from_pretrained("nicolas-dufour/PLONK_OSV_5M_flow", revision="abc")
-    assert asked == [("nicolas-dufour/PLONK_OSV_5M_flow", name, "abc") for name in (plonk.CONFIG, plonk.WEIGHTS)]
+    assert asked == [
+        ("nicolas-dufour/PLONK_OSV_5M_flow", name, "abc") for name in (plonk.CONFIG, plonk.WEIGHTS)
+    ]
     assert geo.method == "flow"
     assert geo.encoder.name == "streetclip"
     assert Geolocator.from_pretrained("plonk-yfcc").encoder.name == "dinov2"
@@ -189,12 +224,15 @@ def test_the_hub(copied, monkeypatch):
 COMMIT = "c0ffee" * 6 + "beef"
 LOAD = """
 import sys
+from huggingface_hub import constants
 from geoflow import Geolocator
-try:
-    geo = Geolocator.from_pretrained("plonk-yfcc", revision=sys.argv[1] or None)
-    print(geo.method, geo.encoder.name, sum(weight.numel() for weight in geo.network.parameters()))
-except Exception as error:
-    print(type(error).__name__, error)
+for argument in sys.argv[1:]:
+    constants.HF_HUB_CACHE, _, revision = argument.partition("@")
+    try:
+        geo = Geolocator.from_pretrained("plonk-yfcc", revision=revision or None)
+        print(geo.method, geo.encoder.name, sum(weight.numel() for weight in geo.network.parameters()))
+    except Exception as error:
+        print(type(error).__name__, str(error).splitlines()[0])
 """
 
 
@@ -235,73 +273,102 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path):
-    """Loads a published model in a process that knows a hub on this machine: (revision, **environment) → what it says."""
+def hub():
+    """Loads a published model in a process that knows a hub on this machine: (cache, revision) pairs → what it says to each."""
     Hub.broken_off.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
-        def load(revision="", **environment):
+        def load(*pairs, offline=False):
             address = f"http://127.0.0.1:{server.server_address[1]}"
-            env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0", **environment}
-            done = subprocess.run([sys.executable, "-c", LOAD, revision], capture_output=True, text=True, env=env, timeout=300, check=False)
-            return done.stdout.strip() or done.stderr
+            env = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": str(int(offline))}
+            arguments = [f"{cache}@{revision}" for cache, revision in pairs]
+            done = subprocess.run(
+                [sys.executable, "-c", LOAD, *arguments],
+                capture_output=True,
+                text=True,
+                env=env,
+                timeout=300,
+                check=True,
+            )
+            return done.stdout.splitlines()
 
         yield load
         server.shutdown()
 
 
 def test_a_model_from_a_hub_is_whole_pinned_and_found_again_without_a_network(hub, tmp_path):
+    whole, damaged, empty = (tmp_path / name for name in ("whole", "damaged", "empty"))
     parameters = sum(weight.numel() for weight in network().parameters())
     loaded = f"riemannian dinov2 {parameters}"
-    assert hub("v1") == loaded
-    assert Hub.broken_off == [True, False], "half of the weights is not taken for all; of larger files only the rest is asked for again"
-    assert hub(COMMIT, HF_HUB_OFFLINE="1") == loaded
-    assert hub("v2").startswith("ValueError nicolas-dufour/PLONK_YFCC has no revision 'v2'")
-    (weights,) = tmp_path.rglob("snapshots/*/model.safetensors")
-    blob = weights.resolve()
-    blob.write_bytes(blob.read_bytes()[:5000])
-    damaged = hub(COMMIT, HF_HUB_OFFLINE="1")
-    assert damaged.startswith("ValueError")
-    assert "damaged" in damaged
-    assert hub("", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "another")).startswith("ConnectionError nicolas-dufour/PLONK_YFCC is not in")
+    first, second = hub((whole, "v1"), (whole, "v2"))
+    assert first == loaded
+    assert Hub.broken_off == [True, False], (
+        "half of the weights is not taken for all; of larger files only the rest is asked for again"
+    )
+    assert second.startswith("ValueError nicolas-dufour/PLONK_YFCC has no revision 'v2'")
+    shutil.copytree(whole, damaged)  # links are followed
+    (weights,) = damaged.rglob("snapshots/*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:5000])
+    again, broken, missing = hub((whole, COMMIT), (damaged, COMMIT), (empty, ""), offline=True)
+    assert again == loaded
+    assert broken.startswith("ValueError")
+    assert "damaged" in broken
+    assert missing.startswith("ConnectionError nicolas-dufour/PLONK_YFCC is not in")
 
 
 # Few steps on a network that is rough in time
 
 
-def mean_error_km(geo, cond, guidance=0.0, **options):
-    """Of samples from the same starting points, against a fine solution."""
-    noise = sphere.uniform((1, 256), torch.Generator().manual_seed(0)).expand(len(cond), -1, -1)
-    ends = [geo.sample(cond=cond, noise=noise, guidance=guidance, **how) for how in ({"steps": 300}, options)]
-    return float(sphere.distance_km(*(sphere.from_latlon(end).double() for end in ends)).mean())
+def errors_km(geo, cond, *options, guidance=0.0, fine=300, n=64):
+    """Mean errors of samples from the same starting points, one for each way to solve, against a fine solution."""
+    noise = sphere.uniform((1, n), torch.Generator().manual_seed(0)).expand(len(cond), -1, -1)
+    truth, *ends = (
+        sphere.from_latlon(geo.sample(cond=cond, noise=noise, guidance=guidance, **way)).double()
+        for way in ({"steps": fine}, *options)
+    )
+    return [float(sphere.distance_km(end, truth).mean()) for end in ends]
+
+
+OFFICIAL = {"steps": 250, "solver": "plonk"}
 
 
 def test_averages_over_time_make_few_steps_accurate():
     geo = Geolocator.from_pretrained(FIXTURES)
     cond = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
-    noise = sphere.uniform((1, 256), torch.Generator().manual_seed(0)).expand(4, -1, -1)
-    plain = samplers.sample(geo.network, geo.path, noise, schedules.time_grid(geo.schedule, 16), cond)  # meets the waves at random phases
-    fine = sphere.from_latlon(geo.sample(cond=cond, noise=noise, steps=300))
-    averaged = mean_error_km(geo, cond, steps=16)
-    assert averaged < float(sphere.distance_km(plain, fine).mean()) / 3
-    assert averaged < mean_error_km(geo, cond, steps=250, solver="plonk")
+    averaged, theirs = errors_km(geo, cond, {"steps": 16}, OFFICIAL)
+    plain = Geolocator(geo.network, "riemannian", schedules.FEW_STEPS)
+    noise = sphere.uniform((1, 64), torch.Generator().manual_seed(0)).expand(4, -1, -1)
+    fine, few = (
+        sphere.from_latlon(model.sample(cond=cond, noise=noise, steps=n))
+        for model, n in ((geo, 300), (plain, 16))
+    )
+    assert averaged < float(sphere.distance_km(few, fine).mean()) / 3
+    assert averaged < theirs
 
 
 @pytest.mark.parametrize("solver", ["rk4", "ab3"])
-def test_more_steps_on_a_rough_network_err_less(solver, forward):
-    """Also where a step holds less than a wave of the time embedding, but not yet many steps a wave."""
-    geo = Geolocator.from_pretrained(FIXTURES)
-    cond, places = forward["emb"][:1], geo.sample(cond=forward["emb"][:1], n=32, seed=0, steps=64)
-    fine = geo.log_prob(places, cond=cond, steps=1000)
-    errors = [(geo.log_prob(places, cond=cond, steps=n, solver=solver) - fine).abs().mean() for n in (16, 64, 170, 384)]
+def test_more_steps_on_a_rough_network_err_less(solver, official_likelihood):
+    """Also where a step holds less than a wave of the time embedding, but not yet many steps a wave. The reference was solved elsewhere."""
+    geo, truth = Geolocator.from_pretrained(FIXTURES), official_likelihood
+    places, exact = truth["coordinates_deg"][:, None], truth["RIEMANNIAN_logp_raw_cfg0_f64"]
+    errors = [
+        float(
+            (geo.log_prob(places, cond=truth["emb"], steps=n, solver=solver)[:, 0] - exact)
+            .abs()
+            .mean()
+        )
+        for n in (16, 64, 170, 384)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 8
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance):
-    geo = Geolocator.from_pretrained(official.FOLDER / "trained")
-    cond = torch.nn.functional.normalize(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
-    theirs = mean_error_km(geo, cond, guidance, steps=250, solver="plonk")
-    assert mean_error_km(geo, cond, guidance, steps=10) < theirs
+    geo = Geolocator.from_pretrained(FIXTURES / "trained")
+    cond = torch.nn.functional.normalize(
+        torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    )
+    ours, theirs = errors_km(geo, cond, {"steps": 10}, OFFICIAL, guidance=guidance, n=128)
+    assert ours < theirs

