@@ -1,4 +1,4 @@
-"""What every part of the package needs around the mathematics: settings, names, whole files, claims on folders.
+"""What every part of the package needs beside mathematics: settings, names, files, claims.
 
 =====================  ===================================================  ==================
 variable               meaning                                              default
@@ -67,7 +67,7 @@ def by_scale(smoke, laptop, gpu):
 
 
 def cache_dir() -> Path:
-    """Folder for derived data (tiles, embeddings). It is created on first use and safe to delete."""
+    """Folder for derived data (tiles, embeddings), created on first use and safe to delete."""
     path = Path(os.environ.get("GEOFLOW_CACHE", DATA / "cache"))
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -80,6 +80,12 @@ def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks and writes for all: the only one, or rank 0 of several."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun, Lightning, SLURM
+    return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
 
 
 def show_progress() -> bool:
@@ -97,7 +103,7 @@ def progress(iterable=None, disable: bool = False, **options):
 
 @contextlib.contextmanager
 def replacing(target) -> Iterator[Path]:
-    """A path to write a file or a folder to, which becomes `target` when the block ends without an error.
+    """A path to write a file or folder to, which becomes `target` if the block ends without error.
 
     After an error nothing is left behind, and `target` is as it was.
 
@@ -196,7 +202,7 @@ def difference(before: dict, now: dict) -> str:
 
 
 def claim(folder: Path, run: dict, what: str = "a run") -> None:
-    """Make a folder that of a run, or check that it is: plain values in `run.json` identify the run.
+    """Make a folder that of a run, or check that it is; plain values in `run.json` identify it.
 
     Raises:
         ValueError: the folder belongs to another run; the message names what differs.

@@ -1,5 +1,5 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables | reproduce | results | locate | explore |
-doctor`."""  # noqa: E501
+"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables |
+reproduce | results | locate | explore | doctor`."""
 
 import sys
 
@@ -10,16 +10,19 @@ from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]
 
-app = typer.Typer(
-    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
-for command in (
+COMMANDS = (
     *(train.train, train.plan, train.compare, data.embed),
     *(paper.evaluate, paper.tables, paper.reproduce, paper.results),
     *(photos.locate, photos.explore, train.demo, doctor.doctor),
-):
-    app.command()(command)
-app.add_typer(data.app, name="data")
+)
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+data_app = typer.Typer(help="Data sets that others publish.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+for group, command in ((data_app, data.fetch), *((app, command) for command in COMMANDS)):
+    paragraphs = (command.__doc__ or "").split("\n\n")  # the terminal's width wraps the lines
+    group.command(help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command)
 
 
 def main() -> None:

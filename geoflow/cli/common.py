@@ -1,9 +1,14 @@
-"""What several commands share: options, and the Earth tiles that models are judged on."""
+"""What several commands share: options, and a score on Earth tiles.
+
+Names of `geoflow` are imported on first use, so a command loads only what it needs.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import geoflow
 
 JUDGED = ("test", "held-out")
 """Tiles of seen regions, and of blocks of the Earth that training never sees."""
@@ -24,8 +29,14 @@ Weights = Annotated[
 ]
 
 
-def judged_tiles(name: str, scale: str):
-    """Return the tiles that a model is judged on: fewer at small scales."""
+def score_tiles(geo, name: str, scale: str, most: int | None = None, **options):
+    """Score a model on `test` or `held-out` tiles, fewer at small scales: a Report.
+
+    In a held-out block a likelihood says only that training never saw it, so none is computed.
+    """
     from geoflow.data import tiles
 
-    return tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000))
+    images = tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000))[:most]
+    if name == "held-out":
+        options |= {"likelihood": False, "calibrated": 0}
+    return geoflow.evaluate(geo, images, f"tiles, {name}", **options)

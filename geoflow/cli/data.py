@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import geoflow
 from geoflow.cli.common import Weights, option
 from geoflow.runtime import choose
 
@@ -13,10 +14,7 @@ SOURCES = ("osv5m", "inat21", "yfcc")
 
 Split = Annotated[str, option("train or test")]
 
-app = typer.Typer(help="Data sets that others publish.", no_args_is_help=True)
 
-
-@app.command()
 def fetch(
     dataset: Annotated[str, typer.Argument(help="osv5m, inat21 or earth-events")],
     root: Annotated[
@@ -24,7 +22,9 @@ def fetch(
     ] = None,
     split: Split = "test",
 ) -> None:
-    """Download a data set, checked by size and checksum; its licence is shown first. Run it again to go on after an interruption."""  # noqa: E501
+    """Download a data set, checked by size and checksum; its licence is shown first. Run it again
+    to go on after an interruption.
+    """
     from geoflow.data import earth_events
     from geoflow.data.fetch import fetch as download
 
@@ -60,20 +60,18 @@ def embed(
     workers: Annotated[int, option("processes that read images, for each device")] = 2,
     devices: Annotated[int, option("GPUs, or CPU processes, that share the work")] = 1,
 ) -> None:
-    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an interruption.
+    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an
+    interruption.
 
     Prints what is listed, usable and missing, what it will take, and what could not be read.
-    """  # noqa: E501
+    """
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
-    from geoflow.geolocator import Geolocator
     from geoflow.training.embedding import embed as write
 
-    photo = encoder in PHOTO_ENCODERS
-    chosen = (
-        PhotoEncoder(encoder, weights or None)
-        if photo
-        else Geolocator.from_pretrained(encoder).encoder
-    )
+    if encoder in PHOTO_ENCODERS:
+        chosen = PhotoEncoder(encoder, weights or None)
+    else:
+        chosen = geoflow.Geolocator.from_pretrained(encoder).encoder
     write(_records(dataset, root, split), chosen, out, shard, batch, workers, devices)
 
 

@@ -16,7 +16,9 @@ PACKAGES = (
 
 
 def doctor() -> None:
-    """Print versions, devices, where data and caches are, what is missing and the command that mends it."""  # noqa: E501
+    """Print versions, devices, where data and caches are, what is missing and the command that
+    mends it.
+    """
     import torch
 
     version = importlib.metadata.version("geoflow")

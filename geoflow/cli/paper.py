@@ -1,12 +1,13 @@
 """The commands that score and reproduce: `evaluate`, `tables`, `reproduce` and `results`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, judged_tiles, option
+from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, option, score_tiles
 
 
 def evaluate(
@@ -28,40 +29,31 @@ def evaluate(
         str, option("of the data in reports; default: as embedded, such as 'osv5m test'")
     ] = "",
 ) -> None:
-    """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the Earth tiles.
+    """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the
+    Earth tiles.
 
     Under `torchrun` the processes share the images, and each image is counted once.
-    """  # noqa: E501
-    from geoflow.evaluation import distributed_if_launched
-    from geoflow.evaluation import evaluate as score
-    from geoflow.geolocator import Geolocator
-
-    geo = Geolocator.from_pretrained(model)
-    distributed_if_launched()
-    for title, images, seen in _judged(geo, data, name):
-        report = score(
-            geo, images, title, samples, steps, solver, guidance, seed, seeds,
-            likelihood=seen, labels=labels, calibrated=calibrated if seen else 0, answer=answer,
-        )  # fmt: skip
-        if runtime.is_first_process():
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                report.to_json(out / f"{title.replace(', ', '-').replace(' ', '-')}.json")
-            print(report.table())
-
-
-def _judged(geo, data: Path | None, name: str):
-    """Yield title, images, and whether a likelihood says more than that training saw no tile."""
-    from geoflow import sphere
+    """
     from geoflow.data.shards import FIELDS, open_shards
 
+    geo = geoflow.Geolocator.from_pretrained(model)
+    geoflow.evaluation.distributed_if_launched()
+    how: dict[str, Any] = dict(samples=samples, steps=steps, solver=solver, guidance=guidance)
+    how |= dict(seed=seed, seeds=seeds, labels=labels, calibrated=calibrated, answer=answer)
     if data is None:
-        for split in JUDGED:
-            yield f"tiles, {split}", judged_tiles(split, runtime.scale()), split != "held-out"
+        reports = (score_tiles(geo, split, runtime.scale(), **how) for split in JUDGED)
     else:
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
         cond, x = shards.mapped()
-        yield name or shards.name, (cond, sphere.to_latlon(x)), True
+        dataset = cond, geoflow.sphere.to_latlon(x)
+        reports = [geoflow.evaluate(geo, dataset, name or shards.name, **how)]
+    for report in reports:
+        if runtime.is_first_process():
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                stem = report.dataset.replace(", ", "-").replace(" ", "-")
+                report.to_json(out / f"{stem}.json")
+            print(report.table())
 
 
 def tables(
@@ -75,10 +67,12 @@ def tables(
     ] = "",
     out: Annotated[Path | None, option("Markdown file")] = None,
 ) -> None:
-    """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the difference.
+    """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the
+    difference.
 
-    The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out RESULTS/METHOD` for each method.
-    """  # noqa: E501
+    The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out
+    RESULTS/METHOD` for each method.
+    """
     from geoflow.paper import tables
 
     reports = tables.read_reports(results)
@@ -112,11 +106,13 @@ def reproduce(
     data: Shards = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:
-    """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside the printed ones, figures.
+    """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside
+    the printed ones, figures.
 
-    Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS --models MODELS, where MODELS holds
-    riemannian-0/model and so on, and for table A riemannian-linear-0/model and riemannian-sigmoid-0/model.
-    """  # noqa: E501
+    Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS
+    --models MODELS, where MODELS holds riemannian-0/model and so on, and for table A
+    riemannian-linear-0/model and riemannian-sigmoid-0/model.
+    """
     from geoflow.paper import reproduce as again
 
     if names == ["list"]:
@@ -139,7 +135,9 @@ def results(
     ),
     out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,
 ) -> None:
-    """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in how many minutes."""  # noqa: E501
+    """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in
+    how many minutes.
+    """
     from geoflow.paper import reproduce as again
 
     file = out or folder / "RESULTS.md"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import geoflow
 from geoflow import runtime
 from geoflow.cli.common import Model, Out, Seed, Weights, option
 
@@ -34,10 +35,11 @@ def locate(
 ) -> None:
     """Where could these images have been taken?
 
-    Prints the k best places of each, with probability, radius and nearest town, and writes them to places.csv; for each image a map
-    (.png), samples and regions of 50, 90 and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told,
-    and the others go on. Run it again to go on after an interruption: what was asked and answered before is kept.
-    """  # noqa: E501
+    Prints the k best places of each, with probability, radius and nearest town, and writes them to
+    places.csv; for each image a map (.png), samples and regions of 50, 90 and 95 % (.geojson), and
+    the density (.tif), both for a GIS. What cannot be read is told, and the others go on. Run it
+    again to go on after an interruption: what was asked and answered before is kept.
+    """
     from geoflow.data import photos
 
     files = photos.find(images)
@@ -78,9 +80,8 @@ def locate(
 
 def _model(model: str, weights: str):
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
-    from geoflow.geolocator import Geolocator
 
-    geo = Geolocator.from_pretrained(model)
+    geo = geoflow.Geolocator.from_pretrained(model)
     if weights:
         if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
             raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
@@ -140,14 +141,14 @@ def explore(
     points: Annotated[int, option("of each flow")] = 240,
     seed: Seed = 0,
 ) -> None:
-    """Write a page to explore without Python or a network: six telling tiles, six methods, steps, guidance. A few minutes."""  # noqa: E501
-    from geoflow.viz import widgets
-
+    """Write a page to explore without Python or a network: six telling tiles, six methods, steps,
+    guidance. A few minutes.
+    """
     text = (
         "Random points flow to where a satellite tile could have been taken. Pick a tile, a "
         "method, the solver's number of steps and the guidance; press play, or drag the slider "
         "from noise to places; drag the maps to turn them."
     )
-    atlas = widgets.atlas(n=points, seed=seed)
+    atlas = geoflow.widgets.atlas(n=points, seed=seed)
     file = atlas.save_html(out, "geoflow: where could this tile be?", text)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in any browser")

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Method, Out, Seed, judged_tiles, option
+from geoflow.cli.common import JUDGED, Method, Out, Seed, option, score_tiles
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
@@ -40,15 +41,13 @@ def train(
         str, option("project in Weights & Biases (needs wandb) that gets the loss curve too")
     ] = "",
 ) -> None:
-    """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an interruption."""  # noqa: E501
-    from geoflow.geolocator import Geolocator
-
-    shared = Geolocator.from_pretrained(encoder).encoder if encoder else None
+    """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an
+    interruption.
+    """
+    shared = geoflow.Geolocator.from_pretrained(encoder).encoder if encoder else None
     if recipe == "tiles":
-        from geoflow.training import trained_on_tiles
-
         chosen = read_recipe("tiles", scale or runtime.scale())
-        trained_on_tiles(chosen, out, seed, method, shared)
+        geoflow.training.trained_on_tiles(chosen, out, seed, method, shared)
     else:
         chosen = read_recipe(recipe, scale or ("smoke" if runtime.scale() == "smoke" else "paper"))
         machines = {"devices": devices, "nodes": nodes, "wandb": wandb}
@@ -59,23 +58,24 @@ def train(
 def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, stream, machines):
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
-    from geoflow.geolocator import Geolocator
-    from geoflow.training import train_shards
 
     if not data:
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
-    ours = [(folder / "manifest.json").exists() for folder in data]
+    field = recipe["field"]
     shards = [
-        open_shards(folder, None if own else recipe["field"])
-        for folder, own in zip(data, ours, strict=True)
+        open_shards(folder, None if (folder / "manifest.json").exists() else field)
+        for folder in data
     ]
     first = runtime.is_first_process()
     log = print if first else lambda line: None
-    network, provenance = train_shards(recipe, shards, out, seed, method, stream, log, **machines)
+    network, provenance = geoflow.training.train_shards(
+        recipe, shards, out, seed, method, stream, log, **machines
+    )
     if first:
         photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
         encoder = encoder or (PhotoEncoder(photo) if photo else None)
-        geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
+        schedule = recipe["sampling_schedule"]
+        geo = geoflow.Geolocator(network, method, schedule, encoder, provenance)
         geo.save_pretrained(out / "model")
 
 
@@ -87,11 +87,11 @@ def plan(
     method: Method = "riemannian",
     scale: Annotated[str, option("smoke or paper")] = "paper",
 ) -> None:
-    """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step measured on this machine."""  # noqa: E501
-    from geoflow.training import plan as estimate
-
+    """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step
+    measured on this machine.
+    """
     runtime.choose("recipe", recipe, (*SOURCES, "combined"))
-    p = estimate(read_recipe(recipe, scale), method, gpus)
+    p = geoflow.training.plan(read_recipe(recipe, scale), method, gpus)
     print(
         f"{recipe}, {method}, {gpus} × {runtime.machine()}\n"
         f"  {p['parameters'] / 1e6:.1f} million parameters\n"
@@ -110,36 +110,29 @@ def compare(
     seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
     out: Out = Path("outputs/compare"),
 ) -> None:
-    """Every method on equal terms: train each with every seed on one encoder, score all on the same tiles, and the references too.
+    """Every method on equal terms: train each with every seed on one encoder, score all on the same
+    tiles, and the references too.
 
     Run it again to go on after an interruption.
-    """  # noqa: E501
+    """
     from geoflow import evaluation
-    from geoflow.geolocator import Geolocator
     from geoflow.methods import METHODS, TRAINED
-    from geoflow.training import trained_on_tiles
 
     scale = scale or runtime.scale()
     first = out / f"{TRAINED[0]}-0" / "model"
     known = encoder or (first if first.exists() else None)
-    shared = Geolocator.from_pretrained(known).encoder if known else None
+    shared = geoflow.Geolocator.from_pretrained(known).encoder if known else None
     for method in METHODS:
-        trained = method in TRAINED
-        folders = [out / f"{method}-{seed}" for seed in range(seeds if trained else 1)]
+        seeds_of = range(seeds if method in TRAINED else 1)
+        folders = [out / f"{method}-{seed}" for seed in seeds_of]
         for seed, folder in enumerate(folders):
-            if all((folder / f"{name}.json").exists() for name in JUDGED):
-                continue
-            if trained:
-                geo = trained_on_tiles(read_recipe("tiles", scale), folder, seed, method, shared)
-                shared = geo.encoder
-            else:
-                geo = _reference(method, scale, shared)
-            for name in JUDGED:
-                images, seen = judged_tiles(name, scale)[:500], name == "test"
-                report = evaluation.evaluate(
-                    geo, images, f"tiles, {name}", likelihood=seen, labels=True
-                )
+            missing = [name for name in JUDGED if not (folder / f"{name}.json").exists()]
+            if missing:
+                geo = _competitor(method, scale, folder, seed, shared)
+                shared = geo.encoder or shared
                 folder.mkdir(parents=True, exist_ok=True)
+            for name in missing:
+                report = score_tiles(geo, name, scale, most=500, labels=True)
                 report.to_json(folder / f"{name}.json")
         for name in JUDGED:
             reports = [evaluation.read_report(folder / f"{name}.json") for folder in folders]
@@ -148,28 +141,27 @@ def compare(
             print(f"{method}, {len(reports)} trained\n{mean.table()}")
 
 
-def _reference(method: str, scale: str, encoder):
-    """Return a method that is not trained, on the recipe's tiles."""
-    from geoflow.baselines import Retrieval
+def _competitor(method: str, scale: str, folder: Path, seed: int, encoder):
+    """Return a model of a method, trained or made from the recipe's tiles."""
     from geoflow.data import tiles
-    from geoflow.geolocator import Geolocator
-    from geoflow.methods import REFERENCES
+    from geoflow.methods import REFERENCES, TRAINED
 
-    if method in REFERENCES:
-        return Geolocator(None, method)
     recipe = read_recipe("tiles", scale)
+    if method in TRAINED:
+        return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
+    if method in REFERENCES:
+        return geoflow.Geolocator(None, method)
     train = tiles.load("train", recipe["tiles"])
     validation = tiles.load("validation", recipe["validation_tiles"])
-    retrieval = Retrieval(encoder.embed(train.images), train.x)
+    retrieval = geoflow.baselines.Retrieval(encoder.embed(train.images), train.x)
     tuned = retrieval.tuned(encoder.embed(validation.images), validation.x)
-    return Geolocator(tuned, method, encoder=encoder)
+    return geoflow.Geolocator(tuned, method, encoder=encoder)
 
 
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
-    """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to reuse or resume."""  # noqa: E501
-    from geoflow.evaluation import evaluate
-    from geoflow.training import trained_on_tiles
-
+    """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to
+    reuse or resume.
+    """
     start = time.perf_counter()
     scale = "smoke" if runtime.scale() == "smoke" else "demo"
     out.mkdir(parents=True, exist_ok=True)
@@ -177,12 +169,11 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     if not (out / "model").exists():
         for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
             stale.unlink()
-    geo = trained_on_tiles(read_recipe("tiles", scale), out, seed)
+    geo = geoflow.training.trained_on_tiles(read_recipe("tiles", scale), out, seed)
     for name in JUDGED:
         table = out / f"metrics-{name}.txt"
         if not table.exists():
-            images, seen = judged_tiles(name, scale), name == "test"
-            report = evaluate(geo, images, f"tiles, {name}", likelihood=seen)
+            report = score_tiles(geo, name, scale)
             report.to_json(table.with_suffix(".json"))
             runtime.write_atomically(table, report.table() + "\n")
         print(table.read_text(), end="")
@@ -195,7 +186,6 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
 
 
 def _draw_maps(geo, out: Path) -> None:
-    from geoflow import sphere
     from geoflow.data import tiles
     from geoflow.viz import charts, maps
 
@@ -207,27 +197,24 @@ def _draw_maps(geo, out: Path) -> None:
             continue
         image = tiles.tile(*latlon)
         density, places = geo.density(image), geo.predict(image, k=3)
-        over_uniform = density.entropy + sphere.LOG_UNIFORM
-        title = f"{name}: entropy {over_uniform:+.1f} nats over uniform, integral {density.integral:.3f}"
+        entropy = f"entropy {density.entropy + geoflow.sphere.LOG_UNIFORM:+.1f} nats over uniform"
+        title = f"{name}: {entropy}, integral {density.integral:.3f}"
         inset = "south-pole" if name == "ice" else None
-        figure = maps.density_figure(
-            density, image, latlon, places.latlon[0], places.mass[0], title, inset
-        )
+        guesses = places.latlon[0], places.mass[0]
+        figure = maps.density_figure(density, image, latlon, *guesses, title, inset)
         charts.save_figure(figure, file, dpi=200)
 
 
 def _draw_training(geo, out: Path) -> None:
-    from geoflow import schedules
     from geoflow.data import tiles
-    from geoflow.training import loss_curve
     from geoflow.viz import charts, maps
 
     place, steps = tiles.EXAMPLES["taiga"], 32
     image = tiles.tile(*place)
     paths = geo.trajectories(image, n=400, steps=steps, seed=0)[:, 0]
-    times = schedules.time_grid(geo.schedule, steps)
+    times = geoflow.schedules.time_grid(geo.schedule, steps)
     figure = maps.trajectories_figure(paths, times, image, place)
     charts.save_figure(figure, out / "trajectories.png", dpi=200)
     units = {"encoder": "cross-entropy (nats)", "flow": "flow-matching loss"}
-    curves = {part: loss_curve(out / part) for part in units}
+    curves = {part: geoflow.training.loss_curve(out / part) for part in units}
     charts.save_figure(charts.loss_figure(curves, units), out / "loss.png", dpi=200)
