@@ -36,7 +36,9 @@ def test_a_changed_file_is_refused(root, tmp_path):
     shutil.copyfile(root / "flood.csv", tmp_path / "flood.csv")
     with (tmp_path / "flood.csv").open("a") as file:
         file.write("\n1,2\n")
-    with pytest.raises(ValueError, match=r"flood\.csv is not the published file: 4876 events, expected 4875"):
+    with pytest.raises(
+        ValueError, match=r"flood\.csv is not the published file: 4876 events, expected 4875"
+    ):
         earth_events.load("flood", tmp_path)
 
 
@@ -49,7 +51,9 @@ def test_what_is_missing_says_how_to_get_it(tmp_path):
 
 def test_malformed_rows_are_counted_and_the_first_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("# a comment\nLatitude,Longitude\n1,2\n3\n91,0\nnan,1\n4,5\n")
-    with pytest.raises(ValueError, match="3 rows hold no latitude, longitude in degrees; the first is line 4, '3'"):
+    with pytest.raises(
+        ValueError, match="3 rows hold no latitude, longitude in degrees; the first is line 4, '3'"
+    ):
         earth_events.read(tmp_path / "x.csv")
     (tmp_path / "x.csv").write_text("# a comment\nlat,long\n1,2\n")
     assert earth_events.read(tmp_path / "x.csv").tolist() == [[1, 2]]

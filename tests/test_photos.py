@@ -5,6 +5,7 @@ import torch
 from PIL import ExifTags, Image
 
 from geoflow import Geolocator, photos, sphere
+from geoflow.data import towns
 from geoflow.encoders import load_image
 
 
@@ -41,7 +42,11 @@ def test_files_folders_and_patterns(tmp_path):
 
 
 def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
-    assert list(photos.stems([tmp_path / "a.jpg", tmp_path / "x" / "a.jpg", tmp_path / "a.png", tmp_path / "b.png"])) == [
+    assert list(
+        photos.stems(
+            [tmp_path / "a.jpg", tmp_path / "x" / "a.jpg", tmp_path / "a.png", tmp_path / "b.png"]
+        )
+    ) == [
         "a",
         "a-2",
         "a-3",
@@ -49,7 +54,9 @@ def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("lat", "lon"), [(48.8584, 2.2945), (-33.8568, 151.2153), (-22.9519, -43.2105)])
+@pytest.mark.parametrize(
+    ("lat", "lon"), [(48.8584, 2.2945), (-33.8568, 151.2153), (-22.9519, -43.2105)]
+)
 def test_the_camera_says_where_it_was(lat, lon, tmp_path):
     found = photos.exif_latlon(save(tmp_path / "photo.jpg", with_gps(lat, lon)))
     assert found == pytest.approx((lat, lon), abs=1e-4)
@@ -84,18 +91,32 @@ def test_a_gis_gets_regions_samples_and_places():
         sphere.distance_km(sphere.from_latlon(best.latlon[0].double()), paris).tolist(), abs=0.1
     )
     assert [row["exif_km"] for row in photos.rows(best)] == [None, None]
-    assert photos.name_of(torch.tensor([[48.86, 2.29]]))[0].endswith(", FR")
-    found = photos.to_geojson(geo.density(image, resolution=10.0), geo.sample(image, n=50, seed=0)[0], rows)
+    assert towns.name_of(torch.tensor([[48.86, 2.29]]))[0].endswith(", FR")
+    found = photos.to_geojson(
+        geo.density(image, resolution=10.0), geo.sample(image, n=50, seed=0)[0], rows
+    )
     kinds = [feature["geometry"]["type"] for feature in found["features"]]
     assert kinds == ["MultiPolygon"] * 3 + ["MultiPoint"] + ["Point"] * 2
     assert len(found["features"][3]["geometry"]["coordinates"]) == 50
     lon, lat = found["features"][4]["geometry"]["coordinates"]
     assert (lat, lon) == pytest.approx(tuple(best.latlon[0, 0].tolist()), abs=1e-4)
-    assert found["features"][4]["properties"]["nearest_town"] == rows[0]["nearest_town"] == photos.name_of(best.latlon[0])[0]
+    assert (
+        found["features"][4]["properties"]["nearest_town"]
+        == rows[0]["nearest_town"]
+        == towns.name_of(best.latlon[0])[0]
+    )
 
 
 def place(rank, town="Quetta"):
-    return dict(rank=rank, latitude=30.2, longitude=67.0, mass=0.5, half_within_km=80.0, nearest_town=town, exif_km=None)
+    return dict(
+        rank=rank,
+        latitude=30.2,
+        longitude=67.0,
+        mass=0.5,
+        half_within_km=80.0,
+        nearest_town=town,
+        exif_km=None,
+    )
 
 
 ASKED = dict(model="tiles", guidance=0.0, seed=0, exif=False)
@@ -133,6 +154,8 @@ def test_another_question_replaces_only_the_answers_to_its_own_images(name, valu
 
 def test_another_table_is_not_overwritten(tmp_path):
     (tmp_path / "places.csv").write_text("name,price\napple,3\n")
-    with pytest.raises(ValueError, match="other columns than file, rank, .*nothing was overwritten"):
+    with pytest.raises(
+        ValueError, match="other columns than file, rank, .*nothing was overwritten"
+    ):
         photos.answers(tmp_path / "places.csv", [], 1)
     assert (tmp_path / "places.csv").read_text() == "name,price\napple,3\n"

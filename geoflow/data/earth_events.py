@@ -1,7 +1,8 @@
-"""Earth events: volcanic eruptions, earthquakes, floods and fires as points on the sphere, a benchmark of Mathieu & Nickel (2020).
+"""Earth events: volcanic eruptions, earthquakes, floods and fires as points on the sphere.
 
-The four files are those of the public repository oxcsml/riemannian-score-sde (sources: NOAA NGDC, Dartmouth Flood Observatory, NASA
-FIRMS). `geoflow data fetch earth-events` gets them; they are 370 kB.
+They are a benchmark of Mathieu & Nickel (2020). The four files are those of the public repository
+oxcsml/riemannian-score-sde (sources: NOAA NGDC, Dartmouth Flood Observatory, NASA FIRMS). The
+command `geoflow data fetch earth-events` gets them; they have 370 kB.
 """
 
 import csv
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from geoflow import runtime
-from geoflow.runtime import choose, sha256
 
-URL = "https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/5b48a7f7e175894afb6933f5e5f367b5a0eb65d7/data"
+COMMIT = "5b48a7f7e175894afb6933f5e5f367b5a0eb65d7"
+URL = f"https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/{COMMIT}/data"
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,18 @@ def load(name: str, root=None) -> Tensor:
         ValueError: an unknown name, or a file that is not the published one.
         FileNotFoundError: the file is missing; the message says how to get it.
     """
-    source = SOURCES[choose("events", name, SOURCES)]
-    file = default_root() / source.file if root is None else Path(root) / source.file
+    source = SOURCES[runtime.choose("events", name, SOURCES)]
+    folder = default_root() if root is None else Path(root)
+    file = folder / source.file
     if not file.is_file():
         raise FileNotFoundError(
-            f"no {file.name} in {file.parent}: geoflow data fetch earth-events --root {file.parent}"
+            f"no {file.name} in {folder}: geoflow data fetch earth-events --root {folder}"
         )
     latlon = read(file)
-    if sha256(file) != source.sha256:
+    if runtime.sha256(file) != source.sha256:
+        expected = f"{source.events} with sha256 {source.sha256[:16]}…"
         raise ValueError(
-            f"{file} is not the published file: {len(latlon)} events, expected {source.events} with sha256 {source.sha256[:16]}…"
+            f"{file} is not the published file: {len(latlon)} events, expected {expected}"
         )
     return latlon
 
@@ -74,20 +77,19 @@ def default_root() -> Path:
 
 
 def read(file) -> Tensor:
-    """Latitude and longitude in degrees from a CSV of two columns, with comments (#) and perhaps a header: (n, 2) float64.
+    """Latitude and longitude in degrees from a CSV of two columns: (n, 2) float64.
+
+    Comments (#) and a header are skipped.
 
     Raises:
-        ValueError: malformed rows, or places that are not on Earth; they are counted and the first is named.
+        ValueError: malformed rows, or places that are not on Earth; the first is named.
     """
     file = Path(file)
     rows, malformed = [], []
     with file.open(newline="", encoding="utf-8") as lines:
         for number, row in enumerate(csv.reader(lines), 1):
-            if (
-                not row
-                or row[0].startswith("#")
-                or (not rows and not malformed and row[0].strip().lower() in ("lat", "latitude"))
-            ):
+            first = row[0].strip().lower() if row else "#"
+            if first.startswith("#") or (not (rows or malformed) and first in ("lat", "latitude")):
                 continue
             try:
                 lat, lon = map(float, row)
@@ -96,17 +98,18 @@ def read(file) -> Tensor:
             if abs(lat) <= 90 and abs(lon) <= 180:
                 rows.append((lat, lon))
             else:
-                malformed.append((number, ",".join(row)))
+                malformed.append(f"line {number}, {','.join(row)!r}")
     if malformed:
-        number, row = malformed[0]
-        raise ValueError(
-            f"{file}: {len(malformed)} rows hold no latitude, longitude in degrees; the first is line {number}, {row!r}"
-        )
+        count = f"{len(malformed)} rows hold no latitude, longitude in degrees"
+        raise ValueError(f"{file}: {count}; the first is {malformed[0]}")
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
 
 
 def split(latlon: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Train, validation and test events of a random split, 80 / 10 / 10 %.
+
+    >>> [len(part) for part in split(torch.zeros(46, 2), seed=0)]
+    [38, 4, 4]
 
     Raises:
         ValueError: fewer than 10 events.
@@ -120,9 +123,12 @@ def split(latlon: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def distinct(latlon: Tensor) -> Tensor:
-    """Each place once, in the order of first appearance. Most volcanoes erupted several times, at exactly the same coordinates."""
-    _, inverse = latlon.unique(dim=0, return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1,), len(latlon)).scatter_reduce(
-        0, inverse, torch.arange(len(latlon)), "amin"
-    )
-    return latlon[first.sort().values]
+    """Each place once, in the order of first appearance.
+
+    Most volcanoes erupted several times, at exactly the same coordinates.
+
+    >>> distinct(torch.tensor([[3.0, 1.0], [1.0, 1.0], [3.0, 1.0]])).tolist()
+    [[3.0, 1.0], [1.0, 1.0]]
+    """
+    places = dict.fromkeys(map(tuple, latlon.tolist()))
+    return latlon.new_tensor(list(places)).reshape(-1, 2)

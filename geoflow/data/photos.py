@@ -1,4 +1,4 @@
-"""Photo files of a person: which ones are meant, where their camera says they were taken, answers about them as a table and for a GIS."""
+"""Photo files of a person: which ones are meant, what their camera says, a table of answers."""
 
 import csv
 import io
@@ -15,10 +15,15 @@ from geoflow.data import towns
 from geoflow.runtime import write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
+ASKED = ("model", "guidance", "seed", "exif")
+COLUMNS = (
+    *("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km"),
+    *ASKED,
+)
 
 
 def find(paths: Iterable) -> list[Path]:
-    """Image files: of a file itself, of a folder all in it and below, of a pattern such as `trip/*.jpg` those that match.
+    """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -26,33 +31,29 @@ def find(paths: Iterable) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and file.is_file()
-            )
-            if not inside:
-                raise ValueError(
-                    f"no image file in {path}; expected one that ends in {', '.join(SUFFIXES)}"
-                )
-            found += inside
-        elif path.is_file():
+        if path.is_file():
             found.append(path)
+            continue
+        if path.is_dir():
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         else:
-            matching = sorted(
-                file
-                for file in Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-                if file.is_file()
-            )
-            if not matching:
-                raise FileNotFoundError(f"no image file at {path}")
-            found += matching
+            inside = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        matching = sorted(file for file in inside if file.is_file())
+        if path.is_dir() and not matching:
+            expected = f"expected one that ends in {', '.join(SUFFIXES)}"
+            raise ValueError(f"no image file in {path}; {expected}")
+        if not matching:
+            raise FileNotFoundError(f"no image file at {path}")
+        found += matching
     return list(dict.fromkeys(found))
 
 
 def stems(files: Iterable[Path]) -> Iterator[str]:
-    """A name for each file's results: its stem, numbered where another file took it."""
+    """A name for each file's results: its stem, numbered where another file took it.
+
+    >>> list(stems([Path("a.jpg"), Path("x/a.jpg"), Path("b.png")]))
+    ['a', 'a-2', 'b']
+    """
     taken: set[str] = set()
     for file in files:
         name, number = file.stem, 1
@@ -64,9 +65,12 @@ def stems(files: Iterable[Path]) -> Iterator[str]:
 
 
 def exif_latlon(file) -> tuple[float, float] | None:
-    """Where the camera says that the photo was taken: latitude and longitude in degrees, or None if it does not say.
+    """Where the camera says that the photo was taken; None if it does not say.
 
     No model sees this; it is for comparison.
+
+    Returns:
+        Latitude and longitude in degrees.
     """
     try:
         with Image.open(file) as image:
@@ -89,27 +93,13 @@ def _degrees(gps: dict, value: int, side: int, negative: str) -> float | None:
     return (degrees + minutes / 60 + seconds / 3600) * (-1 if gps.get(side) == negative else 1)
 
 
-def name_of(latlon: Tensor) -> list[str]:
-    """The nearest town of each place with its region and country: (N, 2) → "Quetta, Balochistan, PK"; at sea it may be far."""
-    labels = towns.lookup(latlon)
-    names = ((city.split("_")[0], region.split("_")[0], country) for city, region, country in
-             zip(labels["city"], labels["region"], labels["country"], strict=True))  # fmt: skip
-    return [", ".join(filter(None, parts)) for parts in names]
-
-
-COLUMNS = (
-    *("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km"),
-    *("model", "guidance", "seed", "exif"),
-)
-
-
 @dataclass(frozen=True)
 class Answers:
-    """A table of places, a CSV of `COLUMNS` that grows image by image, so that an interruption loses one image at most.
+    """A CSV of `COLUMNS` that grows image by image, so that an interruption loses one at most.
 
     Attributes:
         table: the file.
-        asked: the last four columns: model, guidance, seed and whether the camera was asked, as text.
+        asked: the columns `ASKED`, as text.
         done: files whose k places it holds, by the same question.
     """
 
@@ -126,61 +116,52 @@ class Answers:
 def answers(
     table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked
 ) -> Answers:
-    """Begin a table of places, or go on with one: what it says about other images, and about these by the same question, is kept.
+    """Begin or continue a table of places.
+
+    Rows of other images, and of these images by the same question, are kept.
 
     Args:
         table: the file.
         files: the images that are asked about.
         k: places of each.
         again: of these images, those to ask about in any case.
-        asked: model, guidance, seed, exif.
+        asked: model, guidance, seed, and whether the camera was asked (exif).
 
     Raises:
         ValueError: the file is another table.
     """
     asked = {name: str(value) for name, value in asked.items()}
-    rows: list[dict] = []
+    kept: list[dict] = []
     if table.exists():
         with table.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
-                raise ValueError(
-                    f"{table} has other columns than {', '.join(COLUMNS)}; nothing was overwritten: choose another --out"
-                )
-            rows = [
-                row for row in reader if None not in row.values()
-            ]  # a row that was cut off lacks its end
-    places_of = Counter(
-        row["file"] for row in rows if all(row[name] == value for name, value in asked.items())
-    )
-    done = frozenset(str(file) for file in files if places_of[str(file)] == k) - {
-        str(file) for file in again
-    }
-    asked_anew = {str(file) for file in files} - done
-    kept = [row for row in rows if row["file"] not in asked_anew]
+                columns = f"{table} has other columns than {', '.join(COLUMNS)}"
+                raise ValueError(f"{columns}; nothing was overwritten: choose another --out")
+            kept = [row for row in reader if None not in row.values()]  # drops a row cut off
+    same = Counter(row["file"] for row in kept if asked.items() <= row.items())
+    names, anew = {str(file) for file in files}, {str(file) for file in again}
+    done = frozenset(name for name in names - anew if same[name] == k)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows(kept)
+    writer.writerows(row for row in kept if row["file"] not in names - done)
     write_atomically(table, text.getvalue())
     return Answers(table, asked, done)
 
 
 def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
-    """The best places of one image, a dictionary of the first `COLUMNS` after the file for each.
+    """The best places of one image, each a dictionary of the columns from rank to exif_km.
 
     Args:
         best: `Places` of one image.
         camera: where the camera says it was, in degrees.
     """
     latlon = best.latlon[0].double()
-    off = (
-        None
-        if camera is None
-        else sphere.distance_km(
-            sphere.from_latlon(latlon), sphere.from_latlon(latlon.new_tensor(camera))
-        )
-    )
+    off: list = [None] * len(latlon)
+    if camera is not None:
+        places = sphere.from_latlon(latlon), sphere.from_latlon(latlon.new_tensor(camera))
+        off = [round(km, 1) for km in sphere.distance_km(*places).tolist()]
     return [
         {
             "rank": i + 1,
@@ -189,36 +170,30 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
             "mass": round(float(best.mass[0, i]), 4),
             "half_within_km": round(float(best.radius_km[0, i]), 1),
             "nearest_town": town,
-            "exif_km": None if off is None else round(float(off[i]), 1),
+            "exif_km": off[i],
         }
-        for i, town in enumerate(name_of(latlon))
+        for i, town in enumerate(towns.name_of(latlon))
     ]
 
 
 def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
-    """Everything about one image as a GeoJSON FeatureCollection: regions of 50, 90 and 95 %, samples, best places.
+    """A GeoJSON FeatureCollection of one image: regions of 50, 90 and 95 %, samples, best places.
 
     Args:
         density: a DensityMap.
         samples: (n, 2) degrees.
         best: its best places, see `rows`.
     """
-    collection = density.to_geojson()
 
-    def feature(geometry: str, coordinates, **properties) -> dict:
-        return {
-            "type": "Feature",
-            "properties": properties,
-            "geometry": {"type": geometry, "coordinates": coordinates},
-        }
+    def feature(geometry: str, coordinates: list, **properties) -> dict:
+        shape = {"type": geometry, "coordinates": coordinates}
+        return {"type": "Feature", "properties": properties, "geometry": shape}
 
     positions = [[round(lon, 5), round(lat, 5)] for lat, lon in samples.tolist()]
-    collection["features"].append(feature("MultiPoint", positions, samples=len(samples)))
+    features = [feature("MultiPoint", positions, samples=len(samples))]
     for row in best:
-        properties = {
-            name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")
-        }
-        collection["features"].append(
-            feature("Point", [row["longitude"], row["latitude"]], **properties)
-        )
+        about = {name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")}
+        features.append(feature("Point", [row["longitude"], row["latitude"]], **about))
+    collection = density.to_geojson()
+    collection["features"] += features
     return collection

