@@ -10,6 +10,7 @@ import torch
 
 import geoflow
 from geoflow import Geolocator, samplers, sphere
+from geoflow.baselines import Retrieval
 from geoflow.velocity import VelocityTransformer
 
 
@@ -109,11 +110,16 @@ def test_a_uniform_model_has_the_papers_numbers():
     assert report.metrics["area_50_km2"] == pytest.approx(sphere.EARTH_AREA_KM2 / 2, rel=1e-3)
 
 
-def test_labels_of_places(geo):
-    cond, _ = data(40)
-    towns = torch.tensor([[48.85, 2.35], [-33.9, 151.2]]).repeat(20, 1)
-    scores = geoflow.evaluate(geo, (cond, towns), samples=2, steps=1, likelihood=False, labels=True).metrics
-    assert 0 <= scores["country"] < 0.5
+def test_labels_of_places():
+    """A model that always says Paris has the labels of Paris, at the levels that a place shares."""
+    paris, versailles, brest, sydney = [48.85, 2.35], [48.8, 2.13], [48.39, -4.49], [-33.9, 151.2]
+    gallery = sphere.from_latlon(torch.tensor([paris]))
+    always = Geolocator(Retrieval(torch.ones(1, 4), gallery, 1, concentration=1e8, background=0.0), "retrieval")
+    truth = torch.tensor([paris, versailles, brest, sydney])
+    scores = geoflow.evaluate(
+        always, (torch.ones(4, 4), truth), samples=2, likelihood=False, labels=True
+    ).metrics
+    assert [scores[level] for level in ("country", "region", "city")] == [0.75, 0.5, 0.25]
     assert scores["country_missing"] == 0
 
 
