@@ -1,9 +1,11 @@
 """Small copies of the real data sets' layouts, made of Earth tiles: what the readers, the embeddings and the rehearsal run on."""
 
 import csv
+import functools
 import hashlib
 import io
 import json
+import os
 import tarfile
 import time
 import zipfile
@@ -22,6 +24,7 @@ OSV_COLUMNS = [
 ]  # fmt: skip
 
 
+@functools.cache
 def pictures(n: int, seed: int) -> list[tuple[float, float, bytes]]:
     """Latitude, longitude and jpg of n tiles."""
     x = tiles.sample_centers(n, "train", torch.Generator().manual_seed(seed))
@@ -67,8 +70,17 @@ def tars(root: Path, n: int = 20) -> Path:
         with tarfile.open(root / f"{shard:04d}.tar", "w") as archive:
             for i, (lat, lon, jpg) in enumerate(pictures(n, 5)):
                 if i % 2 == shard:
-                    row = {"id": f"{i}", "latitude": lat, "longitude": lon, "unique_country": "CL", "sequence": "x"}
-                    for name, content in ((f"{i:06d}.jpg", jpg), (f"{i:06d}.json", json.dumps(row).encode())):
+                    row = {
+                        "id": f"{i}",
+                        "latitude": lat,
+                        "longitude": lon,
+                        "unique_country": "CL",
+                        "sequence": "x",
+                    }
+                    for name, content in (
+                        (f"{i:06d}.jpg", jpg),
+                        (f"{i:06d}.json", json.dumps(row).encode()),
+                    ):
                         if i % 10 or name.endswith("json"):
                             member = tarfile.TarInfo(name)
                             member.size = len(content)
@@ -83,12 +95,29 @@ def inat21(root: Path, train: int = 40, test: int = 20) -> Path:
         for i, (lat, lon, jpg) in enumerate(pictures(n, seed)):
             name = f"{file}/{i % 3:05d}_Animalia_Species/{hashlib.md5(str((seed, i)).encode()).hexdigest()}.jpg"
             write(root / name, jpg)
-            places = {"latitude": None, "longitude": None} if i % 10 == 0 else {"latitude": lat, "longitude": lon}
-            images.append(
-                {"id": seed * 1000 + i, "width": 32, "height": 32, "file_name": name, "license": 0, "date": "2020-01-01", **places}
+            places = (
+                {"latitude": None, "longitude": None}
+                if i % 10 == 0
+                else {"latitude": lat, "longitude": lon}
             )
-        annotations = [{"id": image["id"], "image_id": image["id"], "category_id": image["id"] % 3} for image in images]
-        (root / f"{file}.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+            images.append(
+                {
+                    "id": seed * 1000 + i,
+                    "width": 32,
+                    "height": 32,
+                    "file_name": name,
+                    "license": 0,
+                    "date": "2020-01-01",
+                    **places,
+                }
+            )
+        annotations = [
+            {"id": image["id"], "image_id": image["id"], "category_id": image["id"] % 3}
+            for image in images
+        ]
+        (root / f"{file}.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": []})
+        )
     return root
 
 
@@ -124,16 +153,38 @@ def table(root: Path, n: int = 20) -> Path:
         rows.writeheader()
         for i, (lat, lon, jpg) in enumerate(pictures(n, 4)):
             write(root / "pictures" / f"photo {i}.jpg", jpg)
-            rows.writerow({"id": f"photo.{i}", "latitude": lat, "longitude": lon, "path": f"pictures/photo {i}.jpg", "comment": "a\nb"})
+            rows.writerow(
+                {
+                    "id": f"photo.{i}",
+                    "latitude": lat,
+                    "longitude": lon,
+                    "path": f"pictures/photo {i}.jpg",
+                    "comment": "a\nb",
+                }
+            )
     return root / "photos.csv"
 
 
-def embed_slowly(records, encoder, out: Path, started) -> None:
+def embed_slowly(records, encoder, out: Path) -> None:
     """In a process of its own: embed, some 15 ms per image."""
-    from geoflow.data.embedding import embed
+    from geoflow.training.embedding import embed
 
     torch.set_num_threads(1)
     preprocess = encoder.preprocess
     encoder.preprocess = lambda image: time.sleep(0.01) or preprocess(image)
-    started.set()
     embed(records, encoder, out, shard=5, batch=2)
+
+
+def embed_as(rank: int, records, encoder, out: Path) -> None:
+    """In a process of its own, the rank-th of two: embed, under the variables that torchrun sets."""
+    from geoflow.training.embedding import embed
+
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    os.environ |= {"MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "none"}
+    embed(records, encoder, out, shard=5, batch=2, devices=2)
