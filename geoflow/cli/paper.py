@@ -121,7 +121,6 @@ def reproduce(
         return
     items = again.chosen(names)
     setup = again.Setup(scale or runtime.scale(), out, models, data)
-    print(again.estimate(names, setup))
     try:
         again.run(names, setup)
     finally:

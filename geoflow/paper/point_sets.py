@@ -2,26 +2,29 @@
 
 The protocol is that of the published table (Mathieu & Nickel, 2020): five random splits
 80 / 10 / 10, choices by validation, the mean negative log-likelihood of the test events in nats.
-Many events repeat coordinates exactly, so that a density may put ever sharper peaks on places it
-has seen, and likelihood has no lower bound there. So every result also holds the test events at
-places that are new, and `distinct` takes each place once before splitting.
+Many events repeat coordinates exactly. A density may put ever sharper peaks on such places, and
+likelihood has no lower bound there. So every result also holds the test events at places that are
+new, and `distinct` takes each place once before splitting.
 """
 
 import math
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import geoflow
-from geoflow import density as densities
-from geoflow import runtime, sphere, vmf
+from geoflow import density, runtime, sphere, vmf
 from geoflow.data import earth_events
 from geoflow.geolocator import Geolocator
-from geoflow.paper.tables import markdown_table, printed
+from geoflow.paper.results import read_versioned
+from geoflow.paper.tables import markdown_table, read_yaml
 
 FORMAT = 1
+WHAT = "result on earth events"
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))
 """Concentrations κ of kernels, 1,100 km to 0.6 km wide."""
@@ -40,45 +43,43 @@ CHECKED = 256
 
 
 def tuned_mixture(train: Tensor, validation: Tensor, seed: int = 0) -> vmf.Mixture:
-    """Fit mixtures of von Mises–Fisher to (n, 3) points; other points choose the components.
+    """Mixture of vMF of (n, 3) points; other points choose the number of components."""
 
-    Raises:
-        ValueError: fewer points than the fewest components.
-    """
+    def fitted(components: int) -> vmf.Mixture:
+        generator = torch.Generator().manual_seed(seed)
+        return vmf.fit_mixture(train, components, 100, generator=generator)
+
     counts = [k for k in COMPONENTS if k <= len(train) // 2] or COMPONENTS[:1]
-    generators = [torch.Generator().manual_seed(seed) for _ in counts]
-    pairs = zip(counts, generators, strict=True)
-    fitted = [vmf.fit_mixture(train, k, 100, generator=generator) for k, generator in pairs]
-    return min(fitted, key=lambda mixture: nll(mixture, validation))
+    return min(map(fitted, counts), key=lambda mixture: nll(mixture, validation))
 
 
 def tuned_kernel(train: Tensor, validation: Tensor) -> vmf.Mixture:
-    """The kernel density of (n, 3) points, whose concentration κ suits other points best."""
+    """Kernel density of (n, 3) points; other points choose the concentration κ."""
     x = train[None].double()
     weight = torch.full(x.shape[:2], -math.log(len(train)), dtype=torch.float64)
     kernels = (vmf.Mixture(weight, x, torch.full_like(weight, k)) for k in CONCENTRATIONS)
     return min(kernels, key=lambda kernel: nll(kernel, validation))
 
 
-def log_density(density, x: Tensor, steps: int = STEPS, solver: str = "rk4") -> Tensor:
+def log_density(model, x: Tensor, steps: int = STEPS, solver: str = "rk4") -> Tensor:
     """Log-density in nats of (n, 3) points under a mixture, or an unconditional flow: (n,)."""
-    if isinstance(density, vmf.Mixture):
-        return torch.cat([density.log_prob(part[None].double())[0] for part in x.split(256)])
-    return density.log_prob(sphere.to_latlon(x), steps=steps, solver=solver)[0].double()
+    if isinstance(model, vmf.Mixture):
+        return torch.cat([model.log_prob(part[None].double())[0] for part in x.split(256)])
+    return model.log_prob(sphere.to_latlon(x), steps=steps, solver=solver)[0].double()
 
 
-def nll(density, x: Tensor) -> float:
+def nll(model, x: Tensor) -> float:
     """Mean negative log-density of (n, 3) unit vectors in nats.
 
     >>> nll(Geolocator(None, "uniform"), sphere.uniform(100))  # log 4π
-    2.53102...
+    2.531024...
     """
-    return -float(log_density(density, x).mean())
+    return -float(log_density(model, x).mean())
 
 
 def density_map(
     flow: Geolocator, max_cells: int, steps: int = STEPS, samples: int = 1 << 16
-) -> densities.DensityMap:
+) -> density.DensityMap:
     """The density of an unconditional flow, on a finer grid than that of `Geolocator.density`.
 
     >>> round(density_map(Geolocator(None, "uniform"), max_cells=1000, samples=64).integral, 3)
@@ -90,34 +91,27 @@ def density_map(
         steps: of RK4, in each cell.
         samples: number of samples that say which cells are split.
     """
-    drawn = _rough_samples(flow, samples)
-    settings = dict(cell_mass=1 / 2000, max_cells=max_cells, desc="density map")
-    return densities.density_map(lambda x: log_density(flow, x, steps), drawn, **settings)
+    log_prob, drawn = partial(log_density, flow, steps=steps), _rough_samples(flow, samples)
+    return density.density_map(
+        log_prob, drawn, cell_mass=1 / 2000, max_cells=max_cells, desc="density map"
+    )
 
 
 def integral(
     flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0
 ) -> tuple[float, float]:
-    """∫ p over the sphere of an unconditional flow, and its standard error, without a grid.
-
-    See `geoflow.density.importance_integral`.
+    """∫ p over the sphere and its standard error, without a grid. Arguments as `density_map`.
 
     >>> value, error = integral(Geolocator(None, "uniform"), points=500, samples=200)
     >>> abs(value - 1) < 4 * error
     True
 
     Args:
-        flow: without images.
-        points: number of points at which the density is computed.
-        steps: of RK4, at each.
-        samples: number of samples that say where the density is.
-        seed: of the points.
+        points: number of points at which the density is computed; the seed draws them.
     """
+    log_prob, drawn = partial(log_density, flow, steps=steps), _rough_samples(flow, samples)
     generator = torch.Generator().manual_seed(seed)
-    drawn = _rough_samples(flow, samples)
-    return densities.importance_integral(
-        lambda x: log_density(flow, x, steps), drawn, points, generator, desc="integral"
-    )
+    return density.importance_integral(log_prob, drawn, points, generator, desc="integral")
 
 
 def _rough_samples(flow: Geolocator, n: int) -> Tensor:
@@ -129,12 +123,10 @@ def _rough_samples(flow: Geolocator, n: int) -> Tensor:
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, validation and test events of a split as unit vectors, float64.
+    """Train, validation and test events of a split as unit vectors, float64; errors as `run`.
 
     >>> [len(part) for part in splits(sphere.to_latlon(sphere.uniform(50)), seed=0)]
     [40, 5, 5]
-
-    Args and errors as `run`.
     """
     parts = earth_events.split(earth_events.distinct(latlon) if distinct else latlon, seed)
     train, validation, test = (sphere.from_latlon(part) for part in parts)
@@ -172,7 +164,7 @@ def run(
     A finished folder is read, and an interrupted training goes on.
 
     Args:
-        events: what they are: `volcano`, `earthquake`, `flood`, `fire`, or a name of your own.
+        events: `volcano`, `earthquake`, `flood`, `fire`, or a name of your own.
         latlon: (n, 2) degrees, such as `earth_events.load` gives.
         seed: of the split, the weights, batches and noise.
         recipe: see `geoflow/training/recipes/earth-events.yaml`.
@@ -181,79 +173,53 @@ def run(
         log: takes lines of text about what happens.
 
     Returns:
-        The result: `nll` of each density on the test events and on those of them at new places;
-        what was chosen; how far two solvers are apart, in nats; counts; the inputs, machine and
-        seconds.
+        `nll` of each density on all test events and on those at new places, what was chosen,
+        `solver_gap` between two solvers in nats, counts, inputs, machine and seconds.
 
     Raises:
-        ValueError: fewer than 10 events, what is no place, or a folder that holds the result of
-            something else.
+        ValueError: fewer than 10 events, what is no place, or a folder of another run.
     """
     from geoflow.training import train_points  # Training needs Lightning.
 
     folder = Path(folder)
     train, validation, test = splits(latlon, seed, distinct)
-    asked = {
-        **{"format": FORMAT, "events": events, "seed": seed, "distinct": distinct},
-        "recipe": recipe,
-        "sha256": runtime.sha256_of(latlon.double().numpy().tobytes()),
-    }
+    asked = dict(format=FORMAT, events=events, seed=seed, distinct=distinct, recipe=recipe)
+    asked["sha256"] = runtime.sha256_of(latlon.double().numpy().tobytes())
     file = folder / "result.json"
     if file.exists():
-        found = read_run(file)
+        found = read_versioned(file, WHAT, FORMAT)
         if other := runtime.difference({key: found.get(key) for key in asked}, asked):
             advice = "choose another folder or delete it"
             raise ValueError(f"{file} is the result of a run with {other}; {advice}")
         return found
-    start = time.perf_counter()
+    began = time.perf_counter()
     mixture, kernel = tuned_mixture(train, validation, seed), tuned_kernel(train, validation)
-    seconds = {"closed forms": time.perf_counter() - start}
-    network, seconds["flow"] = train_points(recipe, train, validation, folder / "flow", seed, log)
+    took = {"closed forms": time.perf_counter() - began}
+    network, took["flow"] = train_points(recipe, train, validation, folder / "flow", seed, log)
     flow = Geolocator(network, schedule=recipe["sampling_schedule"], provenance=asked)
     flow.save_pretrained(folder / "model")
-    start = time.perf_counter()
-    scores = _scores({"flow": flow, "mixture": mixture, "kernel": kernel}, train, test)
-    scores["counts"]["validation"] = len(validation)
-    seconds["scores"] = time.perf_counter() - start
-    result = asked | scores | {
-        "components": mixture.mean.shape[1],
-        "concentration": float(kernel.concentration[0, 0]),
-        "seconds": seconds,
-        "machine": runtime.machine(),
-        "threads": torch.get_num_threads(),
-        "geoflow": geoflow.__version__,
-    }
-    runtime.write_json(file, result)
-    return result
+    began = time.perf_counter()
+    result = asked | _scores({"flow": flow, "mixture": mixture, "kernel": kernel}, train, test)
+    result["counts"]["validation"] = len(validation)
+    result["components"] = mixture.mean.shape[1]
+    result["concentration"] = float(kernel.concentration[0, 0])
+    took["scores"] = time.perf_counter() - began
+    result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
+    runtime.write_json(file, result | {"threads": torch.get_num_threads()})
+    return read_versioned(file, WHAT, FORMAT)
 
 
-def _scores(densities: dict, train: Tensor, test: Tensor) -> dict:
-    """Test NLL of each density, of all events and of those at new places; the gap of two solvers."""
+def _scores(fitted: dict[str, Any], train: Tensor, test: Tensor) -> dict[str, Any]:
+    """Test NLL of each density, at all places and at new ones; how far two solvers are apart."""
     new = ~known(test, train)
     scores = {}
-    for name, density in densities.items():
-        values = log_density(density, test)
+    for name, model in fitted.items():
+        values = log_density(model, test)
         scores[name] = {"test": -float(values.mean()), "new": -float(values[new].mean())}
-    flow, few = densities["flow"], test[:CHECKED]
+    flow, few = fitted["flow"], test[:CHECKED]
     gap = (log_density(flow, few) - log_density(flow, few, 1, "dopri5")).mean()
     counts = {"train": len(train), "test": len(test), "new": int(new.sum())}
     return {"counts": counts, "nll": scores, "solver_gap": abs(float(gap))}
-
-
-def read_run(file) -> dict:
-    """A result that `run` wrote.
-
-    Raises:
-        ValueError: the file is damaged or of another version.
-    """
-    try:
-        result = runtime.read_json(file)
-        version = result["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no result on earth events: {error!r}") from error
-    if version != FORMAT:
-        raise ValueError(f"{file} has format {version}; this version reads {FORMAT}")
-    return result
 
 
 # The table
@@ -263,23 +229,26 @@ def published() -> dict[str, dict[str, tuple[float, float]]]:
     """The published table: method → events → (mean, deviation) over splits, nats."""
     return {
         method: {events: (row[0], row[1]) for events, row in rows.items()}
-        for method, rows in printed("earth-events").items()
+        for method, rows in read_yaml("earth-events").items()
     }
 
 
+def scores_of(results: list[dict], events: str, name: str, which: str = "test") -> list[float]:
+    """NLL of one of `DENSITIES` in the results on some events."""
+    return [result["nll"][name][which] for result in results if result["events"] == events]
+
+
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    """Over splits; the deviation of a single one is NaN."""
+    """Of scores over splits; NaN where there are too few."""
     x = torch.tensor(values, dtype=torch.float64)
     return float(x.mean()), float(x.std()) if len(x) > 1 else math.nan
 
 
 def table(results: list[dict], which: str = "test") -> str:
-    """The published table and ours below it, as Markdown.
-
-    The numbers are test NLL in nats, mean ± deviation over the splits there are.
+    """The published table of NLL and ours below it, mean ± deviation over splits, as Markdown.
 
     >>> table([]).splitlines()[0]
-    '| | volcano | earthquake | flood | fire |'
+    '|  | volcano | earthquake | flood | fire |'
 
     Args:
         results: of `run`, all with or all without `distinct`.
@@ -291,12 +260,9 @@ def table(results: list[dict], which: str = "test") -> str:
         for method, row in published().items()
     ]
     counts = [sum(result["events"] == events for result in results) for events in names]
-    for density, title in DENSITIES.items():
-        ours = [
-            [result["nll"][density][which] for result in results if result["events"] == events]
-            for events in names
-        ]
-        rows.append([title, *(_cell(*mean_and_deviation(values)) for values in ours)])
+    for name, title in DENSITIES.items():
+        scores = (scores_of(results, events, name, which) for events in names)
+        rows.append([title, *(_cell(*mean_and_deviation(values)) for values in scores)])
     return markdown_table(["", *names], [*rows, ["splits", *counts]])
 
 

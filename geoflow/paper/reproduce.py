@@ -12,61 +12,29 @@ table of other papers, has data of its own and trains its flows.
 
 import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import geoflow
-from geoflow.paper import figures
 from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, Results, steps_of
-from geoflow.paper.materials import SCALES, Materials
+from geoflow.paper.materials import Materials
 from geoflow.paper.page import page
-from geoflow.paper.results import (
-    COMMITTED,
-    Result,
-    difference,
-    read_result,
-    read_results,
-    write_result,
-)
+from geoflow.paper.results import COMMITTED, Result, read_result, read_results
 from geoflow.paper.steps import STEPS
 from geoflow.runtime import choose, machine, write_atomically
+from geoflow.viz.charts import save_figure
 
-__all__ = [
-    *("ALL", "COMMITTED", "ELSEWHERE", "ITEMS", "SCALES", "STEPS", "Result", "Setup", "chosen"),
-    *("page", "read_result", "read_results", "run"),
-]
+__all__ = ["COMMITTED", "ELSEWHERE", "ITEMS", "STEPS", "Result", "Setup", "chosen", "page"]
+__all__ += ["read_result", "read_results", "run"]
 
 
 class Setup(Materials):
-    """One scale, one data set, one model per method, and the results of steps on them.
+    """Models and data of `Materials`, and the results of steps on them.
 
     >>> Setup("smoke", out="/tmp/geoflow-example").folder_for("fig4").name
     'tiles-smoke'
-
-    Args:
-        scale, models, data, log: see `Materials`.
-        out: folder; results go to `DATA-SCALE/` in it.
-        committed: folder with results that are taken where they fit; None: nothing is.
-        say: the older name of `log`.
-
-    Raises:
-        ValueError, FileNotFoundError: see `Materials`.
     """
-
-    def __init__(
-        self,
-        scale: str,
-        out="outputs/reproduce",
-        models=None,
-        data=None,
-        committed=None,
-        log: Callable[[str], None] = print,
-        say: Callable[[str], None] | None = None,
-    ):
-        super().__init__(scale, out, models, data, say or log)
-        self.committed = None if committed is None else Path(committed)
-        self._results: dict[str, Result] = {}
 
     def folder_for(self, step: str) -> Path:
         """Where the result of a step goes."""
@@ -79,33 +47,34 @@ class Setup(Materials):
             ValueError: the file that is there was made from something else, or by another version.
             FileNotFoundError: a model or data is missing.
         """
-        if name not in self._results:
+        if name not in self.results:
             step = STEPS[choose("step", name, STEPS)]
-            networks = {key: self.result(other) for key, other in step.after.items()}
+            inputs = step.inputs(self)
+            for network, other in step.after.items():
+                inputs[network] = self.result(other).values["weights"]
             asked = {
                 "step": name,
                 "scale": self.scale,
                 "data": step.data or self.data,
-                "inputs": step.inputs(self)
-                | {key: result.values["weights"] for key, result in networks.items()},
+                "inputs": inputs,
                 "settings": step.settings(self.scale),
                 "geoflow": geoflow.__version__,
             }
-            self._results[name] = self._found(asked) or self._computed(asked)
-        return self._results[name]
+            self.results[name] = self._found(asked) or self._computed(asked)
+        return self.results[name]
 
     def _found(self, asked: dict[str, Any]) -> Result | None:
         """The result that was asked for, among those there are."""
         folder, name = self.folder_for(asked["step"]), f"{asked['step']}.json"
         if (file := folder / name).exists():
             result = read_result(file)
-            if why := difference(result, asked):
+            if why := result.difference(asked):
                 advice = "nothing was overwritten: choose another --out, or delete it"
                 raise ValueError(f"{file} {why}; {advice}")
             return result
         if self.committed is not None and (file := self.committed / folder.name / name).exists():
             result = read_result(file)
-            if not (why := difference(result, asked)):
+            if not (why := result.difference(asked)):
                 return result
             self.log(f"{file} {why}: computed anew")
         return None
@@ -121,7 +90,7 @@ class Setup(Materials):
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         took = {"seconds": round(seconds, 1), "machine": machine(), "date": today}
         file = self.folder_for(name) / f"{name}.json"
-        write_result(file, Result(**asked, values=values, **took))
+        Result(**asked, values=values, **took).write(file)
         return read_result(file)  # Everybody else reads the file, so this call does too.
 
 
@@ -159,6 +128,8 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
         ValueError: an unknown item; or, at the end, what failed.
     """
     names, failed = chosen(names), {}
+    files = [setup.folder_for(step) / f"{step}.json" for step in steps_of(names)]
+    setup.log(f"{sum(file.exists() for file in files)} of {len(files)} steps are done")
     found: dict[str, Results] = {}
     for name in names:
         found[name] = {}
@@ -175,15 +146,8 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file.with_suffix(".md"), text + "\n")
             if (draw := ITEMS[name].figure) is not None:
-                figures.save(draw(found[name]), file.with_suffix(".png"))
+                save_figure(draw(found[name]), file.with_suffix(".png"))
     if failed:
         count = f"{len(failed)} step{'s' * (len(failed) > 1)} failed"
         raise ValueError(f"{count}: {'; '.join(failed.values())}")
     return found
-
-
-def estimate(names: Iterable[str], setup: Setup) -> str:
-    """How many steps of some items are done, in words."""
-    steps = steps_of(chosen(names))
-    done = sum((setup.folder_for(step) / f"{step}.json").exists() for step in steps)
-    return f"{done} of {len(steps)} steps are done"

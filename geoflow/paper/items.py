@@ -1,0 +1,154 @@
+"""The items: the paper's tables and figures, each made of the results of steps, with a note."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from geoflow.data import earth_events
+from geoflow.evaluation import Report
+from geoflow.paper import figures, point_sets, tables
+from geoflow.paper.results import Result
+from geoflow.paper.steps import COMPARED, OTHER_SCHEDULES
+
+TEXTS = tables.read_yaml("items")
+Results = dict[str, Result]
+"""Step → result."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or figure of the paper.
+
+    Attributes:
+        title: what it is.
+        note: what a reader must know to judge the numbers.
+        steps: whose results it shows.
+        table: results → Markdown.
+        figure: results → a figure; None for a table.
+    """
+
+    title: str
+    note: str
+    steps: tuple[str, ...]
+    table: Callable[[Results], str]
+    figure: Callable[[Results], Any] | None = None
+
+    def done(self, results: Results) -> Results:
+        """Those of some results that it shows."""
+        return {step: results[step] for step in self.steps if step in results}
+
+
+def table_item(name: str, steps: tuple[str, ...]) -> Item:
+    """A table of the paper beside our scores.
+
+    The printed rows are those of our data set if the paper has them, else of OpenStreetView-5M.
+    """
+
+    def table(results: Results) -> str:
+        scored = [step for step in steps if step in results and step.startswith("score-")]
+        reports = {step: Report(**results[step].values) for step in scored}
+        if not reports:
+            return "none of its rows has been scored"
+        dataset = tables.first_word(next(iter(reports.values())).dataset)
+        fitting = (name, f"{name}-{dataset}", f"{name}-osv5m")
+        printed = next(table for table in fitting if table in tables.names())
+        return tables.table(printed, reports, dataset).markdown()
+
+    return Item(**TEXTS[name], steps=steps, table=table)
+
+
+def figure_item(step: str, draw: Callable[[dict], Any], numbers: Callable[[dict], str]) -> Item:
+    """A figure of one step, and the same as a table."""
+
+    def table(results: Results) -> str:
+        return numbers(results[step].values)
+
+    def figure(results: Results) -> Any:
+        return draw(results[step].values)
+
+    return Item(**TEXTS[step], steps=(step,), table=table, figure=figure)
+
+
+def _answers(results: Results) -> dict[str, dict]:
+    """Method → its answer in figure A."""
+    return {step.removeprefix("figA-"): result.values for step, result in results.items()}
+
+
+EVENTS = tuple(f"events-{events}" for events in earth_events.SOURCES)
+EVENTS_DISTINCT = tuple(f"{step}-distinct" for step in EVENTS)
+EVENTS_MAPS = tuple(f"{step}-map" for step in EVENTS)
+
+
+def _runs(results: Results, steps: tuple[str, ...]) -> list[dict]:
+    return [run for step in steps if step in results for run in results[step].values["runs"]]
+
+
+def _densities(results: Results) -> dict[str, dict]:
+    """Events → packed map of their density."""
+    done = [step for step in EVENTS_MAPS if step in results]
+    return {step.split("-")[1]: results[step].values["density"] for step in done}
+
+
+def events_table(results: Results) -> str:
+    """Three tables of test NLL, and the integrals of the densities."""
+    runs, densities = _runs(results, EVENTS), _densities(results)
+    integrals = [f"{name} {density['integral']:.4f}" for name, density in densities.items()]
+    parts = [
+        point_sets.table(runs),
+        "The same models, judged by the test events at places that training did not have:",
+        point_sets.table(runs, "new"),
+        "Trained and judged with each place taken once:",
+        point_sets.table(_runs(results, EVENTS_DISTINCT)),
+        f"Integrals of the maps, of split 0: {', '.join(integrals)}.",
+    ]
+    if "events-volcano-integral" in results:
+        found = results["events-volcano-integral"].values
+        number = f"{found['integral']:.4f} ± {found['error']:.4f}"
+        parts.append(f"Integral of volcano by importance sampling, without a grid: {number}.")
+    return "\n\n".join(parts)
+
+
+SCORES = tuple(f"score-{method}" for method in COMPARED)
+ABLATION = tuple(f"{do}-{name}" for name in OTHER_SCHEDULES for do in ("train", "score"))
+
+ITEMS = {
+    "table1": table_item("table1", SCORES),
+    "table2": table_item("table2", SCORES),
+    "tableB": table_item("tableB", SCORES),
+    "fig1": figure_item("fig1", figures.figure_1, figures.numbers_1),
+    "fig2": figure_item("fig2", figures.figure_2, figures.numbers_2),
+    "fig4": figure_item("fig4", figures.figure_4, figures.numbers_4),
+    "fig5": figure_item("fig5", figures.figure_5, figures.numbers_5),
+    "fig6": figure_item("fig6", figures.figure_6, figures.numbers_6),
+    "fig7": figure_item("fig7", figures.figure_7, figures.numbers_7),
+    "figA": Item(
+        **TEXTS["figA"],
+        steps=tuple(f"figA-{method}" for method in COMPARED),
+        table=lambda results: figures.numbers_a(_answers(results)),
+        figure=lambda results: figures.figure_a(_answers(results)),
+    ),
+    "tableA": table_item(
+        "tableA", ("score-riemannian", "score-unguided", "score-likeliest", *ABLATION)
+    ),
+    "earth-events": Item(
+        **TEXTS["earth-events"],
+        steps=(*EVENTS, *EVENTS_DISTINCT, *EVENTS_MAPS, "events-volcano-integral"),
+        table=events_table,
+        figure=lambda results: figures.figure_events(_runs(results, EVENTS), _densities(results)),
+    ),
+}
+"""What can be run."""
+
+ALL = tuple(name for name in ITEMS if name != "earth-events")
+"""The paper's own items, in the order of `all`."""
+
+ELSEWHERE = {
+    "fig3": "figure 3 is a scheme of what figure 1 shows: `geoflow reproduce fig1`",
+    "figB": "figure B draws the architecture: notebook 04 builds it",
+}
+"""Figures of the paper with nothing to compute, and where to look."""
+
+
+def steps_of(names: Iterable[str]) -> list[str]:
+    """The steps of some items, each once."""
+    return list(dict.fromkeys(step for name in names for step in ITEMS[name].steps))

@@ -1,0 +1,149 @@
+"""Result files of `geoflow reproduce`: numbers, how they were obtained, maps in few characters."""
+
+import base64
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import geoflow
+from geoflow import runtime, sphere
+from geoflow.density import DensityMap, Raster, raster_axes
+
+FORMAT = 1
+COMMITTED = runtime.DATA / "results" / "reproduce"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of a step, and how they were obtained.
+
+    Attributes:
+        step, scale, data: names of the step, the scale and the data set.
+        inputs: weights, data, recipe → SHA-256.
+        settings: sizes and seed.
+        values: the numbers.
+        seconds: what computing them took; for trainings the sum over all interruptions.
+        machine, date: the hardware, and when it was finished.
+        geoflow, format: versions of the package and of the file.
+    """
+
+    step: str
+    scale: str
+    data: str
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    values: dict[str, Any]
+    seconds: float
+    machine: str
+    date: str
+    geoflow: str = geoflow.__version__
+    format: int = FORMAT
+
+    def difference(self, asked: dict[str, Any]) -> str:
+        """How it differs from the result that is asked for, in words; empty if it is that one."""
+        flat: list[dict[str, Any]] = []
+        for fields_of in (vars(self), asked):
+            flat.append({key: fields_of[key] for key in ("step", "scale", "data", "geoflow")})
+            for group in ("inputs", "settings"):
+                flat[-1] |= {f"{group}: {name}": value for name, value in fields_of[group].items()}
+        why = runtime.difference(*flat)
+        return why and f"was computed with {why}"
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON, whole or not at all; the folder is created."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        runtime.write_json(file, asdict(self))
+
+
+def read_versioned(file, what: str, version: int) -> dict[str, Any]:
+    """A JSON object with a `format`.
+
+    Raises:
+        ValueError: the file is damaged, or of another format than `version`.
+    """
+    try:
+        found = runtime.read_json(file)
+        number = found["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no {what}: {error!r}") from error
+    if number != version:
+        raise ValueError(f"{file} has format {number}; this version reads {version}")
+    return found
+
+
+def read_result(file) -> Result:
+    """A result that was written. Errors as `read_versioned`."""
+    found = read_versioned(file, "result of `geoflow reproduce`", FORMAT)
+    if wrong := found.keys() ^ {field.name for field in fields(Result)}:
+        raise ValueError(f"{file} is no result of `geoflow reproduce`: see {sorted(wrong)}")
+    return Result(**found)
+
+
+def read_results(folder) -> dict[Path, dict[str, Result]]:
+    """All results below a folder: folder of a data set and scale → step → result.
+
+    >>> read_results(COMMITTED)[COMMITTED / "tiles-laptop"]["score-uniform"].settings
+    {'images': 500, 'seed': 0}
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: see `read_result`.
+    """
+    found: dict[Path, dict[str, Result]] = {}
+    for file in sorted(Path(folder).glob("*/*.json")):
+        result = read_result(file)
+        found.setdefault(file.parent, {})[result.step] = result
+    if not found:
+        expected = "DATA-SCALE/STEP.json, from `geoflow reproduce`"
+        raise FileNotFoundError(f"no results ({expected}) in {folder}")
+    return found
+
+
+# Many numbers in few characters
+
+
+def packed(values: Tensor, step: float) -> dict:
+    """Numbers as multiples of `step`, 16 bits each, compressed.
+
+    Raises:
+        ValueError: NaN, or a number of more than 32,767 steps.
+    """
+    multiples = (values.double() / step).round()
+    if not bool((multiples.abs() <= 32767).all()):
+        most, limit = values.abs().max().item(), 32767 * step
+        expected = f"finite ones of at most {limit:g}"
+        raise ValueError(f"values up to {most} in steps of {step}; expected {expected}")
+    content = zlib.compress(multiples.numpy().astype("<i2").tobytes(), 9)
+    return {"shape": list(values.shape), "step": step, "zlib": base64.b64encode(content).decode()}
+
+
+def unpacked(file: dict) -> Tensor:
+    """The numbers that were `packed`, in float64."""
+    multiples = np.frombuffer(zlib.decompress(base64.b64decode(file["zlib"])), "<i2")
+    return torch.from_numpy(multiples.reshape(file["shape"]).astype(np.float64)) * file["step"]
+
+
+def packed_map(density: DensityMap) -> dict:
+    """A density map for a file: `nats_over_uniform`, packed, `integral` and `half_area_km2`.
+
+    >>> from geoflow import Geolocator
+    >>> kept = packed_map(Geolocator(None, "uniform").density(resolution=10.0))
+    >>> raster(kept).log_density.shape
+    torch.Size([18, 36])
+    """
+    # Maps show what is above the uniform density.
+    over_uniform = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)
+    area = density.region_area_km2(0.5)
+    kept = {"integral": density.integral, "half_area_km2": area}
+    return {"nats_over_uniform": packed(over_uniform, 0.02), **kept}
+
+
+def raster(density: dict) -> Raster:
+    """The map that was `packed_map`, to draw it; see there for an example."""
+    values = unpacked(density["nats_over_uniform"])
+    return Raster(*raster_axes(180 / len(values)), values + sphere.LOG_UNIFORM)

@@ -1,0 +1,378 @@
+"""The steps: each computes the numbers of one result file. `STEPS` lists them all."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geoflow import metrics, paths, runtime, samplers, schedules, sphere
+from geoflow.data import earth_events, towns
+from geoflow.density import density_map
+from geoflow.evaluation import evaluate
+from geoflow.geolocator import Geolocator
+from geoflow.paper import point_sets
+from geoflow.paper.materials import SCALES, Materials, checksum_of_tiles
+from geoflow.paper.results import packed, packed_map
+from geoflow.paper.tables import read_yaml
+from geoflow.runtime import sha256_of
+from geoflow.training.recipes import read_recipe
+
+COMPARED = ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "uniform")
+"""The six methods of the paper."""
+IN_R3 = ("flow", "diffusion")
+OTHER_SCHEDULES = ("linear", "sigmoid")
+"""The schedules of table A beside the shipped model's."""
+GUIDANCE = 2.0
+"""The paper's guidance where one answer is wanted."""
+
+
+Values = dict[str, Any]
+"""The numbers of a step, as JSON can hold them."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How the numbers of a result file are computed.
+
+    Attributes:
+        compute: (setup, **settings) → numbers.
+        sizes: name of its settings in `data/paper/steps.yaml`.
+        inputs: setup → checksums of all that the numbers depend on.
+        data: name of its own data set; empty: the setup's.
+        after: name of an input → the step whose network it is.
+    """
+
+    compute: Callable[..., Values]
+    sizes: str
+    inputs: Callable[[Materials], dict[str, str]] = lambda setup: {}
+    data: str = ""
+    after: dict[str, str] = field(default_factory=dict)
+
+    def settings(self, scale: str) -> Values:
+        """The settings at a scale."""
+        number = SCALES.index(scale)
+        return {
+            name: value[min(number, len(value) - 1)] if isinstance(value, list) else value
+            for name, value in read_yaml("steps")[self.sizes].items()
+        }
+
+
+# Tables
+
+
+def score(setup: Materials, images: int | None, seed: int, method: str, **options) -> Values:
+    """The report of `evaluate` on the first images."""
+    geo, found = setup.model(method), setup.images(images)
+    return asdict(evaluate(geo, found, setup.data, seed=seed, labels=True, **options))
+
+
+def score_as_the_paper(setup: Materials, images: int | None, seed: int, method: str) -> Values:
+    """The paper's protocol: one sample per image, guided where the method can be.
+
+    The likelihood is the unguided one; that of the guided field stands beside it for the Riemannian
+    flow, since table A prints it.
+    """
+    geo = setup.model(method)
+    guidance = GUIDANCE if geo.model.guidable else 0.0
+    report = score(setup, images, seed, method, samples=1, guidance=guidance)
+    if method == "riemannian":
+        cond, x = setup.embedded(geo, images)
+        parts = zip(sphere.to_latlon(x[:, None]).split(256), cond.split(256), strict=True)
+        log_p = torch.cat([geo.log_prob(p, cond=c, guidance=GUIDANCE)[:, 0] for p, c in parts])
+        bits = metrics.bits_per_dimension(float(log_p.double().mean()))
+        report["metrics"]["guided_bits_per_dimension"] = bits
+    return report
+
+
+def train(setup: Materials, schedule: str) -> Values:
+    """Train the Riemannian flow with another schedule: checksum of its weights, and seconds."""
+    geo = setup.model(f"riemannian-{schedule}")
+    assert geo.network is not None
+    tensors = [tensor for _, tensor in sorted(geo.network.state_dict().items())]
+    weights = sha256_of(*(sha256_of(tensor.numpy().tobytes()) for tensor in tensors))
+    return {"weights": weights, "seconds": geo.provenance.get("seconds", {}).get("flow", 0)}
+
+
+# Figures of densities
+
+
+def answer(
+    geo: Geolocator, cond: Tensor, place: list[float], seed: int,
+    cells: int, density_steps: int, resolution: float,
+) -> Values:  # fmt: skip
+    """What a model answers to one image: its best place, how far off that is, and the density.
+
+    Methods in R³ end in narrower peaks, whose flanks need lighter cells.
+    """
+    best = geo.predict(cond=cond, seed=seed).latlon[0]
+    km = sphere.distance_km(sphere.from_latlon(best), sphere.from_latlon(torch.tensor([place])))
+    drawn = geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    density = density_map(
+        lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0],
+        sphere.from_latlon(drawn)[0],
+        resolution,
+        cell_mass=1 / 240 if geo.method in IN_R3 else 1 / 120,
+        max_cells=cells,
+        desc="density map",
+    )
+    return {"answer": best[0].tolist(), "km": float(km), "density": packed_map(density)}
+
+
+def figure_1(setup: Materials, points: int, steps: int, seed: int, **sizes) -> Values:
+    """Trajectories, answers and densities of three images."""
+    geo, found = setup.model("riemannian"), []
+    examples = setup.examples(geo, ("ocean", "coast", "taiga"))
+    for image, cond in runtime.progress(examples, desc="figure 1"):
+        trajectories = geo.trajectories(cond=cond, n=points, steps=steps, seed=seed)[:, 0]
+        image["trajectories"] = packed(trajectories, 0.02)
+        image["times"] = schedules.time_grid(geo.schedule, steps).tolist()
+        found.append(image | answer(geo, cond, image["latlon"], seed, **sizes))
+    return {"images": found}
+
+
+def figure_a(setup: Materials, method: str, seed: int, **sizes) -> Values:
+    """Answer and density of one method for one ambiguous image."""
+    ((image, cond),) = setup.examples(setup.model("riemannian"), ("coast",))
+    return image | answer(setup.model(method), cond, image["latlon"], seed, **sizes)
+
+
+# Figures in closed form
+
+
+def figure_2(setup: Materials, points: int, moments: int, seed: int) -> Values:
+    """The states of random points on their way to one place, for the three paths."""
+    latlon = [48.9, 2.4]
+    x1 = sphere.from_latlon(torch.tensor(latlon)).expand(moments, points, 3)
+    t = torch.linspace(0, 1, moments)[:, None].expand(moments, points)
+    found = {}
+    for method in ("diffusion", "flow", "riemannian"):
+        path = paths.by_name(method)
+        x0 = path.couple(x1[0], torch.Generator().manual_seed(seed))
+        found[method] = packed(path.sample(x0.expand(moments, -1, -1), x1, t).x_t, 0.001)
+    return {"place": latlon, "times": t[:, 0].tolist(), "paths": found}
+
+
+def figure_4(setup: Materials, points: int) -> Values:
+    """Noise levels κ(t) of the schedules; `as printed` has the constants α = −3, β = 7."""
+    t = torch.linspace(0, 1, points, dtype=torch.float64)
+    names = ("skewed-sigmoid", "sigmoid", "linear")
+    kappa = {name: 1 - schedules.by_name(name)(1 - t) for name in names}
+    low, high = torch.tensor([-3.0, 7.0], dtype=torch.float64).sigmoid()
+    kappa["as printed"] = (low - (10 * t - 3).sigmoid()) / (low - high)
+    return {"t": t.tolist(), "kappa": {name: curve.tolist() for name, curve in kappa.items()}}
+
+
+# Figures of scores
+
+
+def scores_of_single_samples(
+    geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **options
+) -> dict[str, float]:
+    """Scores of one sample per image; the options are those of `Geolocator.sample`."""
+    drawn = []
+    for rows in torch.arange(len(truth)).split(256):
+        noise = samplers.noise_for(geo.model, rows.tolist(), 1, seed)
+        drawn.append(geo.sample(cond=cond[rows], noise=noise, **options)[:, 0])
+    latlon = torch.cat(drawn)
+    x = sphere.from_latlon(latlon).float()
+    summary, prdc = metrics.summary(x, truth), metrics.prdc(truth, x)
+    labels = metrics.label_accuracy(towns.lookup(latlon), towns.lookup(sphere.to_latlon(truth)))
+    precision, recall = prdc["precision"], prdc["recall"]
+    found = {name: summary[name] for name in ("geoscore", "mean_km", "median_km")}
+    found |= {level: labels[level] for level in ("country", "region", "city")}
+    return found | prdc | {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
+
+
+def curves(
+    setup: Materials, images: int | None, seed: int, runs: list[tuple[str, str, dict]]
+) -> Values:
+    """Scores of single samples of the Riemannian flow: solver → label → scores.
+
+    Args:
+        runs: (solver, label, options of `Geolocator.sample`) of each point of the curves.
+    """
+    geo = setup.model("riemannian")
+    cond, truth = setup.embedded(geo, images)
+    found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
+    for solver, label, options in runtime.progress(runs, desc="scores"):
+        scores = scores_of_single_samples(geo, cond, truth, seed, solver=solver, **options)
+        found[solver][label] = scores
+    return found
+
+
+def figure_5(setup: Materials, images: int | None, most: int, seed: int) -> Values:
+    """Scores against evaluations of the network, 1, 2, 4, … up to `most`."""
+    runs = [
+        (solver, str(2**k), {"steps": 2**k // stages, "guidance": GUIDANCE})
+        for solver, stages in (("euler", 1), ("rk4", 4))
+        for k in range(most.bit_length())
+        if 2**k >= stages
+    ]
+    return curves(setup, images, seed, runs)
+
+
+def figure_6(setup: Materials, images: int | None, samples: int, seed: int) -> Values:
+    """Localizability of all images, in bits, and which are highest, in the middle and lowest."""
+    geo = setup.model("riemannian")
+    cond, truth = setup.embedded(geo, images)
+    parts = runtime.progress(cond.split(16), desc="figure 6", unit="batch")
+    bits = torch.cat([geo.localizability(cond=part, n=samples, seed=seed) for part in parts])
+    order, middle = bits.argsort(descending=True).tolist(), len(bits) // 2
+    chosen = {"high": order[:3], "medium": order[middle - 1 : middle + 2], "low": order[-3:]}
+    latlon = sphere.to_latlon(truth).tolist()
+    shown = {
+        name: [{"image": i, "latlon": latlon[i], "bits": float(bits[i])} for i in numbers]
+        for name, numbers in chosen.items()
+    }
+    rounded = [round(float(value), 3) for value in bits]
+    return {"bits": rounded, "tile": setup.shards is None, "shown": shown}
+
+
+def figure_7(
+    setup: Materials, images: int | None, guidance: list[float], steps: int, seed: int
+) -> Values:
+    """Scores against the guidance, with the same number of steps of two solvers."""
+    runs = [
+        (solver, f"{omega:g}", {"steps": steps, "guidance": omega})
+        for solver in ("euler", "rk4")
+        for omega in guidance
+    ]
+    return curves(setup, images, seed, runs)
+
+
+# Earth events
+
+
+def folder_of_run(setup: Materials, events: str, seed: int, distinct: bool = False) -> Path:
+    name = f"{events}-{seed}{'-distinct' * distinct}"
+    return setup.folder_of_data("earth-events") / "models" / name
+
+
+def recipe_of_events(scale: str, events: str) -> dict[str, Any]:
+    return point_sets.recipe_of(read_recipe("earth-events", scale), events)
+
+
+def run_of_events(setup: Materials, events: str, seed: int, distinct: bool = False) -> Values:
+    """A run on one split; its folder is kept, so that an interruption costs minutes at most."""
+    recipe, latlon = recipe_of_events(setup.scale, events), earth_events.load(events)
+    folder = folder_of_run(setup, events, seed, distinct)
+    return point_sets.run(events, latlon, seed, recipe, folder, distinct, setup.log)
+
+
+def flow_of_events(setup: Materials, events: str) -> Geolocator:
+    """The flow of the first split, trained if it is missing."""
+    run_of_events(setup, events, 0)
+    return Geolocator.from_pretrained(folder_of_run(setup, events, 0) / "model")
+
+
+def scores_of_events(setup: Materials, events: str, distinct: bool, splits: list[int]) -> Values:
+    """The runs on several splits."""
+    numbers = runtime.progress(splits, desc=events)
+    runs = [run_of_events(setup, events, seed, distinct) for seed in numbers]
+    dropped = ("format", "distinct", "recipe", "sha256", "geoflow")
+    kept = [{key: run[key] for key in run if key not in dropped} for run in runs]
+    return {"runs": kept, "seconds": sum(sum(run["seconds"].values()) for run in runs)}
+
+
+def map_of_events(
+    setup: Materials, events: str, cells: int, density_steps: int, samples: int
+) -> Values:
+    """The density of the first split's flow, as a map."""
+    flow = flow_of_events(setup, events)
+    return {"density": packed_map(point_sets.density_map(flow, cells, density_steps, samples))}
+
+
+def integral_of_events(
+    setup: Materials, events: str, points: int, density_steps: int, samples: int, seed: int
+) -> Values:
+    """The integral of the same density without a grid, and its standard error."""
+    flow = flow_of_events(setup, events)
+    integral, error = point_sets.integral(flow, points, density_steps, samples, seed)
+    return {"integral": integral, "error": error}
+
+
+# What the numbers depend on
+
+
+def inputs_of_models(setup: Materials, methods: tuple[str, ...]) -> dict[str, str]:
+    """Checksums of the data and of the models of methods."""
+    return setup.checksum_of_data | setup.checksums_of_models(*methods)
+
+
+def inputs_of_training(setup: Materials, schedule: str) -> dict[str, str]:
+    """Checksums of the network of another schedule, or of what it is trained from."""
+    if setup.has(name := f"riemannian-{schedule}") or setup.shards is not None:
+        return setup.checksums_of_models(name)
+    recipe = sha256_of(json.dumps(setup.recipe(schedule), sort_keys=True))
+    shipped = setup.checksums_of_models("riemannian")
+    return shipped | {"recipe": recipe, "tiles": checksum_of_tiles()}
+
+
+def inputs_of_events(setup: Materials, events: str) -> dict[str, str]:
+    """Checksums of the file of events and of the recipe."""
+    earth_events.load(events)  # An error tells here what is missing or changed.
+    source, recipe = earth_events.SOURCES[events], recipe_of_events(setup.scale, events)
+    return {source.file: source.sha256, "recipe": sha256_of(json.dumps(recipe, sort_keys=True))}
+
+
+# All steps
+
+
+def steps_of_tiles() -> dict[str, Step]:
+    """The steps of the paper's items by name."""
+
+    def models(*methods: str) -> Callable[[Materials], dict[str, str]]:
+        return partial(inputs_of_models, methods=methods)
+
+    shipped = models("riemannian")
+    unguided = partial(score, method="riemannian", samples=1)
+    likeliest = partial(score, method="riemannian", samples=32, answer="likeliest")
+    steps = {
+        "score-unguided": Step(unguided, "score", shipped),
+        "score-likeliest": Step(likeliest, "score", shipped),
+        "fig1": Step(figure_1, "fig1", shipped),
+        "fig2": Step(figure_2, "fig2"),
+        "fig4": Step(figure_4, "fig4"),
+        "fig5": Step(figure_5, "fig5", shipped),
+        "fig6": Step(figure_6, "fig6", shipped),
+        "fig7": Step(figure_7, "fig7", shipped),
+    }
+    for method in COMPARED:
+        drawn, sizes = partial(figure_a, method=method), "figA-r3" if method in IN_R3 else "figA"
+        scored = partial(score_as_the_paper, method=method)
+        steps[f"score-{method}"] = Step(scored, "score", models(method))
+        steps[f"figA-{method}"] = Step(drawn, sizes, models(method, "riemannian"))
+    for name in OTHER_SCHEDULES:
+        trained, inputs = partial(train, schedule=name), partial(inputs_of_training, schedule=name)
+        scored = partial(score, method=f"riemannian-{name}", samples=1, guidance=GUIDANCE)
+        network = {f"network, {name} schedule": f"train-{name}"}
+        steps[f"train-{name}"] = Step(trained, "train", inputs)
+        steps[f"score-{name}"] = Step(scored, "score", models(), after=network)
+    return steps
+
+
+def steps_of_events() -> dict[str, Step]:
+    """The steps of earth events by name."""
+    steps = {}
+
+    def add(name: str, compute: Callable[..., Values], sizes: str, **options) -> None:
+        inputs = partial(inputs_of_events, events=events)
+        computed = partial(compute, events=events, **options)
+        steps[f"events-{events}{name}"] = Step(computed, sizes, inputs, "earth-events")
+
+    for events in earth_events.SOURCES:
+        add("", scores_of_events, "events", distinct=False)
+        add("-distinct", scores_of_events, "events-distinct", distinct=True)
+        add("-map", map_of_events, "volcano-map" if events == "volcano" else "events-map")
+        if events == "volcano":
+            add("-integral", integral_of_events, "volcano-integral")
+    return steps
+
+
+STEPS = steps_of_tiles() | steps_of_events()
+"""Every step by name."""
