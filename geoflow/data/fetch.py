@@ -1,40 +1,34 @@
 """Downloads of published data sets, on request only: checked, and resumed where they stopped.
 
-OpenStreetView-5M comes through `huggingface_hub`, the other files through `pooch`. A file gets its
+OpenStreetView-5M comes through `huggingface_hub`, other files through `requests`. A file gets its
 name when it is whole and its checksum is right. `fetched.json` remembers which files were checked,
 so that a second call compares sizes and dates only. A folder that merely exists proves nothing.
 """
 
+import hashlib
 import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 import requests
 from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HTTPError  # the base of all that a transfer raises
-from pooch.hashes import hash_matches
 from requests.exceptions import ChunkedEncodingError
 
 from geoflow import runtime
 from geoflow.data import earth_events
-from geoflow.runtime import choose
 
 ATTEMPTS, BLOCK = 5, 1 << 16
-HUB = "osv5m/osv5m"
+HUB, HUB_FOLDER = "osv5m/osv5m", ".hub"
 INAT21 = "https://ml-inat-competition-datasets.s3.amazonaws.com/2021"
 INAT21_MD5 = {
-    "train": {
-        "train.json": "38a7bb733f7a09214d44293460ec0021",
-        "train": "e0526d53c7f7b2e3167b2b43bb2690ed",
-    },
-    "test": {
-        "val.json": "4d761e0f6a86cc63e8f7afc91f6a8f0b",
-        "val": "f6f6e0e242e3d4c9569ba56400938afc",
-    },
+    ("train", "train.json"): "38a7bb733f7a09214d44293460ec0021",
+    ("train", "train"): "e0526d53c7f7b2e3167b2b43bb2690ed",
+    ("test", "val.json"): "4d761e0f6a86cc63e8f7afc91f6a8f0b",
+    ("test", "val"): "f6f6e0e242e3d4c9569ba56400938afc",
 }
 LICENCES = {
     "osv5m": "OpenStreetView-5M: CC BY-SA 4.0; Mapillary's images. "
@@ -59,22 +53,21 @@ class Part:
 
     Attributes:
         url: where it is; `hub:REVISION` for a file of the OpenStreetView-5M repository.
-        path: where it goes, relative to the data set's root.
+        path: where it goes, relative to the data set's root. A `.tar.gz` is replaced by the one
+            file or folder in it.
         checksum: `md5:…` or `sha256:…`.
         size: in bytes; 0 if it is not known before.
-        unpack: a tar archive, which is replaced by the one file or folder in it.
     """
 
     url: str
     path: str
     checksum: str
     size: int = 0
-    unpack: bool = False
 
     @property
     def final(self) -> str:
         """The path of what stays, relative to the root."""
-        return self.path.removesuffix(".tar.gz") if self.unpack else self.path
+        return self.path.removesuffix(".tar.gz")
 
 
 def fetch(name: str, split: str, root, log: Callable[[str], object] = print) -> None:
@@ -92,8 +85,8 @@ def fetch(name: str, split: str, root, log: Callable[[str], object] = print) -> 
     """
     if name in ELSEWHERE:
         raise ValueError(ELSEWHERE[name])
-    choose("data set", name, LICENCES)
-    choose("split", split, ("train", "test"))
+    runtime.choose("data set", name, LICENCES)
+    runtime.choose("split", split, ("train", "test"))
     log(LICENCES[name])
     parts = {"osv5m": _osv5m, "inat21": _inat21, "earth-events": _earth_events}[name](split)
     fetch_parts(parts, Path(root), log)
@@ -109,18 +102,19 @@ def fetch_parts(parts: list[Part], root: Path, log: Callable[[str], object] = pr
     here = f"{len(parts)} files, {len(parts) - len(todo)} of them here and checked"
     log(f"{here}; {missing / 1e9:.2f} GB to fetch into {root}")
     runtime.require_space(root, missing)
-    for target in (root / part.final for part in todo if part.unpack):
+    for target in (root / part.final for part in todo if part.path != part.final):
         if target.exists():
             unknown = "this command did not fetch it, so whether it is whole is unknown"
             raise OSError(f"{target} is there, but {unknown}; use it as it is, or move it")
     for part in todo:
         download(part, root)
-        if part.unpack:
+        if part.path != part.final:
             _unpack(root / part.path, root / part.final)
         known[part.path] = _receipt(root, part)
         runtime.write_json(receipts, known)
-        if part.unpack:
+        if part.path != part.final:
             (root / part.path).unlink()
+    shutil.rmtree(root / HUB_FOLDER, ignore_errors=True)
     log(f"all {len(parts)} files are in {root}, as their checksums say")
 
 
@@ -140,50 +134,62 @@ def download(part: Part, root: Path) -> None:
         OSError: it cannot be fetched, or it differs from its checksum; the message names it.
     """
     file = root / part.path
-    if file.exists() and not hash_matches(file, part.checksum):
+    if file.exists():
+        if _checksum(file, part) == part.checksum:
+            return
         wrong = f"{file} differs from the published one (expected {part.checksum})"
         raise OSError(f"{wrong}; delete it to fetch it again")
-    downloader = _from_hub if part.url.startswith("hub:") else _resumed
     try:
-        pooch.retrieve(
-            part.url, part.checksum, file.name, file.parent, downloader=downloader(part, root)
-        )
-    except (ValueError, requests.RequestException, HTTPError) as error:
-        raise OSError(f"{part.url} cannot be fetched: {error}; run again to go on") from error
+        partial = (_from_hub if part.url.startswith("hub:") else _resumed)(part, root)
+    except (requests.RequestException, HTTPError) as error:
+        kept = "what was fetched is kept, run again"
+        raise OSError(f"{part.url} cannot be fetched: {error}; {kept}") from error
+    if (found := _checksum(partial, part)) != part.checksum:
+        partial.unlink()
+        wrong = f"{part.url} has changed or was damaged on its way"
+        raise OSError(f"{wrong}: {found}, expected {part.checksum}; it was not kept")
+    partial.replace(file)
 
 
-def _from_hub(part: Part, root: Path):
-    """A downloader for pooch that gets a file of the repository by `huggingface_hub`."""
-
-    def downloader(url: str, output: str, _pooch) -> None:
-        found = hf_hub_download(
-            HUB,
-            part.path,
-            repo_type="dataset",
-            revision=url.removeprefix("hub:"),
-            local_dir=root,
-            endpoint=ENDPOINT,
-        )
-        Path(found).replace(output)
-
-    return downloader
+def _checksum(file: Path, part: Part) -> str:
+    """The checksum of a file, of the same kind as that of a part."""
+    kind = part.checksum.partition(":")[0]
+    digest = hashlib.new(kind, usedforsecurity=False)
+    size, about = file.stat().st_size, f"checking {part.path}"
+    bar = runtime.progress(desc=about, total=size, unit="B", unit_scale=True)
+    with bar, file.open("rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return f"{kind}:{digest.hexdigest()}"
 
 
-def _resumed(part: Part, root: Path):
-    """A downloader for pooch that continues a file where the transfer before has stopped."""
+def _from_hub(part: Part, root: Path) -> Path:
+    """Get a file of the repository by the hub's own client, which resumes and retries."""
+    (root / part.path).parent.mkdir(parents=True, exist_ok=True)
+    found = hf_hub_download(
+        HUB,
+        part.path,
+        repo_type="dataset",
+        revision=part.url.removeprefix("hub:"),
+        local_dir=root / HUB_FOLDER,
+        endpoint=ENDPOINT,
+    )
+    return Path(found)
+
+
+def _resumed(part: Part, root: Path) -> Path:
+    """Get a file, from where an interrupted transfer has stopped."""
     partial = root / f"{part.path}.partial"
-
-    def downloader(url: str, output: str, _pooch) -> None:
-        for attempt in range(ATTEMPTS):
-            try:
-                _continue(url, partial)
-                break
-            except (ChunkedEncodingError, requests.ConnectionError, requests.Timeout):
-                if attempt == ATTEMPTS - 1:
-                    raise
-        partial.replace(output)
-
-    return downloader
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(ATTEMPTS):
+        try:
+            _continue(part.url, partial)
+            break
+        except (ChunkedEncodingError, requests.ConnectionError, requests.Timeout):
+            if attempt == ATTEMPTS - 1:
+                raise
+    return partial
 
 
 def _continue(url: str, partial: Path) -> None:
@@ -231,8 +237,9 @@ def _osv5m(split: str) -> list[Part]:
 
 def _inat21(split: str) -> list[Part]:
     return [
-        Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{md5}", unpack=True)
-        for name, md5 in INAT21_MD5[split].items()
+        Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{md5}")
+        for (of, name), md5 in INAT21_MD5.items()
+        if of == split
     ]
 
 
