@@ -41,13 +41,17 @@ def saved(browser, folder: Path, player: TrajectoryPlayer | str, **options):
 
 def drawn(page, after: int = 0) -> int:
     """Wait until the player has drawn more often than `after`; how often it has."""
-    page.wait_for_function(f"Number(document.querySelector('.geoflow')?.dataset.redraws || 0) > {after}")
+    page.wait_for_function(
+        f"Number(document.querySelector('.geoflow')?.dataset.redraws || 0) > {after}"
+    )
     page.wait_for_timeout(80)
     return int(page.locator(".geoflow").first.get_attribute("data-redraws"))
 
 
 def picture(page, number: int = 0) -> str:
-    return page.locator(".geoflow .maps canvas").nth(number).evaluate("canvas => canvas.toDataURL()")
+    return (
+        page.locator(".geoflow .maps canvas").nth(number).evaluate("canvas => canvas.toDataURL()")
+    )
 
 
 def slide(page, to: float) -> None:
@@ -64,14 +68,20 @@ def slide(page, to: float) -> None:
 
 def color_at(page, lat: float, lon: float) -> tuple[int, ...]:
     """The colour that the flat map shows at a place, found by an independent projection."""
-    equal_earth = ccrs.EqualEarth(globe=ccrs.Globe(semimajor_axis=1, semiminor_axis=1, ellipse=None))
+    equal_earth = ccrs.EqualEarth(
+        globe=ccrs.Globe(semimajor_axis=1, semiminor_axis=1, ellipse=None)
+    )
     x, y = equal_earth.transform_point(lon, lat, ccrs.PlateCarree(globe=equal_earth.globe))
-    size = page.locator(".geoflow .maps canvas").first.evaluate("c => [c.clientWidth, c.clientHeight]")
+    size = page.locator(".geoflow .maps canvas").first.evaluate(
+        "c => [c.clientWidth, c.clientHeight]"
+    )
     half_width, half_height = equal_earth.x_limits[1], equal_earth.y_limits[1]
     scale = min((size[0] - 4) / (2 * half_width), (size[1] - 4) / (2 * half_height))
     at = [round(size[0] / 2 + scale * x), round(size[1] / 2 - scale * y)]
     return tuple(
-        page.locator(".geoflow .maps canvas").first.evaluate("(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]", at)
+        page.locator(".geoflow .maps canvas").first.evaluate(
+            "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]", at
+        )
     )[:3]
 
 
@@ -88,7 +98,9 @@ def meridian(steps: int = 10, n: int = 20) -> torch.Tensor:
 def cloud(n: int, steps: int = 80) -> torch.Tensor:
     """n random points that move to other random points: (steps + 1, n, 2)."""
     ends = sphere.uniform((2, n), torch.Generator().manual_seed(0)).double()
-    return sphere.to_latlon(sphere.geodesic(ends[0], ends[1], torch.linspace(0, 1, steps + 1)[:, None]))
+    return sphere.to_latlon(
+        sphere.geodesic(ends[0], ends[1], torch.linspace(0, 1, steps + 1)[:, None])
+    )
 
 
 # A saved page
@@ -124,7 +136,9 @@ def test_play_pause_and_trails(browser, tmp_path):
 
 def test_keys_are_kept_from_the_page_around(browser, tmp_path):
     with saved(browser, tmp_path, TrajectoryPlayer(meridian())) as page:
-        page.evaluate("window.heard = 0; document.addEventListener('keydown', () => { window.heard += 1; })")
+        page.evaluate(
+            "window.heard = 0; document.addEventListener('keydown', () => { window.heard += 1; })"
+        )
         page.locator(".way").focus()
         page.keyboard.press("Home")
         page.keyboard.press("ArrowRight")
@@ -138,7 +152,9 @@ def test_keys_are_kept_from_the_page_around(browser, tmp_path):
 
 
 def test_globe_turns_by_dragging_and_hides_what_lies_behind(browser, tmp_path):
-    with saved(browser, tmp_path, TrajectoryPlayer(meridian(), projection="globe", trails="none")) as page:
+    with saved(
+        browser, tmp_path, TrajectoryPlayer(meridian(), projection="globe", trails="none")
+    ) as page:
         canvas = page.locator(".geoflow .maps canvas").first
 
         def blue() -> int:
@@ -165,21 +181,29 @@ def test_panels_in_step_and_on_one_map(browser, tmp_path):
         assert page.locator(".geoflow .maps canvas").count() == 2
         slide(page, 0.5)
         assert page.locator(".maps figure").nth(1).inner_text().count("t = 0.500")
-        assert "median 6,672 km off" in page.locator(".maps figure").first.inner_text()  # 60° of the equator
+        assert (
+            "median 6,672 km off" in page.locator(".maps figure").first.inner_text()
+        )  # 60° of the equator
         page.get_by_label("on one map").check()
         page.wait_for_timeout(80)
         assert page.locator(".geoflow .maps canvas").count() == 1
-        assert "True place 0.0°N 60.0°E" in page.locator(".geoflow .maps canvas").get_attribute("aria-label")
+        assert "True place 0.0°N 60.0°E" in page.locator(".geoflow .maps canvas").get_attribute(
+            "aria-label"
+        )
 
 
 @pytest.mark.parametrize("projection", ["flat", "globe"])
 def test_zoom_faces_the_true_place(browser, tmp_path, projection):
     latlon = torch.tensor([61.0, 97.0]).expand(2, 20, 2)
-    with saved(browser, tmp_path, TrajectoryPlayer(latlon, truth=(61, 97), projection=projection)) as page:
+    with saved(
+        browser, tmp_path, TrajectoryPlayer(latlon, truth=(61, 97), projection=projection)
+    ) as page:
         page.get_by_label("zoom").select_option("8×")
         page.wait_for_timeout(80)
         canvas = page.locator(".geoflow .maps canvas").first
-        middle = canvas.evaluate("c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data]")
+        middle = canvas.evaluate(
+            "c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data]"
+        )
         assert near(middle[:3], BLUE)
 
 
@@ -191,7 +215,10 @@ def test_themes(browser, tmp_path, scheme, light):
 
 @pytest.mark.parametrize(
     ("trajectories", "message"),
-    [(torch.full((3, 4, 2), torch.nan), "4 of 4 points are NaN"), (torch.zeros(5, 2), "expected (steps + 1, n, 2)")],
+    [
+        (torch.full((3, 4, 2), torch.nan), "4 of 4 points are NaN"),
+        (torch.zeros(5, 2), "expected (steps + 1, n, 2)"),
+    ],
 )
 def test_bad_trajectories_are_said_to_the_reader(browser, tmp_path, trajectories, message):
     file = tmp_path / "page.html"
@@ -204,7 +231,9 @@ def test_embedded_in_another_page(browser, tmp_path):
     page_text = f"<!doctype html><title>notebook</title><body>{TrajectoryPlayer(meridian()).embed().data}</body>"
     file = tmp_path / "notebook.html"
     file.write_text(page_text, encoding="utf-8")
-    with opened(browser, file.as_uri(), offline=True, allowed=("file:", "data:", "blob:", "about:")) as page:
+    with opened(
+        browser, file.as_uri(), offline=True, allowed=("file:", "data:", "blob:", "about:")
+    ) as page:
         frame = page.frame_locator("iframe")
         frame.locator(".way").press("Home")
         assert frame.locator(".now").inner_text().startswith("step 0 of 10")
@@ -220,15 +249,23 @@ def test_speed(browser, tmp_path, points, limit, capsys):
         for step in range(30):
             before = int(page.locator(".geoflow").get_attribute("data-redraws"))
             page.evaluate(
-                "s => { const way = document.querySelector('.way'); way.value = s; way.dispatchEvent(new Event('input')); }", step + 20
+                "s => { const way = document.querySelector('.way'); way.value = s; way.dispatchEvent(new Event('input')); }",
+                step + 20,
             )
-            page.wait_for_function(f"Number(document.querySelector('.geoflow').dataset.redraws) > {before}")
+            page.wait_for_function(
+                f"Number(document.querySelector('.geoflow').dataset.redraws) > {before}"
+            )
             redraw.append(float(page.locator(".geoflow").get_attribute("data-redraw-ms")))
-        start, before = time.perf_counter(), int(page.locator(".geoflow").get_attribute("data-redraws"))
+        start, before = (
+            time.perf_counter(),
+            int(page.locator(".geoflow").get_attribute("data-redraws")),
+        )
         page.get_by_label("speed").select_option("0.25×")
         page.get_by_role("button", name="Play").click()
         page.wait_for_timeout(1000)
-        frames = (int(page.locator(".geoflow").get_attribute("data-redraws")) - before) / (time.perf_counter() - start)
+        frames = (int(page.locator(".geoflow").get_attribute("data-redraws")) - before) / (
+            time.perf_counter() - start
+        )
     with capsys.disabled():
         print(
             f"\n{points} points: redrawn in {statistics.median(redraw):.1f} ms (median; aim {limit:g}), {frames:.0f} frames per second, first display after {first:.2f} s"
@@ -240,9 +277,17 @@ def test_speed(browser, tmp_path, points, limit, capsys):
 
 
 def test_atlas_answers_in_the_page(browser, tmp_path):
-    models = {"flow": Geolocator.from_pretrained("tiles"), "vMF": Geolocator.from_pretrained("tiles-vmf")}
-    with saved(browser, tmp_path, widgets.atlas(models, n=20, steps=(1, 3), guidances=(0.0, 2.0))) as page:
-        assert page.locator(".maps figure").count() == 2 and "step 3 of 3" in page.locator(".now").inner_text()
+    models = {
+        "flow": Geolocator.from_pretrained("tiles"),
+        "vMF": Geolocator.from_pretrained("tiles-vmf"),
+    }
+    with saved(
+        browser, tmp_path, widgets.atlas(models, n=20, steps=(1, 3), guidances=(0.0, 2.0))
+    ) as page:
+        assert (
+            page.locator(".maps figure").count() == 2
+            and "step 3 of 3" in page.locator(".now").inner_text()
+        )
         first = picture(page)
         page.locator("input[value=taiga]").check(force=True)
         page.wait_for_timeout(80)
@@ -269,7 +314,9 @@ def test_without_a_kernel_an_explorer_says_so(browser, tmp_path):
 
 
 def test_sphere_explorer_agrees_with_sphere_py(browser, tmp_path):
-    with saved(browser, tmp_path, widgets.explore_sphere((30.0, -20.0), (0.0, 40.0), center=(10.0, 10.0))) as page:
+    with saved(
+        browser, tmp_path, widgets.explore_sphere((30.0, -20.0), (0.0, 40.0), center=(10.0, 10.0))
+    ) as page:
         canvas = page.locator(".geoflow .maps canvas").first
         x, y = sphere.from_latlon(torch.tensor([[30.0, -20.0], [0.0, 40.0]], dtype=torch.float64))
 
@@ -282,8 +329,15 @@ def test_sphere_explorer_agrees_with_sphere_py(browser, tmp_path):
         expect()
         box, before = canvas.bounding_box(), picture(page)
         radius = min(box["width"], box["height"]) / 2 - 3
-        east, north = [-0.17364817766693033, 0.984807753012208, 0.0], sphere.from_latlon(torch.tensor([100.0 - 20.0, 190.0 - 360.0]))
-        at = [box["x"] + box["width"] / 2 + radius * float(torch.tensor(east, dtype=torch.float64) @ x)]
+        east, north = (
+            [-0.17364817766693033, 0.984807753012208, 0.0],
+            sphere.from_latlon(torch.tensor([100.0 - 20.0, 190.0 - 360.0])),
+        )
+        at = [
+            box["x"]
+            + box["width"] / 2
+            + radius * float(torch.tensor(east, dtype=torch.float64) @ x)
+        ]
         at += [box["y"] + box["height"] / 2 - radius * float(north.double() @ x)]
         page.mouse.move(*at)
         page.mouse.down()
@@ -330,7 +384,9 @@ def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
         for _ in range(3):
             guidance.press("ArrowRight")
             page.clock.run_for(500)
-        assert len(page.evaluate("window.questions")) == 1  # the kernel is still busy with the first
+        assert (
+            len(page.evaluate("window.questions")) == 1
+        )  # the kernel is still busy with the first
         page.clock.run_for(7000)
         assert "kernel is busy, or it has stopped" in page.get_by_role("status").inner_text()
         page.evaluate("window.reply()")
@@ -349,22 +405,51 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """A JupyterLab of its own on this machine: its address, and the folder of its notebooks."""
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
-    news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news = (
+        folder
+        / "settings"
+        / "@jupyterlab"
+        / "apputils-extension"
+        / "notification.jupyterlab-settings"
+    )
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     (folder / "notebooks").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {f"JUPYTER{name}_DIR": str(folder / name) for name in ("_CONFIG", "_RUNTIME", "LAB_WORKSPACES")}
-    environment = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "OMP_NUM_THREADS": "1"}
-    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", f"--ServerApp.root_dir={folder / 'notebooks'}"]
-    options += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
+    places = {
+        f"JUPYTER{name}_DIR": str(folder / name)
+        for name in ("_CONFIG", "_RUNTIME", "LAB_WORKSPACES")
+    }
+    environment = {
+        **os.environ,
+        **places,
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "OMP_NUM_THREADS": "1",
+    }
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        f"--ServerApp.root_dir={folder / 'notebooks'}",
+    ]
+    options += [
+        "--IdentityProvider.token=",
+        "--ServerApp.password=",
+        "--ServerApp.disable_check_xsrf=True",
+    ]
     with (folder / "log.txt").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+        )
         try:
             for _ in range(150):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status") as status:
+                with (
+                    contextlib.suppress(OSError),
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status") as status,
+                ):
                     if status.status == 200:
                         break
                 assert server.poll() is None, (folder / "log.txt").read_text()
@@ -379,12 +464,20 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
 def run_in_lab(browser, lab, name: str, last: str):
     """A notebook with an explorer, opened in JupyterLab and run; `last` is the cell after the explorer."""
     address, folder = lab
-    cells = ["from geoflow import widgets", "player = widgets.explore_guidance(n=100)\nplayer", last]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    cells = [
+        "from geoflow import widgets",
+        "player = widgets.explore_guidance(n=100)\nplayer",
+        last,
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in cells]
+    )
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / f"{name}.ipynb")
     local = (address, address.replace("http", "ws"), "data:", "blob:")
-    with opened(browser, f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", allowed=local) as page:
+    with opened(
+        browser, f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", allowed=local
+    ) as page:
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -426,9 +519,13 @@ def test_in_jupyterlab(browser, lab):
         assert picture(page, 1) != before
         upload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
         page.locator("input[type=file]").set_input_files(upload)
-        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(timeout=20_000)
+        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(
+            timeout=20_000
+        )
         page.locator("input[value=taiga]").check(force=True)
-        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(state="hidden", timeout=20_000)
+        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(
+            state="hidden", timeout=20_000
+        )
         page.locator(".jp-CodeCell").nth(2).click()
         page.keyboard.press("Control+Enter")
         page.locator(".jp-OutputArea-output", has_text="answered 3").wait_for(timeout=20_000)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from geoflow import maps, sphere
+from geoflow.viz import basemap
 
 VIEWS = {
     "equal-earth": (0, 0),
@@ -30,7 +31,11 @@ def vmf(lat, lon, kappa, resolution=1.0):
 
     def log_prob(latlon):
         cosine = sphere.from_latlon(torch.as_tensor(latlon, dtype=torch.float64)) @ mode
-        return math.log(kappa / (2 * math.pi)) - math.log1p(-math.exp(-2 * kappa)) + kappa * (cosine - 1)
+        return (
+            math.log(kappa / (2 * math.pi))
+            - math.log1p(-math.exp(-2 * kappa))
+            + kappa * (cosine - 1)
+        )
 
     lats = 90 - resolution * (torch.arange(round(180 / resolution), dtype=torch.float64) + 0.5)
     lons = -180 + resolution * (torch.arange(round(360 / resolution), dtype=torch.float64) + 0.5)
@@ -43,7 +48,10 @@ def value_at(ax, image, lat, lon):
     x, y = ax.projection.transform_point(lon, lat, ccrs.PlateCarree(globe=ax.projection.globe))
     left, right, bottom, top = image.get_extent()
     values = image.get_array()
-    row, column = (top - y) / (top - bottom) * values.shape[0], (x - left) / (right - left) * values.shape[1]
+    row, column = (
+        (top - y) / (top - bottom) * values.shape[0],
+        (x - left) / (right - left) * values.shape[1],
+    )
     return values[min(int(row), values.shape[0] - 1), min(int(column), values.shape[1] - 1)]
 
 
@@ -57,7 +65,7 @@ def rendered(fig, dpi=150):
 
 def test_land_share_of_the_sphere():
     lat, lon = sphere.to_latlon(sphere.fibonacci_grid(50_000).double()).T.numpy()
-    assert shapely.contains_xy(maps._land(), lon, lat).mean() == pytest.approx(0.2914, abs=0.005)
+    assert shapely.contains_xy(basemap.land(), lon, lat).mean() == pytest.approx(0.2914, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +76,16 @@ def test_land_share_of_the_sphere():
     ],
 )  # fmt: skip
 def test_land_outline_knows_land_from_sea(lat, lon, land):
-    assert shapely.contains_xy(maps._land(), lon, lat) == land
+    assert shapely.contains_xy(basemap.land(), lon, lat) == land
 
 
 def test_coast_has_no_edge_along_the_antimeridian_or_the_pole():
-    start, end = maps._coast()
-    along_edge = (np.abs(start[:, 1]) > 179.9) & (np.abs(end[:, 1]) > 179.9) & (np.abs(end[:, 0] - start[:, 0]) > 0.5)
+    start, end = basemap.coast()
+    along_edge = (
+        (np.abs(start[:, 1]) > 179.9)
+        & (np.abs(end[:, 1]) > 179.9)
+        & (np.abs(end[:, 0] - start[:, 0]) > 0.5)
+    )
     assert not along_edge.any()
     assert start[:, 0].min() > -89
 
@@ -96,13 +108,20 @@ def test_pixels_show_the_density_at_their_place(projection, unit):
     density, log_prob = vmf(75, 178, 2.0)
     ax = maps.world(projection, VIEWS[projection])
     image = maps.draw_density(ax, density, unit)
-    places = {"north-pole": [(89.99, 0), (60, 179.9), (60, -179.9), (70, -20)], "south-pole": [(-89.99, 0), (-60, 179.9), (-70, 60)]}
-    for place in places.get(projection, [(30, 179.9), (30, -179.9), (10, 130), (70, -120), (88, 10)]):
+    places = {
+        "north-pole": [(89.99, 0), (60, 179.9), (60, -179.9), (70, -20)],
+        "south-pole": [(-89.99, 0), (-60, 179.9), (-70, 60)],
+    }
+    for place in places.get(
+        projection, [(30, 179.9), (30, -179.9), (10, 130), (70, -120), (88, 10)]
+    ):
         nats_over_uniform = float(log_prob(place)) + math.log(4 * math.pi)
         # 1/510.06 per 10⁶ km²: the uniform density on a sphere of radius 6371 km
         expected = nats_over_uniform if unit == "nats" else math.exp(nats_over_uniform) / 510.0645
         # half a pixel of at most 0.5°, times the steepest slope κ, and interpolation
-        assert value_at(ax, image, *place) == pytest.approx(expected, abs=0.03 * (1 if unit == "nats" else expected))
+        assert value_at(ax, image, *place) == pytest.approx(
+            expected, abs=0.03 * (1 if unit == "nats" else expected)
+        )
 
 
 def test_density_has_no_seam_at_the_antimeridian():
@@ -110,9 +129,15 @@ def test_density_has_no_seam_at_the_antimeridian():
     ax = maps.world("equal-earth")
     image = maps.draw_density(ax, density, "nats")
     lats = range(-60, 81, 10)
-    west, east = (np.array([value_at(ax, image, lat, lon) for lat in lats]) for lon in (-179.9, 179.9))
-    assert west == pytest.approx(east, abs=1e-6)  # the mode is on the seam and the grid symmetric about it
-    assert west[8] == pytest.approx(float(log_prob((20.0, 180.0))) + math.log(4 * math.pi), abs=0.05)
+    west, east = (
+        np.array([value_at(ax, image, lat, lon) for lat in lats]) for lon in (-179.9, 179.9)
+    )
+    assert west == pytest.approx(
+        east, abs=1e-6
+    )  # the mode is on the seam and the grid symmetric about it
+    assert west[8] == pytest.approx(
+        float(log_prob((20.0, 180.0))) + math.log(4 * math.pi), abs=0.05
+    )
 
 
 @pytest.mark.parametrize("pole", ["north-pole", "south-pole"])
@@ -122,13 +147,18 @@ def test_density_has_no_seam_at_the_poles(pole):
     ax = maps.world(pole)
     image = maps.draw_density(ax, density, "nats")
     for place in [(89.9 * sign, 40), (89.9 * sign, -140), (89.5 * sign, 130), (89.5 * sign, -50)]:
-        assert value_at(ax, image, *place) == pytest.approx(float(log_prob(place)) + math.log(4 * math.pi), abs=0.06)
+        assert value_at(ax, image, *place) == pytest.approx(
+            float(log_prob(place)) + math.log(4 * math.pi), abs=0.06
+        )
 
 
 def test_density_does_not_depend_on_the_grid_that_samples_it():
     ax = maps.world("equal-earth")
     fields = [vmf(-30, 60, 5.0, resolution)[0] for resolution in (2.0, 1.0, 0.25)]
-    shown = [np.asarray(maps.draw_density(ax, field, "nats", colorbar=False).get_array()) for field in fields]
+    shown = [
+        np.asarray(maps.draw_density(ax, field, "nats", colorbar=False).get_array())
+        for field in fields
+    ]
     assert np.abs(shown[0] - shown[1]).max() < 0.02
     assert np.abs(shown[2] - shown[1]).max() < 0.02
 
@@ -145,7 +175,9 @@ def test_a_needle_is_visible_on_a_world_map(resolution):
     density.log_density = torch.full_like(density.log_density, -50.0)
     empty = rendered(maps.density_figure(density, width=3.3), dpi=300)
     row, column = int(40 / resolution), int(185 / resolution)
-    density.log_density[row, column] = -math.log(math.radians(resolution) ** 2 * math.cos(math.radians(50)))
+    density.log_density[row, column] = -math.log(
+        math.radians(resolution) ** 2 * math.cos(math.radians(50))
+    )
     needle = rendered(maps.density_figure(density, width=3.3), dpi=300)
     bar = round(0.5 * 300)  # the colour bar and its labels differ too
     changed = (np.abs(needle - empty).sum(-1) > 150)[:-bar].sum()
@@ -173,11 +205,15 @@ def test_trajectories_cross_the_antimeridian_without_streaks():
     path = torch.tensor([[[20.0, 170.0]], [[25.0, -165.0]]])
     ax = maps.world("equal-earth")
     pieces = np.array(maps.draw_trajectories(ax, path).get_segments())
-    assert np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1).max() < 3e5  # metres: 2° and some stretching
+    assert (
+        np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1).max() < 3e5
+    )  # metres: 2° and some stretching
     assert pieces[..., 0].max() > 1.5e7
     assert pieces[..., 0].min() < -1.5e7
     # every end of a piece lies on the great circle through both states
-    ends = ccrs.PlateCarree(globe=ax.projection.globe).transform_points(ax.projection, pieces[..., 0].ravel(), pieces[..., 1].ravel())
+    ends = ccrs.PlateCarree(globe=ax.projection.globe).transform_points(
+        ax.projection, pieces[..., 0].ravel(), pieces[..., 1].ravel()
+    )
     x = sphere.from_latlon(torch.tensor(ends[:, [1, 0]]))
     normal = torch.linalg.cross(*sphere.from_latlon(path[:, 0].double()))
     assert (x @ sphere.unit(normal)).abs().max() < 1e-6
@@ -209,30 +245,68 @@ def test_world_draws_where_it_is_told():
 def test_figures_are_legible(width):
     density, _ = vmf(-80, 100, 30.0)
     image = np.zeros((32, 32, 3), np.uint8)
-    fig = maps.density_figure(density, image, (-70, 90), [(-80, 100), (10, 20)], [0.8, 0.1], "ice", inset="south-pole", width=width)
+    fig = maps.density_figure(
+        density,
+        image,
+        (-70, 90),
+        [(-80, 100), (10, 20)],
+        [0.8, 0.1],
+        "ice",
+        inset="south-pole",
+        width=width,
+    )
     fig.draw_without_rendering()
     words = [text for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
-    assert {"ice", "1", "2", "true place", "guesses: 80, 10 %", "probability per 10⁶ km²", "uniform"} <= {text.get_text() for text in words}
+    assert {
+        "ice",
+        "1",
+        "2",
+        "true place",
+        "guesses: 80, 10 %",
+        "probability per 10⁶ km²",
+        "uniform",
+    } <= {text.get_text() for text in words}
     assert min(float(text.get_fontsize()) for text in words) >= 7
-    boxes = [text.get_window_extent() for text in words if text.get_text() in ("ice", "true place", "guesses: 80, 10 %", "uniform")]
-    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 for box in boxes)
+    boxes = [
+        text.get_window_extent()
+        for text in words
+        if text.get_text() in ("ice", "true place", "guesses: 80, 10 %", "uniform")
+    ]
+    assert all(
+        box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
+        for box in boxes
+    )
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_contact_sheet_shares_one_scale():
-    panels = [{"density": vmf(0, 0, kappa)[0], "title": f"κ = {kappa}"} for kappa in (1.0, 100.0, 10.0)]
+    panels = [
+        {"density": vmf(0, 0, kappa)[0], "title": f"κ = {kappa}"} for kappa in (1.0, 100.0, 10.0)
+    ]
     images = [image for ax in maps.contact_sheet(panels).axes for image in ax.images]
     assert len(images) == 3
     assert len({image.norm.vmax for image in images}) == 1
-    assert images[0].norm.vmax == pytest.approx(100 / (2 * math.pi) * 4 * math.pi / 510.0645, rel=0.02)
+    assert images[0].norm.vmax == pytest.approx(
+        100 / (2 * math.pi) * 4 * math.pi / 510.0645, rel=0.02
+    )
 
 
 def test_trajectories_figure_shows_noise_first_and_samples_last():
     generator = torch.Generator().manual_seed(0)
     x0, x1 = (sphere.uniform(50, generator) for _ in range(2))
-    states = sphere.to_latlon(torch.stack([sphere.geodesic(x0, x1, t) for t in torch.linspace(0, 1, 9).tolist()]))
-    titles = [ax.get_title() for ax in maps.trajectories_figure(states, truth=(10.0, 20.0), title="tile").axes]
-    assert [title for title in titles if title] == ["time 0, noise", "time 0.5", "time 0.75", "time 1, samples"]
+    states = sphere.to_latlon(
+        torch.stack([sphere.geodesic(x0, x1, t) for t in torch.linspace(0, 1, 9).tolist()])
+    )
+    titles = [
+        ax.get_title()
+        for ax in maps.trajectories_figure(states, truth=(10.0, 20.0), title="tile").axes
+    ]
+    assert [title for title in titles if title] == [
+        "time 0, noise",
+        "time 0.5",
+        "time 0.75",
+        "time 1, samples",
+    ]
 
 
 def upside_down():

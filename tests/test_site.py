@@ -16,17 +16,31 @@ from chromium import opened
 from geoflow import Geolocator, widgets
 
 ROOT = Path(__file__).resolve().parent.parent
-FETCHING = {("iframe", "src"), ("img", "src"), ("link", "href"), ("script", "src"), ("source", "src"), ("video", "src")}
+FETCHING = {
+    ("iframe", "src"),
+    ("img", "src"),
+    ("link", "href"),
+    ("script", "src"),
+    ("source", "src"),
+    ("video", "src"),
+}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     options = ["-c", "notebooks/site", "-W", "--keep-going", "-q"]
-    built = subprocess.run([sys.executable, "-m", "sphinx", "-M", "html", ".", folder, *options], cwd=ROOT, capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-M", "html", ".", folder, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     geo = Geolocator.from_pretrained("tiles")
-    widgets.atlas({"Riemannian flow, S²": geo}, n=20, steps=(8,), guidances=(0.0,)).save_html(folder / "html/explore.html")
+    widgets.atlas({"Riemannian flow, S²": geo}, n=20, steps=(8,), guidances=(0.0,)).save_html(
+        folder / "html/explore.html"
+    )
     return folder / "html"
 
 
@@ -42,7 +56,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
-        self.addresses += [(tag, name, attributes[name]) for name in ("href", "src") if attributes.get(name)]
+        self.addresses += [
+            (tag, name, attributes[name]) for name in ("href", "src") if attributes.get(name)
+        ]
         if attributes.get("srcdoc"):
             self.frames.append(Page(attributes["srcdoc"]))
         formula = "math" in attributes.get("class", "").split()
@@ -74,7 +90,8 @@ def test_gallery_has_every_notebook_with_a_thumbnail(site):
     notebooks = {f"notebooks/{name}.html" for name in execute.sources() if "/" not in name}
     gallery = (site / "index.html").read_text(encoding="utf-8")
     cards = re.findall(
-        r'<a class="card" href="([^"]+)">\s*<img src="([^"]+)" alt="" loading="lazy">\s*<strong>(.+)</strong>\s*<span>(.+)</span>', gallery
+        r'<a class="card" href="([^"]+)">\s*<img src="([^"]+)" alt="" loading="lazy">\s*<strong>(.+)</strong>\s*<span>(.+)</span>',
+        gallery,
     )
     assert {page for page, *_ in cards} == notebooks
     assert len(cards) == len(notebooks)
@@ -93,7 +110,9 @@ def test_links_and_anchors_lead_somewhere(site):
             if url.scheme or url.netloc:
                 continue
             target = (file.parent / unquote(url.path)).resolve() if url.path else file
-            if not target.is_file() or (target.suffix == ".html" and unquote(url.fragment) not in read(target).anchors):
+            if not target.is_file() or (
+                target.suffix == ".html" and unquote(url.fragment) not in read(target).anchors
+            ):
                 broken.append(f"{file.relative_to(site)}: {address}")
     assert broken == []
 
@@ -106,21 +125,38 @@ def test_nothing_is_fetched_from_a_network(site):
         for tag, name, address in page.addresses
         if (tag, name) in FETCHING and urlsplit(address).scheme not in ("", "data")
     ]
-    styles = [file.name for file in site.rglob("*.css") if re.search(r"(url\(|@import)\W*(https?:)?//", file.read_text(encoding="utf-8"))]
+    styles = [
+        file.name
+        for file in site.rglob("*.css")
+        if re.search(r"(url\(|@import)\W*(https?:)?//", file.read_text(encoding="utf-8"))
+    ]
     assert fetched + styles == []
 
 
 def test_formulas_and_tables_are_no_longer_markup(site):
     for name, source in execute.sources().items():
         page = read(site / f"notebooks/{name}.html")
-        assert page.formulas >= len(re.findall(r"\$\$.+?\$\$", source.read_text(encoding="utf-8"), re.DOTALL)), name
+        assert page.formulas >= len(
+            re.findall(r"\$\$.+?\$\$", source.read_text(encoding="utf-8"), re.DOTALL)
+        ), name
         assert re.findall(r"\$|\|[-—]", page.text) == [], name
 
 
 def test_index_knows_terms(site):
-    index = json.loads((site / "searchindex.js").read_text(encoding="utf-8").removeprefix("Search.setIndex(").removesuffix(")"))
-    found = [index[place]["geodes"] for place in ("terms", "titleterms")]  # the stem of geodesic: a number, or several
-    pages = {index["docnames"][number] for numbers in found for number in (numbers if isinstance(numbers, list) else [numbers])}
+    index = json.loads(
+        (site / "searchindex.js")
+        .read_text(encoding="utf-8")
+        .removeprefix("Search.setIndex(")
+        .removesuffix(")")
+    )
+    found = [
+        index[place]["geodes"] for place in ("terms", "titleterms")
+    ]  # the stem of geodesic: a number, or several
+    pages = {
+        index["docnames"][number]
+        for numbers in found
+        for number in (numbers if isinstance(numbers, list) else [numbers])
+    }
     assert {"notebooks/01_the_sphere", "notebooks/03_flow_matching_on_the_sphere"} <= pages
     assert "notebooks/09_evaluation" not in pages
 
@@ -131,21 +167,29 @@ def test_pages_open_from_the_disk(site, browser):
         with opened(browser, file.as_uri(), offline=True) as page:
             page.evaluate("window.MathJax?.startup.promise.then(() => 0)")
             assert page.locator("mjx-container").count() == read(file).formulas, file.name
-            assert page.locator("mjx-merror, mjx-container [data-mml-node=merror]").count() == 0, file.name
+            assert page.locator("mjx-merror, mjx-container [data-mml-node=merror]").count() == 0, (
+                file.name
+            )
             for frame in page.locator("iframe[srcdoc]").all():
                 frame.scroll_into_view_if_needed()
                 frame.content_frame.locator(".geoflow .way").wait_for(state="attached")
-                assert frame.evaluate("frame => frame.contentDocument.documentElement.scrollHeight <= frame.clientHeight"), file.name
+                assert frame.evaluate(
+                    "frame => frame.contentDocument.documentElement.scrollHeight <= frame.clientHeight"
+                ), file.name
             for width in (400, 1000, 1200, 1366, 1600, 1920):
                 page.set_viewport_size({"width": width, "height": 900})
-                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{file.name} in {width} pixels"
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                    f"{file.name} in {width} pixels"
+                )
 
 
 def test_search_finds_from_the_disk(site, browser):
     with opened(browser, (site / "index.html").as_uri(), offline=True) as page:
         page.get_by_role("textbox", name="Search").fill("geodesic")
         page.keyboard.press("Enter")
-        page.locator("#search-results").get_by_role("link", name="01 · The sphere", exact=True).click()
+        page.locator("#search-results").get_by_role(
+            "link", name="01 · The sphere", exact=True
+        ).click()
         assert page.url.split("?")[0].endswith("notebooks/01_the_sphere.html")
 
 

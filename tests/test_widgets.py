@@ -31,7 +31,9 @@ def places_of(player: TrajectoryPlayer, number: int = 0) -> torch.Tensor:
     """(states, n, 2) degrees, read from the bytes as the browser reads them."""
     panel = player.panels[number]
     shape = panel["states"], panel["count"], 2
-    pairs = np.frombuffer(player.data, "<u2", 2 * panel["states"] * panel["count"], panel["start"]).reshape(shape)
+    pairs = np.frombuffer(
+        player.data, "<u2", 2 * panel["states"] * panel["count"], panel["start"]
+    ).reshape(shape)
     return torch.from_numpy(pairs / [65535, 65536] * [180, 360] - [90, 180])
 
 
@@ -42,11 +44,19 @@ def upload(data: bytes) -> str:
 # Bytes
 
 
-@pytest.mark.parametrize("place", [(90.0, 0.0), (-90.0, 12.0), (0.0, 180.0), (0.0, -180.0), (12.3, 179.9999), (0.0, -0.001)])
+@pytest.mark.parametrize(
+    "place",
+    [(90.0, 0.0), (-90.0, 12.0), (0.0, 180.0), (0.0, -180.0), (12.3, 179.9999), (0.0, -0.001)],
+)
 def test_places_survive_the_bytes_within_350_metres(place):
     player = TrajectoryPlayer(torch.tensor([[place]]))
     back = places_of(player)[0, 0]
-    assert sphere.distance_km(*sphere.from_latlon(torch.stack([back, torch.tensor(place, dtype=back.dtype)]))) < 0.35
+    assert (
+        sphere.distance_km(
+            *sphere.from_latlon(torch.stack([back, torch.tensor(place, dtype=back.dtype)]))
+        )
+        < 0.35
+    )
 
 
 def test_panels_lie_one_after_the_other():
@@ -54,7 +64,12 @@ def test_panels_lie_one_after_the_other():
     player = TrajectoryPlayer({"a": first, "b": second})
     assert [panel["title"] for panel in player.panels] == ["a", "b"]
     for number, latlon in enumerate((first, second)):
-        assert sphere.distance_km(sphere.from_latlon(places_of(player, number)), sphere.from_latlon(latlon.double())).max() < 0.35
+        assert (
+            sphere.distance_km(
+                sphere.from_latlon(places_of(player, number)), sphere.from_latlon(latlon.double())
+            ).max()
+            < 0.35
+        )
 
 
 def test_payload_is_within_its_budget():
@@ -73,19 +88,25 @@ def test_coastline_survives_the_bytes():
     polygons = json.loads((settings.DATA / "land-110m.geojson").read_text())["coordinates"]
     expected = [np.array(ring)[:, ::-1] for polygon in polygons for ring in polygon]
     assert len(rings) == len(expected)
-    assert all(np.allclose(ring, want, atol=0.0051) for ring, want in zip(rings, expected, strict=True))
+    assert all(
+        np.allclose(ring, want, atol=0.0051) for ring, want in zip(rings, expected, strict=True)
+    )
 
 
 def test_density_levels_are_shares_of_the_peak():
     density = widgets.smoothed(sphere.from_latlon(torch.tensor([[10.0, 20.0]])).expand(10, 3))
     (described,), data, _ = widgets.pack([Panel(torch.zeros(1, 0, 2), density=density)])
     raster = described["density"]
-    levels = np.frombuffer(data, np.uint8, raster["rows"] * raster["columns"], raster["start"]).reshape(raster["rows"], raster["columns"])
+    levels = np.frombuffer(
+        data, np.uint8, raster["rows"] * raster["columns"], raster["start"]
+    ).reshape(raster["rows"], raster["columns"])
     row, column = np.unravel_index(levels.argmax(), levels.shape)
     assert levels.max() == 255
     assert abs(float(density.lat[row]) - 10) <= 1 and abs(float(density.lon[column]) - 20) <= 1
     assert levels[0].max() == 0  # at the pole there is less than the uniform density
-    assert raster["peak"] == pytest.approx(float(density.log_density.max()) - sphere.LOG_UNIFORM, abs=1e-3)
+    assert raster["peak"] == pytest.approx(
+        float(density.log_density.max()) - sphere.LOG_UNIFORM, abs=1e-3
+    )
 
 
 def test_smoothed_samples_integrate_to_one(generator):
@@ -122,11 +143,16 @@ def test_what_cannot_be_drawn_is_said(trajectories, message):
 
 
 def test_times_that_do_not_fit_are_said():
-    assert "expected one finite time for each" in TrajectoryPlayer(paths(3, 2), times=[0, 1]).message
+    assert (
+        "expected one finite time for each" in TrajectoryPlayer(paths(3, 2), times=[0, 1]).message
+    )
 
 
 def test_as_many_truths_as_maps():
-    assert "2 truths for 3 maps" in TrajectoryPlayer(torch.zeros(4, 3, 5, 2), truth=[(0, 0), (1, 1)]).message
+    assert (
+        "2 truths for 3 maps"
+        in TrajectoryPlayer(torch.zeros(4, 3, 5, 2), truth=[(0, 0), (1, 1)]).message
+    )
 
 
 @pytest.mark.parametrize("wrong", [dict(projection="globus"), dict(trails="shrot")])
@@ -143,7 +169,10 @@ def echo(values):
 
 
 def asking(answer=echo) -> TrajectoryPlayer:
-    controls = [widgets.number("steps", "steps", [1, 2, 256]), widgets.choice("kind", "kind", ["a", "b"])]
+    controls = [
+        widgets.number("steps", "steps", [1, 2, 256]),
+        widgets.choice("kind", "kind", ["a", "b"]),
+    ]
     return TrajectoryPlayer(controls=controls, values={"steps": 2, "kind": "a"}, answer=answer)
 
 
@@ -160,7 +189,9 @@ def test_a_question_from_the_browser_is_answered_once_and_numbered():
     player.set_state({"values": {"steps": 1, "kind": "b"}, "asked": 1})
     assert asked == [{"steps": 2, "kind": "a"}, {"steps": 1, "kind": "b"}]
     assert (player.panels[0]["title"], player.answered) == ("1 b", 1)
-    player.set_state({"asked": 2})  # the same values again are a question too: somebody waits for the answer
+    player.set_state(
+        {"asked": 2}
+    )  # the same values again are a question too: somebody waits for the answer
     assert (len(asked), player.answered) == (3, 2)
 
 
@@ -171,7 +202,11 @@ def test_an_answer_is_one_message_and_comes_before_its_number(monkeypatch):
     player, sent = asking(answer), []
     monkeypatch.setattr(player, "_send", lambda message, buffers=None: sent.append(message))
     player.set_state({"values": {"steps": 1, "kind": "b"}, "asked": 1})
-    updates = [set(message["state"]) | {path[0] for path in message["buffer_paths"]} for message in sent if message["method"] == "update"]
+    updates = [
+        set(message["state"]) | {path[0] for path in message["buffer_paths"]}
+        for message in sent
+        if message["method"] == "update"
+    ]
     assert updates == [{"panels", "data"}, {"answered"}]
 
 
@@ -208,14 +243,27 @@ def test_unknown_controls_are_named():
 
 def test_timesteps(geo):
     player = widgets.explore_timesteps(geo, n=40)
-    assert "32 evaluations" in player.panels[0]["note"] and "median error" in player.panels[0]["note"]
+    assert (
+        "32 evaluations" in player.panels[0]["note"] and "median error" in player.panels[0]["note"]
+    )
     player.select(image="taiga", steps=4, solver="euler", guidance=1.0, schedule="linear")
     panel = player.panels[0]
     assert panel["note"].startswith(f"{samplers.evaluations('euler', 4)} evaluations")
-    assert (panel["states"], panel["times"], panel["truth"]) == (5, [0, 0.25, 0.5, 0.75, 1], [61.0, 97.0])
+    assert (panel["states"], panel["times"], panel["truth"]) == (
+        5,
+        [0, 0.25, 0.5, 0.75, 1],
+        [61.0, 97.0],
+    )
     straight = widgets.with_schedule(geo, "linear")
-    expected = straight.trajectories(tiles.tile(61, 97), n=40, steps=4, solver="euler", guidance=1.0, seed=0)[:, 0]
-    assert sphere.distance_km(sphere.from_latlon(places_of(player)), sphere.from_latlon(expected.double())).max() < 0.35
+    expected = straight.trajectories(
+        tiles.tile(61, 97), n=40, steps=4, solver="euler", guidance=1.0, seed=0
+    )[:, 0]
+    assert (
+        sphere.distance_km(
+            sphere.from_latlon(places_of(player)), sphere.from_latlon(expected.double())
+        ).max()
+        < 0.35
+    )
 
 
 def test_many_steps_are_thinned_to_even_states(geo):
@@ -228,8 +276,13 @@ def test_the_error_is_that_of_the_same_points(geo):
     cond = geo.embed(tiles.tile(61, 97))
     fine = widgets._fine(geo, 100, 0)(cond, 0.0)
     coarse = geo.sample(cond=cond, n=100, steps=64, seed=0)[0]
-    assert widgets.median_error_km(geo, cond, coarse, fine) < 0.5  # other points would be hundreds of kilometres off
-    assert widgets.median_error_km(geo, cond, geo.sample(cond=cond, n=100, steps=2, seed=0)[0], fine) > 20
+    assert (
+        widgets.median_error_km(geo, cond, coarse, fine) < 0.5
+    )  # other points would be hundreds of kilometres off
+    assert (
+        widgets.median_error_km(geo, cond, geo.sample(cond=cond, n=100, steps=2, seed=0)[0], fine)
+        > 20
+    )
 
 
 def test_guidance_gathers_the_points(geo):
@@ -245,7 +298,10 @@ def test_guidance_gathers_the_points(geo):
 
 def test_schedules_in_step(geo):
     player = widgets.explore_schedule(geo, n=20)
-    assert [panel["title"] for panel in player.panels] == [*schedules.SCHEDULES, schedules.FEW_STEPS]
+    assert [panel["title"] for panel in player.panels] == [
+        *schedules.SCHEDULES,
+        schedules.FEW_STEPS,
+    ]
     assert player.panels[0]["times"] == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
     player.select(steps=3)
     assert all(panel["states"] == 4 for panel in player.panels)
@@ -260,20 +316,35 @@ def test_six_methods_in_step():
 
 
 def test_methods_beside_ones_own(geo):
-    player = widgets.compare_methods({"mine": geo, "nothing known": Geolocator(None, "uniform")}, tiles.tile(24, 6), (24.0, 6.0), n=8)
-    assert [(panel["title"], panel["truth"]) for panel in player.panels] == [("mine", [24.0, 6.0]), ("nothing known", [24.0, 6.0])]
+    player = widgets.compare_methods(
+        {"mine": geo, "nothing known": Geolocator(None, "uniform")},
+        tiles.tile(24, 6),
+        (24.0, 6.0),
+        n=8,
+    )
+    assert [(panel["title"], panel["truth"]) for panel in player.panels] == [
+        ("mine", [24.0, 6.0]),
+        ("nothing known", [24.0, 6.0]),
+    ]
 
 
 def test_density_of_samples_and_of_an_upload(geo):
     player = widgets.explore_density(geo, n=64, k=2)
     first = player.panels[0]
-    assert "localizability" in first["note"] and len(first["best"]) == 2 and first["truth"] == [-38.0, -110.0]
+    assert (
+        "localizability" in first["note"]
+        and len(first["best"]) == 2
+        and first["truth"] == [-38.0, -110.0]
+    )
     buffer = io.BytesIO()
     tiles.tile(61, 97).save(buffer, "PNG")
     player.select(image=upload(buffer.getvalue()))
     mine = player.panels[0]
     assert mine["truth"] is None and mine["image"].startswith("data:image/png")
-    assert sphere.distance_km(*sphere.from_latlon(torch.tensor([mine["best"][0], [61.0, 97.0]]))) < 1500
+    assert (
+        sphere.distance_km(*sphere.from_latlon(torch.tensor([mine["best"][0], [61.0, 97.0]])))
+        < 1500
+    )
 
 
 def test_exact_density_on_request():
@@ -281,7 +352,10 @@ def test_exact_density_on_request():
     assert "∫p" not in player.panels[0]["note"]
     player.select(density="exact")
     assert float(player.panels[0]["note"].split("∫p = ")[1]) == pytest.approx(1, abs=0.01)
-    assert (player.panels[0]["density"]["rows"], player.panels[0]["density"]["columns"]) == (180, 360)
+    assert (player.panels[0]["density"]["rows"], player.panels[0]["density"]["columns"]) == (
+        180,
+        360,
+    )
 
 
 def test_density_of_a_model_that_looks_at_nothing():
@@ -289,7 +363,9 @@ def test_density_of_a_model_that_looks_at_nothing():
     assert "localizability -3.7 bits" in player.panels[0]["note"]
 
 
-@pytest.mark.parametrize("text", [upload(b"no image at all"), upload(b""), "data:image/png;base64,????", "data:"])
+@pytest.mark.parametrize(
+    "text", [upload(b"no image at all"), upload(b""), "data:image/png;base64,????", "data:"]
+)
 def test_an_upload_that_is_no_image(geo, text):
     player = widgets.explore_guidance(geo, n=4)
     with pytest.raises(ValueError, match="no image"):
@@ -300,9 +376,15 @@ def test_an_upload_that_is_no_image(geo, text):
 def test_any_network_and_an_image_of_ones_own(tmp_path):
     torch.manual_seed(0)
     encoder = Geolocator.from_pretrained("tiles").encoder
-    network = VelocityTransformer(cond_dim=encoder.embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1], dim=16, depth=1)
+    network = VelocityTransformer(
+        cond_dim=encoder.embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1],
+        dim=16,
+        depth=1,
+    )
     Image.new("RGB", (50, 40)).save(tmp_path / "mine.png")
-    player = widgets.explore_guidance(Geolocator(network, encoder=encoder), tmp_path / "mine.png", n=5)
+    player = widgets.explore_guidance(
+        Geolocator(network, encoder=encoder), tmp_path / "mine.png", n=5
+    )
     assert player.values["image"] == "mine" and player.message == ""
 
 
@@ -315,7 +397,14 @@ def test_sphere_explorer_carries_the_geodesic():
     player = widgets.explore_sphere((0, 0), (0, 90))
     player.select(y=[90.0, 0.0])
     middle = places_of(player)[40, 0]
-    assert sphere.distance_km(*sphere.from_latlon(torch.stack([middle, torch.tensor([45.0, 0.0], dtype=torch.float64)]))) < 0.5
+    assert (
+        sphere.distance_km(
+            *sphere.from_latlon(
+                torch.stack([middle, torch.tensor([45.0, 0.0], dtype=torch.float64)])
+            )
+        )
+        < 0.5
+    )
     with pytest.raises(ValueError, match="latitude 95"):
         player.select(x=[95.0, 0.0])
     assert "latitude 95" in player.message
@@ -334,16 +423,28 @@ def test_atlas_answers_every_choice(small_atlas, geo):
     options = {control["name"]: control["options"] for control in small_atlas.controls}
     assert set(options["method"]) == {"flow", "vMF", widgets.ALL_SIX}
     keys = {
-        f"{i}|{m}|{s}|{g:g}" for i in options["image"] for m in options["method"] for s in options["steps"] for g in options["guidance"]
+        f"{i}|{m}|{s}|{g:g}"
+        for i in options["image"]
+        for m in options["method"]
+        for s in options["steps"]
+        for g in options["guidance"]
     }
     assert set(small_atlas.table) == keys
     (number,) = small_atlas.table["taiga|flow|3|2"]
     expected = geo.sample(tiles.tile(61, 97), n=6, steps=3, guidance=2.0, seed=0)[0]
-    assert sphere.distance_km(sphere.from_latlon(places_of(small_atlas, number)[-1]), sphere.from_latlon(expected.double())).max() < 0.35
+    assert (
+        sphere.distance_km(
+            sphere.from_latlon(places_of(small_atlas, number)[-1]),
+            sphere.from_latlon(expected.double()),
+        ).max()
+        < 0.35
+    )
 
 
 def test_a_page_holds_everything_and_refers_to_nothing(small_atlas, tmp_path):
-    page = small_atlas.save_html(tmp_path / "folder" / "page.html", "A <title>", "Text & more").read_text()
+    page = small_atlas.save_html(
+        tmp_path / "folder" / "page.html", "A <title>", "Text & more"
+    ).read_text()
     assert "A &lt;title&gt;" in page and "Text &amp; more" in page
     assert (
         re.findall(
@@ -381,7 +482,12 @@ def test_output_of_a_notebook_holds_the_page_on_request():
 
 def test_embedded_page_is_escaped():
     frame = TrajectoryPlayer(paths(2, 3)).embed(300).data
-    assert frame.count("<iframe") == 1 and frame.count("<script") == 0 and "&lt;script" in frame and "height: 300px" in frame
+    assert (
+        frame.count("<iframe") == 1
+        and frame.count("<script") == 0
+        and "&lt;script" in frame
+        and "height: 300px" in frame
+    )
 
 
 @pytest.mark.parametrize(
@@ -389,7 +495,12 @@ def test_embedded_page_is_escaped():
     [
         (lambda: TrajectoryPlayer(paths(4, 20), truth=(10, 20), best=[(11, 21), (0, 0)]), 4),
         (lambda: TrajectoryPlayer({"a": paths(4, 20), "b": paths(0, 9)}), 8),
-        (lambda: TrajectoryPlayer([Panel(torch.zeros(1, 0, 2), density=widgets.smoothed(sphere.uniform(5)))]), 1),
+        (
+            lambda: TrajectoryPlayer(
+                [Panel(torch.zeros(1, 0, 2), density=widgets.smoothed(sphere.uniform(5)))]
+            ),
+            1,
+        ),
         (widgets.explore_sphere, 2),
     ],
 )

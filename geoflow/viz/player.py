@@ -41,8 +41,12 @@ from geoflow.runtime import choose, write_atomically
 from geoflow.viz import maps
 from geoflow.viz.packing import Panel, as_panels, pack, pack_land, rounded
 
-STATIC = Path(__file__).parent / "static"
-MODULE = STATIC / "player.js"
+STATIC = {
+    file.name: file.read_text(encoding="utf-8")
+    for file in (Path(__file__).parent / "static").iterdir()
+}
+MODULE = "\n".join(STATIC[part] for part in ("geometry.js", "drawing.js", "player.js"))
+STYLE = STATIC["player.css"]
 TRAILS = ("none", "short", "long", "whole way")
 PROJECTIONS = ("flat", "globe")
 MOMENTS = (0.0, 0.5, 0.75, 1.0)
@@ -116,6 +120,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
     """
 
     _esm = MODULE
+    _css = STYLE
     panels = traitlets.List().tag(sync=True, page=True)
     data = traitlets.Bytes().tag(sync=True, page=True)
     land = traitlets.Bytes().tag(sync=True, page=True)
@@ -207,11 +212,12 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         names = set(self.trait_names(page=True)) - {"data", "land"}
         state = {name: getattr(self, name) for name in self.trait_names(page=True) if name in names}
         binary = {name: base64.b64encode(getattr(self, name)).decode() for name in ("data", "land")}
-        return string.Template((STATIC / "page.html").read_text(encoding="utf-8")).substitute(
+        return string.Template(STATIC["page.html"]).substitute(
             title=html.escape(title),
             head=f"<h1>{html.escape(title)}</h1>" if text else "",
             text=f"<p>{html.escape(text)}</p>" if text else "",
-            module=MODULE.read_text(encoding="utf-8"),
+            module=MODULE,
+            style=STYLE,
             state=_script(state | {"live": False}),
             binary=_script(binary),
         )

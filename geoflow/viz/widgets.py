@@ -146,7 +146,9 @@ def with_schedule(geo: Geolocator, name: str) -> Geolocator:
     return Geolocator(geo.network, geo.method, name, geo.encoder, geo.provenance)
 
 
-def trajectories(geo: Geolocator, cond: Tensor | None, n: int, options: SolverOptions, seed: int = 0):
+def trajectories(
+    geo: Geolocator, cond: Tensor | None, n: int, options: SolverOptions, seed: int = 0
+):
     """Trajectories of n points, (states, n, 2) degrees, and the times of their states.
 
     Of many steps only `STATES` states are kept, evenly chosen. The points of a closed form rest:
@@ -160,7 +162,15 @@ def trajectories(geo: Geolocator, cond: Tensor | None, n: int, options: SolverOp
     return paths[kept], geo.model.times(options)[kept]
 
 
-def _panel(geo: Geolocator, gallery: Gallery, image: str, n: int, options: SolverOptions, seed: int, **shown):
+def _panel(
+    geo: Geolocator,
+    gallery: Gallery,
+    image: str,
+    n: int,
+    options: SolverOptions,
+    seed: int,
+    **shown,
+):
     """A panel of n points that look for an image; `shown` are further fields of `Panel`."""
     paths, times = trajectories(geo, gallery.cond(geo, image), n, options, seed)
     return Panel(paths, times=times, **gallery.about(image), **shown)
@@ -345,7 +355,13 @@ def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
 
 
 def _method_panel(
-    geo: Geolocator, gallery: Gallery, image: str, n: int, options: SolverOptions, seed: int, **shown
+    geo: Geolocator,
+    gallery: Gallery,
+    image: str,
+    n: int,
+    options: SolverOptions,
+    seed: int,
+    **shown,
 ):
     if geo.model.guidable:
         return _panel(geo, gallery, image, n, options, seed, **shown)
@@ -435,7 +451,10 @@ def atlas(
                 key = (image, title, count, omega) if geo.model.guidable else (image, title)
                 if key not in number_of:
                     number_of[key] = len(panels)
-                    options, shown = SolverOptions(count, "rk4", omega), dict(title=title, color=color)
+                    options, shown = (
+                        SolverOptions(count, "rk4", omega),
+                        dict(title=title, color=color),
+                    )
                     panels.append(_method_panel(geo, gallery, image, n, options, seed, **shown))
                 row.append(number_of[key])
             for title, numbers in (*zip(models, ([i] for i in row), strict=True), (ALL_SIX, row)):

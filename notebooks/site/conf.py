@@ -47,7 +47,9 @@ html_use_index = False
 html_show_copyright = False
 html_show_search_summary = False  # summaries are fetched, which browsers refuse to pages on disk
 
-ROW = re.compile(r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \|$", re.MULTILINE)  # of the README's table of notebooks
+ROW = re.compile(
+    r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \|$", re.MULTILINE
+)  # of the README's table of notebooks
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -103,7 +105,14 @@ def gallery(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
         picture = most_vivid(ROOT / f"{page}.ipynb")
         picture.thumbnail((640, 400))
         picture.save(app.outdir / thumbnail)
-        cards.append({"page": page, "title": app.env.titles[page].astext(), "learnt": learnt, "thumbnail": thumbnail})
+        cards.append(
+            {
+                "page": page,
+                "title": app.env.titles[page].astext(),
+                "learnt": learnt,
+                "thumbnail": thumbnail,
+            }
+        )
     yield "index", {"title": "Gallery", "cards": cards}, "gallery.html"
 
 
@@ -111,8 +120,14 @@ def most_vivid(notebook: Path) -> Image.Image:
     """Of a notebook's figures that are neither tall nor strips, the one with the most colour: the mean of saturation × brightness."""
     cells = nbformat.read(notebook, as_version=4).cells
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    figures = [Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB") for d in data if "image/png" in d]
-    return max((figure for figure in figures if 1 < figure.width / figure.height < 2.6), key=vividness)
+    figures = [
+        Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB")
+        for d in data
+        if "image/png" in d
+    ]
+    return max(
+        (figure for figure in figures if 1 < figure.width / figure.height < 2.6), key=vividness
+    )
 
 
 def vividness(figure: Image.Image) -> float:
