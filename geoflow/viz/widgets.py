@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,16 @@ from geoflow.data import tiles
 from geoflow.density import Raster, raster_axes
 from geoflow.geolocator import Geolocator
 from geoflow.methods import SolverOptions
-from geoflow.viz.packing import Panel, data_url, pack, pack_land, read_upload, rounded
-from geoflow.viz.player import MODULE, TrajectoryPlayer, choice, number, panels_figure
+from geoflow.viz.packing import Panel, data_url, read_upload, rounded
+from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
-
-__all__ = [
-    "ALL_SIX", "MODULE", "SIX", "Gallery", "Panel", "TrajectoryPlayer", "atlas", "choice",
-    "compare_methods", "explore_density", "explore_guidance", "explore_schedule", "explore_sphere",
-    "explore_timesteps", "number", "pack", "pack_land", "panels_figure", "smoothed",
-]  # fmt: skip
 
 STATES = 81  # sent of a trajectory at most
 KERNEL_KM = 200.0  # what samples are smoothed with where no density is computed
 REFERENCE_STEPS, REFERENCE_POINTS = 128, 64  # of the solution that errors are measured against
 STEPS = number("steps", "steps", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0))
+OF_FLOWS = {"label": "guidance ω (flows)"}
 SCHEDULES = (*schedules.SCHEDULES, schedules.FEW_STEPS)
 SMOOTHED, EXACT = "smoothed samples", "exact"
 SIX = {
@@ -65,11 +60,10 @@ class Gallery:
             images = {name: tiles.tile(*place) for name, place in truth.items()}
         if not isinstance(images, Mapping):
             images = list(images) if isinstance(images, (list, tuple)) else [images]
-            files = [isinstance(image, (str, Path)) for image in images]
-            names = [
-                Path(images[i]).stem if file else f"image {i + 1}" for i, file in enumerate(files)
-            ]
-            images = dict(zip(names, images, strict=True))
+            images = {
+                Path(image).stem if isinstance(image, (str, Path)) else f"image {i}": image
+                for i, image in enumerate(images, 1)
+            }
         if not images:
             raise ValueError("no images; expected at least one")
         self.images = {
@@ -104,23 +98,57 @@ class Gallery:
             self._embedded[key] = geo.embed(self.picture(name))
         return self._embedded[key]
 
-
-def _explorer(gallery: Gallery, controls: list[dict], values: dict, answer, view: dict):
-    """A player with a choice of images before its other controls."""
-    controls, values = (
-        [gallery.control(), *controls],
-        {"image": next(iter(gallery.images)), **values},
-    )
-    return TrajectoryPlayer(controls=controls, values=values, answer=answer, **view)
+    def player(self, controls: list[dict], values: dict, view: dict, **answers) -> TrajectoryPlayer:
+        """A player whose first control chooses an image."""
+        controls = [self.control(), *controls]
+        values = {"image": next(iter(self.images)), **values}
+        return TrajectoryPlayer(controls=controls, values=values, **answers, **view)
 
 
-def _model(geo: Geolocator | None) -> Geolocator:
-    return geo if geo is not None else Geolocator.from_pretrained("tiles")
+@dataclass(frozen=True)
+class Points:
+    """Points of a model that look for a gallery's images, from the same starting places."""
+
+    geo: Geolocator
+    gallery: Gallery
+    n: int
+    seed: int
+
+    def panel(self, image: str, options: SolverOptions, **shown) -> Panel:
+        """The trajectories of the points, which rest if the method is a closed form.
+
+        Of many steps only `STATES` states are kept, evenly chosen. `shown`: fields of `Panel`.
+        """
+        shown = {**self.gallery.about(image), **shown}
+        cond = self.gallery.cond(self.geo, image)
+        given: dict[str, Any] = dict(cond=cond, n=self.n, seed=self.seed)
+        if not self.geo.model.guidable:
+            return Panel(self.geo.sample(**given), times=(1.0,), note="closed form", **shown)
+        paths = self.geo.trajectories(**given, **vars(options))[:, 0]
+        count = min(STATES, options.steps + 1)
+        kept = torch.linspace(0, options.steps, count, dtype=torch.float64).round().long()
+        return Panel(paths[kept], times=self.geo.model.times(options)[kept], **shown)
+
+    def reference(self, image: str, guidance: float = 0.0) -> Tensor:
+        """Samples (m, 2) of the first points by a solver with many steps; computed once."""
+        noise = self.geo.model.noise((self.n,), torch.Generator().manual_seed(self.seed))
+        noise, cond = noise[None, :REFERENCE_POINTS], self.gallery.cond(self.geo, image)
+        fine: dict[str, Any] = dict(steps=REFERENCE_STEPS, solver="rk4", guidance=guidance)
+        return self.geo.sample(cond=cond, noise=noise, **fine)[0]
+
+
+def _with_error(panel: Panel, reference: Tensor) -> Panel:
+    """A panel whose note ends with the median distance of its points from the reference."""
+    samples = panel.trajectories[-1, : len(reference)]
+    km = sphere.distance_km(*(sphere.from_latlon(x.double()) for x in (samples, reference)))
+    median = float(km.median())
+    text = f"{median:,.0f}" if median >= 10 else f"{median:.2g}" if median >= 0.1 else "below 0.1"
+    return replace(panel, note=" · ".join(filter(None, (panel.note, f"median error {text} km"))))
 
 
 def _flow(geo: Geolocator | None) -> Geolocator:
-    """A model whose points move; a closed form is refused."""
-    geo = _model(geo)
+    """The shipped model, or the given one; a closed form, whose points rest, is refused."""
+    geo = geo if geo is not None else Geolocator.from_pretrained("tiles")
     if not geo.model.guidable:
         raise ValueError(f"method {geo.method!r} has no timesteps to explore; it is a closed form")
     return geo
@@ -130,86 +158,28 @@ def _six() -> dict[str, Geolocator]:
     return {title: Geolocator.from_pretrained(name) for title, name in SIX.items()}
 
 
-def _solver_control(geo: Geolocator) -> dict:
-    more = [samplers.DDIM] if geo.method == "diffusion" else []
-    return choice("solver", "solver", [*samplers.FIXED, *more])
-
-
-def _options(v: dict, guidance: float | None = None) -> SolverOptions:
-    """The solver's options among chosen values."""
-    omega = v.get("guidance", 0.0) if guidance is None else guidance
-    return SolverOptions(int(v["steps"]), v.get("solver", "rk4"), float(omega))
-
-
 def with_schedule(geo: Geolocator, name: str) -> Geolocator:
     """The same model with its steps placed by another schedule."""
     return Geolocator(geo.network, geo.method, name, geo.encoder, geo.provenance)
 
 
-def trajectories(
-    geo: Geolocator, cond: Tensor | None, n: int, options: SolverOptions, seed: int = 0
-):
-    """Trajectories of n points, (states, n, 2) degrees, and the times of their states.
-
-    Of many steps only `STATES` states are kept, evenly chosen. The points of a closed form rest:
-    they have one state.
-    """
-    if not geo.model.guidable:
-        return geo.sample(cond=cond, n=n, seed=seed), torch.ones(1)
-    paths = geo.trajectories(cond=cond, n=n, seed=seed, **vars(options))[:, 0]
-    count = min(STATES, options.steps + 1)
-    kept = torch.linspace(0, options.steps, count, dtype=torch.float64).round().long()
-    return paths[kept], geo.model.times(options)[kept]
+def _solver(geo: Geolocator) -> dict:
+    more = [samplers.DDIM] if geo.method == "diffusion" else []
+    return choice("solver", "solver", [*samplers.FIXED, *more])
 
 
-def _panel(
-    geo: Geolocator,
-    gallery: Gallery,
-    image: str,
-    n: int,
-    options: SolverOptions,
-    seed: int,
-    **shown,
-):
-    """A panel of n points that look for an image; `shown` are further fields of `Panel`."""
-    paths, times = trajectories(geo, gallery.cond(geo, image), n, options, seed)
-    return Panel(paths, times=times, **gallery.about(image), **shown)
-
-
-def _error_against_reference(geo: Geolocator, gallery: Gallery, n: int, seed: int):
-    """A function (image, guidance, samples (n, 2)) → their error in words.
-
-    The error is the median distance of `REFERENCE_POINTS` samples from where RK4 with
-    `REFERENCE_STEPS` steps takes the same points; this reference is computed once.
-    """
-    noise = geo.model.noise((n,), torch.Generator().manual_seed(seed))[None, :REFERENCE_POINTS]
-
-    @functools.cache
-    def reference(image: str, guidance: float) -> Tensor:
-        cond = gallery.cond(geo, image)
-        fine: dict[str, Any] = dict(steps=REFERENCE_STEPS, guidance=guidance)
-        return geo.sample(cond=cond, noise=noise, **fine)[0].double()
-
-    def error(image: str, guidance: float, samples: Tensor) -> str:
-        expected = reference(image, guidance)
-        found, expected = map(sphere.from_latlon, (samples[: len(expected)].double(), expected))
-        km = float(sphere.distance_km(found, expected).median())
-        number = f"{km:,.0f}" if km >= 10 else f"{km:.2g}" if km >= 0.1 else "below 0.1"
-        return f"median error {number} km"
-
-    return error
+def _options(v: dict) -> SolverOptions:
+    """The solver's options among the chosen values."""
+    return SolverOptions(int(v["steps"]), v.get("solver", "rk4"), float(v.get("guidance", 0.0)))
 
 
 def explore_timesteps(
-    geo: Geolocator | None = None,
-    images=None,
-    truth=None,
-    *,
-    n: int = 500,
-    seed: int = 0,
-    **view: Any,
+    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0, **view
 ) -> TrajectoryPlayer:
     """Choose steps, solver, schedule and guidance; the error against a fine solution is shown.
+
+    The error is the median distance of `REFERENCE_POINTS` samples from where RK4 with
+    `REFERENCE_STEPS` steps takes the same points.
 
     >>> player = explore_timesteps(n=10)
     >>> player.select(steps=4, solver="euler")
@@ -219,7 +189,7 @@ def explore_timesteps(
     Args:
         geo: a flow; None: the shipped model.
         images, truth: see `Gallery`.
-        n: points.
+        n: number of points.
         seed: of their starting places.
         view: see `TrajectoryPlayer`.
 
@@ -227,99 +197,86 @@ def explore_timesteps(
         ValueError: a method without trajectories.
     """
     geo, gallery = _flow(geo), Gallery(images, truth)
-    error = _error_against_reference(geo, gallery, n, seed)
-    scheduled = functools.cache(lambda name: with_schedule(geo, name))
-    controls = [STEPS, _solver_control(geo), choice("schedule", "schedule", SCHEDULES), GUIDANCE]
-    values = dict(steps=8, solver="rk4", schedule=geo.model.schedule_name, guidance=0.0)
+    reference = functools.cache(Points(geo, gallery, n, seed).reference)
+    scheduled = functools.cache(lambda name: Points(with_schedule(geo, name), gallery, n, seed))
 
     def answer(v: dict) -> Iterable[list[Panel]]:
-        options, image = _options(v), v["image"]
+        options = _options(v)
         note = f"{samplers.evaluations(options.solver, options.steps)} evaluations"
-        panel = _panel(scheduled(v["schedule"]), gallery, image, n, options, seed, note=note)
+        panel = scheduled(v["schedule"]).panel(v["image"], options, note=note)
         yield [panel]
-        distance = error(image, options.guidance, panel.trajectories[-1])
-        yield [replace(panel, note=f"{note} · {distance}")]
+        yield [_with_error(panel, reference(v["image"], options.guidance))]
 
-    return _explorer(gallery, controls, values, answer, view)
+    controls = [STEPS, _solver(geo), choice("schedule", "schedule", SCHEDULES), GUIDANCE]
+    values = dict(steps=8, solver="rk4", schedule=geo.model.schedule_name, guidance=0.0)
+    return gallery.player(controls, values, view, answer=answer)
 
 
 def explore_guidance(
-    geo: Geolocator | None = None,
-    images=None,
-    truth=None,
-    *,
-    n: int = 300,
-    seed: int = 0,
-    **view: Any,
+    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view
 ) -> TrajectoryPlayer:
     """The same points without guidance and with it, in step, and how much they gather.
 
     Arguments as in `explore_timesteps`.
+
+    >>> [panel["title"] for panel in explore_guidance(n=10).panels]
+    ['ω = 0', 'ω = 2']
     """
-    geo, gallery = _flow(geo), Gallery(images, truth)
+    points = Points(_flow(geo), Gallery(images, truth), n, seed)
 
     @functools.lru_cache(maxsize=16)  # the unguided half need not be computed again for every ω
     def panel(image: str, options: SolverOptions) -> Panel:
-        shown = _panel(geo, gallery, image, n, options, seed, title=f"ω = {options.guidance:g}")
+        shown = points.panel(image, options, title=f"ω = {options.guidance:g}")
         middle, _, radius = metrics.best_places(sphere.from_latlon(shown.trajectories[-1]), 1)
         note = f"half within {float(radius[0]):,.0f} km of the best place"
         return replace(shown, note=note, best=sphere.to_latlon(middle))
 
     def answer(v: dict) -> Iterable[list[Panel]]:
-        yield [panel(v["image"], _options(v, omega)) for omega in (0.0, v["guidance"])]
+        guided = _options(v)
+        yield [panel(v["image"], options) for options in (replace(guided, guidance=0.0), guided)]
 
-    return _explorer(gallery, [GUIDANCE, STEPS], dict(guidance=2.0, steps=16), answer, view)
+    values = dict(guidance=2.0, steps=16)
+    return points.gallery.player([GUIDANCE, STEPS], values, view, answer=answer)
 
 
 def explore_schedule(
-    geo: Geolocator | None = None,
-    images=None,
-    truth=None,
-    *,
-    n: int = 300,
-    seed: int = 0,
-    **view: Any,
+    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view
 ) -> TrajectoryPlayer:
     """Every schedule with the same number of steps, in step: where its steps lie, and its error.
 
     Arguments as in `explore_timesteps`.
+
+    >>> [panel["title"] for panel in explore_schedule(n=10).panels][:2]
+    ['linear', 'sigmoid']
     """
     geo, gallery = _flow(geo), Gallery(images, truth)
-    error = _error_against_reference(geo, gallery, n, seed)
-    scheduled = {name: with_schedule(geo, name) for name in SCHEDULES}
+    reference = functools.cache(Points(geo, gallery, n, seed).reference)
+    scheduled = {name: Points(with_schedule(geo, name), gallery, n, seed) for name in SCHEDULES}
 
     def answer(v: dict) -> Iterable[list[Panel]]:
-        image, options, panels = v["image"], _options(v), []
-        for name, model in scheduled.items():
-            panel = _panel(model, gallery, image, n, options, seed, title=name)
-            panels.append(replace(panel, note=error(image, 0.0, panel.trajectories[-1])))
-        yield panels
+        image, options = v["image"], _options(v)
+        panels = [points.panel(image, options, title=name) for name, points in scheduled.items()]
+        yield [_with_error(panel, reference(image)) for panel in panels]
 
     few = number("steps", "steps", [steps for steps in STEPS["options"] if steps <= 64])
-    controls, values = [few, _solver_control(geo)], dict(steps=8, solver="midpoint")
-    return _explorer(gallery, controls, values, answer, view)
+    values = dict(steps=8, solver="midpoint")
+    return gallery.player([few, _solver(geo)], values, view, answer=answer)
 
 
 def explore_density(
     geo: Geolocator | None = None, images=None, truth=None, *, n: int = 1024, k: int = 3,
-    seed: int = 0, **view: Any,
+    seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
     """Pick a tile, or upload an image: its density over the Earth, localizability, k best places.
 
     At first n samples are shown, smoothed by a kernel of `KERNEL_KM`; "exact" computes the density
-    itself, in some ten seconds.
+    itself, in some ten seconds. `geo` is any model. Other arguments as in `explore_timesteps`.
 
-    Args:
-        geo: any model; None: the shipped one.
-        images, truth: see `Gallery`.
-        n: samples.
-        k: best places.
-        seed: of the samples.
-        view: see `TrajectoryPlayer`.
+    >>> explore_density(n=100).panels[0]["note"].split(" bits ")[0]
+    'localizability 4.2'
     """
-    geo, gallery = _model(geo), Gallery(images, truth)
-    exact = functools.cache(lambda image: geo.density(cond=gallery.cond(geo, image)))
-    known: set[str] = set()
+    geo = geo if geo is not None else Geolocator.from_pretrained("tiles")
+    gallery, exact = Gallery(images, truth), {}
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         image, cond = v["image"], gallery.cond(geo, v["image"])
@@ -328,18 +285,17 @@ def explore_density(
         note = f"{k} best: {', '.join(f'{100 * float(m):.0f} %' for m in mass)}"
         shown: dict[str, Any] = dict(best=sphere.to_latlon(places), **gallery.about(image))
         panel = Panel(torch.zeros(1, 0, 2), note=note, density=smoothed(samples), **shown)
-        if v["density"] == SMOOTHED or image not in known:
+        if v["density"] == SMOOTHED or image not in exact:
             yield [panel]
         bits = float(geo.localizability(cond=cond, n=min(n, 256), seed=seed))
         note = f"localizability {bits:.1f} bits (uniform: −3.7) · {note}"
         if v["density"] == EXACT:
-            known.add(image)
-            density = exact(image)
+            exact[image] = density = exact.get(image) or geo.density(cond=cond)
             panel, note = replace(panel, density=density), f"{note} · ∫p = {density.integral:.3f}"
         yield [replace(panel, note=note)]
 
     controls = [choice("density", "density", [SMOOTHED, EXACT])]
-    return _explorer(gallery, controls, dict(density=SMOOTHED), answer, view)
+    return gallery.player(controls, dict(density=SMOOTHED), view, answer=answer)
 
 
 def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
@@ -354,49 +310,34 @@ def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
     return Raster(lat, lon, log_density.reshape(len(lat), len(lon)))
 
 
-def _method_panel(
-    geo: Geolocator,
-    gallery: Gallery,
-    image: str,
-    n: int,
-    options: SolverOptions,
-    seed: int,
-    **shown,
-):
-    if geo.model.guidable:
-        return _panel(geo, gallery, image, n, options, seed, **shown)
-    options, note = replace(options, guidance=0.0), "closed form"
-    return _panel(geo, gallery, image, n, options, seed, note=note, **shown)
-
-
 def compare_methods(
     models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 500,
-    seed: int = 0, **view: Any,
+    seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
     """Methods side by side and in step; the points of a closed form rest.
 
-    Args:
-        models: {title: model}, or one model beside the six; None: the six shipped ones.
-        images, truth: see `Gallery`.
-        n: points of each.
-        seed: of their starting places.
-        view: see `TrajectoryPlayer`.
+    `models` is {title: model}, one model beside the six shipped ones, or None for these. Other
+    arguments as in `explore_timesteps`.
+
+    >>> compare_methods({"nothing known": Geolocator(None, "uniform")}, n=10).panels[0]["note"]
+    'closed form'
     """
     own = {models.method: models} if isinstance(models, Geolocator) else {}
-    chosen = _six() | own if models is None or own else dict(models)
+    chosen = _six() | own if models is None or own else models
     gallery = Gallery(images, truth)
+    points = {title: Points(geo, gallery, n, seed) for title, geo in chosen.items()}
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         yield [
-            _method_panel(geo, gallery, v["image"], n, _options(v), seed, title=title, color=i)
-            for i, (title, geo) in enumerate(chosen.items())
+            one.panel(v["image"], _options(v), title=title, color=color)
+            for color, (title, one) in enumerate(points.items())
         ]
 
-    controls = [STEPS, {**GUIDANCE, "label": "guidance ω (flows)"}]
-    return _explorer(gallery, controls, dict(steps=16, guidance=0.0), answer, view)
+    values = dict(steps=16, guidance=0.0)
+    return gallery.player([STEPS, GUIDANCE | OF_FLOWS], values, view, answer=answer)
 
 
-def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view: Any) -> TrajectoryPlayer:
+def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view) -> TrajectoryPlayer:
     """Two places to drag, the geodesic between them, and the vectors that log gives at each.
 
     The slider moves the point that exp leads to.
@@ -426,45 +367,37 @@ def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view: Any) -> TrajectoryPla
 def atlas(
     models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 240,
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32), guidances: Sequence[float] = (0.0, 1.0, 3.0),
-    seed: int = 0, **view: Any,
+    seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
     """Images × methods × steps × guidance, computed before: every control works without a kernel.
 
-    This takes a minute or two on a laptop.
-
-    Args:
-        models: {title: model}; None: the six shipped ones.
-        images, truth: see `Gallery`.
-        n: points.
-        steps, guidances: of RK4; closed forms have neither.
-        seed: of their starting places.
-        view: see `TrajectoryPlayer`.
+    The six shipped models (`models` None) take a minute or two on a laptop. `steps` and
+    `guidances` are those of RK4. Other arguments as in `compare_methods`.
     """
     gallery, models = Gallery(images, truth), models or _six()
     panels: list[Panel] = []
-    number_of: dict[tuple, int] = {}
+    index: dict[tuple, int] = {}
     table: dict[str, list[int]] = {}
     for image in runtime.progress(gallery.images, desc="images"):
         for omega, count in itertools.product(guidances, steps):
             row = []
             for color, (title, geo) in enumerate(models.items()):
                 key = (image, title, count, omega) if geo.model.guidable else (image, title)
-                if key not in number_of:
-                    number_of[key] = len(panels)
-                    options, shown = (
+                if key not in index:
+                    index[key] = len(panels)
+                    options, points = (
                         SolverOptions(count, "rk4", omega),
-                        dict(title=title, color=color),
+                        Points(geo, gallery, n, seed),
                     )
-                    panels.append(_method_panel(geo, gallery, image, n, options, seed, **shown))
-                row.append(number_of[key])
+                    panels.append(points.panel(image, options, title=title, color=color))
+                row.append(index[key])
             for title, numbers in (*zip(models, ([i] for i in row), strict=True), (ALL_SIX, row)):
                 table[f"{image}|{title}|{count}|{omega:g}"] = numbers
+    method = choice("method", "method", [*models, ALL_SIX])
     controls = [
-        gallery.control(),
-        choice("method", "method", [*models, ALL_SIX]),
+        method,
         number("steps", "steps", steps),
-        number("guidance", "guidance ω (flows)", guidances),
+        number("guidance", "", guidances) | OF_FLOWS,
     ]
-    values = dict(image=next(iter(gallery.images)), method=ALL_SIX)
-    values |= dict(steps=max(steps), guidance=guidances[0])
-    return TrajectoryPlayer(panels, controls=controls, values=values, table=table, **view)
+    values = dict(method=ALL_SIX, steps=max(steps), guidance=guidances[0])
+    return gallery.player(controls, values, view, trajectories=panels, table=table)
