@@ -6,44 +6,49 @@ import pytest
 import torch
 
 from geoflow import sphere
-from geoflow.data.batches import Rows, ShardStream, StepSampler, StreamBatches
 from geoflow.data.shards import ShardWriter, open_shards
+from geoflow.training.batches import Order, Rows, ShardStream, StepSampler
+
+
+def sampled(n, *order, **share):
+    return list(StepSampler(n, Order(*order, **share)))
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_step_sampler_shares_an_epoch_between_ranks(world):
-    shares = [list(StepSampler(48, 8, 18, seed=3, rank=rank, world=world)) for rank in range(world)]
-    whole = list(StepSampler(48, 8, 18, seed=3))
+    shares = [sampled(48, 8, 18, seed=3, rank=rank, world=world) for rank in range(world)]
+    whole = sampled(48, 8, 18, seed=3)
     for epoch in range(3):
         steps = range(6 * epoch, 6 * epoch + 6)
         rows = torch.cat([share[step] for step in steps for share in shares])
         assert sorted(rows.tolist()) == list(range(48))
     for step in range(18):
-        assert set(torch.cat([share[step] for share in shares]).tolist()) == set(whole[step].tolist())
+        together = torch.cat([share[step] for share in shares])
+        assert set(together.tolist()) == set(whole[step].tolist())
         assert all(len(share[step]) == 8 // world for share in shares)
     assert not torch.equal(torch.cat(whole[:6]), torch.cat(whole[6:12]))
 
 
 def test_step_sampler_resumes_anywhere():
-    whole = list(StepSampler(50, 8, 20, seed=3))
+    whole = sampled(50, 8, 20, seed=3)
     for first in (0, 1, 6, 13, 20):
-        resumed = StepSampler(50, 8, 20, seed=3)
-        resumed.first_step = first
-        rest = list(resumed)
+        rest = sampled(50, 8, 20, seed=3, first_step=first)
         assert len(rest) == 20 - first
-        assert len(resumed) == 20  # what Lightning compares with its restored count of batches
+        assert (
+            len(StepSampler(50, Order(8, 20, first_step=first))) == 20
+        )  # Lightning's restored count of batches includes them
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[first:], strict=True))
 
 
 def test_step_sampler_depends_on_its_seed():
-    assert not torch.equal(next(iter(StepSampler(50, 8, 20, seed=3))), next(iter(StepSampler(50, 8, 20, seed=4))))
+    assert not torch.equal(sampled(50, 8, 1, seed=3)[0], sampled(50, 8, 1, seed=4)[0])
 
 
 def test_bad_batches():
     with pytest.raises(ValueError, match="a batch of 60 from 50 examples"):
-        StepSampler(50, 60, 1, seed=0)
+        StepSampler(50, Order(60, 1))
     with pytest.raises(ValueError, match="a batch of 8 over 3 processes"):
-        StepSampler(50, 8, 1, seed=0, world=3)
+        Order(8, 1, world=3)
 
 
 def test_rows_of_several_tables():
@@ -64,7 +69,10 @@ def folder(tmp_path_factory):
     for shard, count in enumerate([7, 5, 6, 1, 8, 3, 4, 9, 2, 5]):
         with ShardWriter(folder / f"{shard}.tar", "tiles") as writer:
             for _ in range(count):
-                writer.add({"id": str(number), "latitude": number, "longitude": -number}, torch.tensor([float(number), 0.0]))
+                writer.add(
+                    {"id": str(number), "latitude": number, "longitude": -number},
+                    torch.tensor([float(number), 0.0]),
+                )
                 number += 1
     return open_shards(folder)
 
@@ -81,14 +89,22 @@ def numbers(stream):
 def test_a_stream_shows_every_sample_once_per_epoch(folder, world, group):
     epochs = 6
     steps = epochs * 50 // 10
-    seen = [numbers(ShardStream([folder], 10, 2 * steps, 3, rank, world, group=group)) for rank in range(world)]
+    orders = [Order(10, 2 * steps, 3, rank, world) for rank in range(world)]
+    seen = [numbers(ShardStream([folder], order, group)) for order in orders]
     assert all(len(batch) == 10 // world for batches in seen for batch in batches)
-    for rank, batches in enumerate(seen):  # each process: its shards, epoch after epoch, without a gap
-        flat, groups = [n for batch in batches for n in batch], ShardStream([folder], 10, 1, 3, rank, world, group=group).groups()
+    for rank, batches in enumerate(
+        seen
+    ):  # each process: its shards, epoch after epoch, without a gap
+        flat = [n for batch in batches for n in batch]
+        groups = ShardStream([folder], orders[rank], group).groups()
         at = 0
         while at < len(flat) - 50:
             shards, _seed = next(groups)
-            expected = {n for shards_, number in shards for n in shards_.read(number)[0][:, 0].int().tolist()}
+            expected = {
+                n
+                for shards_, number in shards
+                for n in shards_.read(number)[0][:, 0].int().tolist()
+            }
             assert set(flat[at : at + len(expected)]) == expected
             at += len(expected)
     if world == 1:
@@ -99,31 +115,36 @@ def test_a_stream_shows_every_sample_once_per_epoch(folder, world, group):
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_stream_begins_at_any_step(folder, world):
-    whole = numbers(ShardStream([folder], 6, 40, 3, world - 1, world, group=3))
+    whole = numbers(ShardStream([folder], Order(6, 40, 3, world - 1, world), group=3))
     for first in (1, 7, 8, 9, 17, 39, 40):
-        assert numbers(ShardStream([folder], 6, 40, 3, world - 1, world, first, group=3)) == whole[first:]
+        order = Order(6, 40, 3, world - 1, world, first)
+        assert numbers(ShardStream([folder], order, group=3)) == whole[first:]
 
 
 def test_what_comes_before_is_not_read(folder, monkeypatch):
     read, opened = type(folder).read, []
-    monkeypatch.setattr(type(folder), "read", lambda self, number: opened.append(number) or read(self, number))
-    next(iter(ShardStream([folder], 10, 1000, 3, first_step=995, group=2)))
+    monkeypatch.setattr(
+        type(folder), "read", lambda self, number: opened.append(number) or read(self, number)
+    )
+    next(iter(ShardStream([folder], Order(10, 1000, 3, first_step=995), group=2)))
     assert len(opened) <= 6
 
 
 def test_weights_of_folders(folder):
-    counts = Counter(n for batch in numbers(ShardStream([folder.but_last(), folder, folder], 29, 5, 0)) for n in batch)
+    stream = ShardStream([folder.but_last(), folder, folder], Order(29, 5))
+    counts = Counter(n for batch in numbers(stream) for n in batch)
     assert {counts[n] for n in range(45)} == {3}
     assert {counts[n] for n in range(45, 50)} == {2}
 
 
 def test_bad_streams(folder):
     with pytest.raises(ValueError, match="10 shards for 11 processes"):
-        ShardStream([folder], 11, 1, 0, world=11)
-    with pytest.raises(ValueError, match="a batch of 10 over 3 processes"):
-        ShardStream([folder], 10, 1, 0, world=3)
-    with pytest.raises(NotImplementedError):
-        super(StreamBatches, StreamBatches([folder], Rows(folder.last()), 10, 1)).example()
+        ShardStream([folder], Order(11, 1, world=11))
+    other = folder.__class__(folder.files, folder.counts, "street_clip", 1024, {}, "")
+    with pytest.raises(
+        ValueError, match="embeddings of different encoders: tiles \\(2\\), street_clip \\(1024\\)"
+    ):
+        ShardStream([folder, other], Order(10, 1))
 
 
 def test_a_shard_removed_during_training_is_an_error(folder, tmp_path):
@@ -131,7 +152,7 @@ def test_a_shard_removed_during_training_is_an_error(folder, tmp_path):
 
     shutil.copytree(folder.files[0].parent, tmp_path / "copy")
     copy = open_shards(tmp_path / "copy")
-    stream = iter(ShardStream([copy], 10, 100, 3, group=1))
+    stream = iter(ShardStream([copy], Order(10, 100, 3), group=1))
     next(stream)
     for file in copy.files:
         file.unlink()

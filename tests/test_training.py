@@ -1,19 +1,22 @@
 """Training: interrupted runs end as if they had not been, averages are right, what is broken stops."""
 
+import copy
 import csv
 import json
 import math
 import signal
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from geoflow.recipes import read_recipe
 
-from geoflow import Geolocator, methods, paths, schedules, sphere, training
-from geoflow.cli import read_recipe
-from geoflow.data.batches import Rows, TensorBatches
+from geoflow import Geolocator, methods, paths, runtime, schedules, sphere, training
 from geoflow.encoders import GeocellClassifier, TileEncoder
-from geoflow.training import EncoderModule, FlowModule, Optimization, fit
+from geoflow.training import EncoderModule, FlowModule, Optimization, fit, runs, trainer
+from geoflow.training.batches import Order, Rows, TensorBatches
 from geoflow.velocity import VelocityTransformer
 
 RUN = {"recipe": {"steps": 12}, "seed": 0}
@@ -49,13 +52,15 @@ def flow(steps=12, ema=0.9, kill_at=None, killer=Killed, loss=None):
         torch.manual_seed(0)
         network = VelocityTransformer(cond_dim=4, dim=16, depth=1)
     o = Optimization(steps=steps, batch=16, lr=1e-2, warmup=3, ema=ema)
-    module = Module(network, paths.by_name("riemannian"), schedules.linear, o, draws=2, dropout=0.1)
+    path = paths.by_name("riemannian")
+    module = Module(network, path, o, schedule=schedules.linear, draws=2, dropout=0.1)
     module.seen = []
     return module
 
 
 def in_memory(module, rows, judged):
-    return TensorBatches(Rows(rows), Rows(judged), module.optimization.batch, module.optimization.steps)
+    o = module.optimization
+    return TensorBatches(Rows(rows), Rows(judged), Order(o.batch, o.steps))
 
 
 def batches(module, n=50):
@@ -80,12 +85,14 @@ def same(a, b):
 
 @pytest.fixture
 def saves_every_step(monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(microseconds=1))
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", timedelta(microseconds=1))
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("kills", [(5,), (1, 4, 11)])
-def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(tmp_path, saves_every_step, ema, kills):
+def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(
+    tmp_path, saves_every_step, ema, kills
+):
     whole = train(tmp_path / "whole", ema=ema)
     assert whole.seen == list(range(12))
     seen = []
@@ -98,18 +105,23 @@ def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(tmp_path, saves_eve
     last = train(tmp_path / "parts", ema=ema)
     assert seen + last.seen == list(range(12))
     assert same(last.state_dict(), whole.state_dict())
-    assert same(weights_of(tmp_path / "parts" / "last.ckpt"), weights_of(tmp_path / "whole" / "last.ckpt"))
-    assert training.loss_curve(tmp_path / "parts")["val_loss"] == training.loss_curve(tmp_path / "whole")["val_loss"]
+    assert same(
+        weights_of(tmp_path / "parts" / "last.ckpt"), weights_of(tmp_path / "whole" / "last.ckpt")
+    )
+    assert (
+        training.loss_curve(tmp_path / "parts")["val_loss"]
+        == training.loss_curve(tmp_path / "whole")["val_loss"]
+    )
 
 
 def test_steps_since_the_last_checkpoint_are_repeated_exactly(tmp_path, monkeypatch):
     """Checkpoints are rarer than steps: kill later than the last one."""
     whole = train(tmp_path / "whole")
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(microseconds=1))
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", timedelta(microseconds=1))
     module = flow(kill_at=4)
     with pytest.raises(Killed):
         fit(module, batches(module), tmp_path / "parts", RUN)
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", timedelta(days=1))
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", timedelta(days=1))
     module = flow(kill_at=9)
     with pytest.raises(Killed):
         fit(module, batches(module), tmp_path / "parts", RUN)
@@ -166,7 +178,9 @@ def test_nothing_is_written_elsewhere(tmp_path):
 def test_a_folder_of_another_run_is_refused(tmp_path):
     module = flow()
     fit(module, batches(module), tmp_path / "run", RUN)
-    with pytest.raises(ValueError, match=r"holds a run with seed = 0, not 1; choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"holds a run with seed = 0, not 1; choose another folder"
+    ):
         fit(module, batches(module), tmp_path / "run", {**RUN, "seed": 1})
     with pytest.raises(ValueError, match=r"recipe = \{'steps': 12\}, not \{'steps': 13\}"):
         fit(module, batches(module), tmp_path / "run", {**RUN, "recipe": {"steps": 13}})
@@ -189,10 +203,12 @@ def test_weight_average_is_the_one_computed_by_hand(tmp_path, saves_every_step):
 
     class Module(FlowModule):
         def on_train_batch_end(self, *_):
-            trail.append({name: value.detach().clone() for name, value in self.state_dict().items()})
+            trail.append(
+                {name: value.detach().clone() for name, value in self.state_dict().items()}
+            )
 
     template = flow(ema=0.5)
-    module = Module(template.network, template.path, template.schedule, template.optimization, 2, 0.1)
+    module = Module(template.network, template.path, template.optimization, **template.options)
     fit(module, batches(module), tmp_path / "run", RUN)
     assert len(trail) == 12
     average = trail[0]
@@ -201,7 +217,9 @@ def test_weight_average_is_the_one_computed_by_hand(tmp_path, saves_every_step):
         average = {name: decay * average[name] + (1 - decay) * weights[name] for name in weights}
     saved = weights_of(tmp_path / "run" / "last.ckpt")
     assert all(torch.allclose(saved[name], average[name], rtol=0, atol=1e-6) for name in average)
-    assert any(not torch.allclose(saved[name], trail[-1][name], rtol=0, atol=1e-4) for name in average)
+    assert any(
+        not torch.allclose(saved[name], trail[-1][name], rtol=0, atol=1e-4) for name in average
+    )
 
 
 def test_training_lowers_the_loss(tmp_path):
@@ -227,7 +245,9 @@ def test_encoder_learns_where_tiles_are(tmp_path):
         classifier = GeocellClassifier(TileEncoder(dim=16, width=4), 8)
     module = EncoderModule(classifier, Optimization(steps=40, batch=32, lr=1e-2, warmup=5))
     fit(module, in_memory(module, (pixels, x), (pixels, x)), tmp_path / "run", RUN)
-    assert (module.classifier(pixels).argmax(-1) == module.classifier.cell_of(x)).float().mean() > 0.8
+    assert (
+        module.classifier(pixels).argmax(-1) == module.classifier.cell_of(x)
+    ).float().mean() > 0.8
 
 
 # Optimisation
@@ -250,16 +270,109 @@ def test_timing_leaves_the_module_alone():
     assert same(module.state_dict(), before)
 
 
-def test_plan():
+@pytest.fixture
+def measured(monkeypatch):
+    """Batches whose step was timed; each is said to take 0.5 s."""
+    seen = []
+
+    def half_a_second(module, batches):
+        seen.append(len(batches.example()[0]))
+        return 0.5
+
+    monkeypatch.setattr(runs, "seconds_per_step", half_a_second)
+    return seen
+
+
+def test_a_plan_grows_with_steps_images_and_the_batch_of_a_device(measured):
     recipe = read_recipe("osv5m", "smoke")
-    one, two = training.plan(recipe), training.plan(recipe, devices=2)
-    assert one["parameters"] == sum(p.numel() for p in training.network_module(recipe, "riemannian", 1024).parameters())
-    assert one["samples"] == two["samples"] == 40 * 16
-    assert one["epochs"] == 40 * 16 / recipe["images"]
-    assert one["shards_gb"] > one["unpacked_gb"] > 0
-    assert one["hours"] == pytest.approx(one["seconds_per_step"] * 40 / 3600)
+    longer, larger, plain = (copy.deepcopy(recipe) for _ in range(3))
+    longer["flow"]["optimization"]["steps"] *= 3
+    larger["images"] *= 10
+    plain["flow"]["optimization"]["ema"] = 0.0
+    one, three, ten = training.plan(recipe), training.plan(longer), training.plan(larger)
+    assert one["seconds_per_step"] == pytest.approx(0.5)
+    for name in ("hours", "steps", "samples", "epochs"):
+        assert three[name] == pytest.approx(3 * one[name])
+    for name, factor in {"shards_gb": 10, "unpacked_gb": 10, "epochs": 0.1, "hours": 1}.items():
+        assert ten[name] == pytest.approx(factor * one[name])
+    assert training.plan(plain)["state_gb"] == pytest.approx(0.8 * one["state_gb"])  # no average
+    training.plan(recipe, devices=2)
+    assert measured[-1] * 2 == measured[0]
     with pytest.raises(ValueError, match="a batch of 16 over 3 devices"):
         training.plan(recipe, devices=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("osv5m", 36_034_563), ("yfcc", 36_034_563), ("inat21", 9_153_539)]
+)
+def test_a_plan_counts_the_published_parameters(measured, name, parameters):
+    assert training.plan(read_recipe(name, "paper"))["parameters"] == parameters
+
+
+def scales_of_recipes():
+    files = sorted(Path(training.recipes.__file__).parent.glob("*.yaml"))
+    return [(file.stem, scale) for file in files for scale in yaml.safe_load(file.read_text())]
+
+
+@pytest.mark.parametrize(("name", "scale"), scales_of_recipes())
+def test_every_scale_of_every_recipe_is_complete(name, scale):
+    """It has the keys of the smallest scale, and makes networks and optimisers."""
+    recipe, smallest = read_recipe(name, scale), read_recipe(name, "smoke")
+    assert recipe.keys() - {"steps"} == smallest.keys()  # of single event sets
+    assert recipe["flow"].keys() == smallest["flow"].keys()
+    schedules.by_name(recipe["sampling_schedule"])
+    for method in methods.TRAINED if "components" in recipe else ("riemannian",):
+        module = training.network_module(recipe, method, 8)
+        assert module.optimization.optimizer_of(module.parameters()).defaults["lr"] > 0
+    if "encoder" in recipe:
+        assert Optimization(**recipe["encoder"]["optimization"]).steps > 0
+
+
+def test_bad_recipes():
+    with pytest.raises(ValueError, match="unknown recipe 'osv5n'.*did you mean 'osv5m'"):
+        read_recipe("osv5n", "paper")
+    with pytest.raises(ValueError, match="unknown scale 'papers'.*did you mean 'paper'"):
+        read_recipe("osv5m", "papers")
+    with pytest.raises(ValueError, match="unknown optimizer 'lamp'.*did you mean 'lamb'"):
+        Optimization(1, 1, 1.0, optimizer="lamp").optimizer_of([])
+
+
+def test_devices_nodes_and_wandb_reach_lightning(tmp_path, monkeypatch):
+    asked = {}
+
+    class Wandb:
+        def __init__(self, **options):
+            asked["wandb"] = options
+
+    def begin(**options):
+        asked.update(options)
+        raise Killed
+
+    monkeypatch.setattr(trainer, "WandbLogger", Wandb)
+    monkeypatch.setattr(trainer.L, "Trainer", begin)
+    module, folder = flow(), tmp_path / "run" / "flow"
+    with pytest.raises(Killed):
+        fit(module, batches(module), folder, RUN, devices=3, nodes=2, wandb="maps")
+    assert (asked["devices"], asked["num_nodes"], asked["strategy"]) == (3, 2, "ddp")
+    assert asked["wandb"] == {"project": "maps", "name": "run", "save_dir": folder}
+    assert any(isinstance(logger, Wandb) for logger in asked["logger"])
+
+
+def test_wandb_that_is_not_installed_is_told(tmp_path, monkeypatch):
+    def missing(**_options):
+        raise ModuleNotFoundError("wandb")
+
+    monkeypatch.setattr(trainer, "WandbLogger", missing)
+    module = flow()
+    with pytest.raises(ValueError, match="project 'maps', install it: pip install wandb"):
+        fit(module, batches(module), tmp_path / "run", RUN, wandb="maps")
+
+
+def test_public_names_are_found_where_scripts_look_for_them():
+    for name in dir(training):
+        assert getattr(training, name) is not None
+    assert training.machine() == runtime.machine()
+    assert callable(training.fit), "not the module in which it lies"
 
 
 # The embedded data set, whole, in small
@@ -276,21 +389,23 @@ RECIPE = {
 def test_tiles_pipeline(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
     said = []
-    network, encoder, provenance = training.train_tiles(RECIPE, tmp_path / "run", say=said.append)
+    network, encoder, provenance = training.train_tiles(RECIPE, tmp_path / "run", log=said.append)
     assert "training from scratch takes about" in said[0]
     assert network.config["cond_dim"] == encoder.dim == 16
     assert json.loads(json.dumps(provenance))["recipe"] == RECIPE
-    again, _, _ = training.train_tiles(RECIPE, tmp_path / "run", say=said.append)
+    again, _, _ = training.train_tiles(RECIPE, tmp_path / "run", log=said.append)
     assert same(again.state_dict(), network.state_dict())
     with pytest.raises(ValueError, match="holds a run with seed = 0, not 1"):
-        training.train_tiles(RECIPE, tmp_path / "run", seed=1, say=said.append)
+        training.train_tiles(RECIPE, tmp_path / "run", seed=1, log=said.append)
 
 
 def test_every_method_is_trained_on_one_encoder(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
     encoder = None
     for method in methods.TRAINED:
-        network, used, provenance = training.train_tiles(RECIPE, tmp_path / method, 0, method, encoder, say=lambda text: None)
+        network, used, provenance = training.train_tiles(
+            RECIPE, tmp_path / method, 0, method, encoder, log=lambda text: None
+        )
         assert encoder is None or used is encoder
         encoder = used
         geo = Geolocator(network, method, "linear", encoder, provenance)
@@ -305,12 +420,14 @@ def test_an_unconditional_flow_learns_where_points_are(tmp_path, generator):
     pole = torch.tensor([0.0, 0.0, 1.0])
     x = sphere.unit(pole + 0.3 * torch.randn(400, 3, generator=generator))
     recipe, said = read_recipe("earth-events", "smoke"), []
-    network, seconds = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
+    network, seconds = training.train_points(recipe, x[:300], x[300:], tmp_path, log=said.append)
     geo = Geolocator(network, schedule="linear")
     assert -float(geo.log_prob(sphere.to_latlon(x[300:])).mean()) < 2.0
     assert "300 points, 40 steps" in said[0]
-    again, same = training.train_points(recipe, x[:300], x[300:], tmp_path, say=said.append)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    again, same = training.train_points(recipe, x[:300], x[300:], tmp_path, log=said.append)
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True)
+    )
     assert same == seconds > 0
     with pytest.raises(ValueError, match="holds a run with points"):
-        training.train_points(recipe, x[:299], x[300:], tmp_path, say=said.append)
+        training.train_points(recipe, x[:299], x[300:], tmp_path, log=said.append)

@@ -35,34 +35,52 @@ def write(folder: Path, n: int, shard: int = 2_500) -> None:
         latlon = sphere.to_latlon(sphere.uniform(shard, generator)).tolist()
         with ShardWriter(file, "street_clip") as writer:
             for i, embedding in enumerate(torch.randn(shard, DIM, generator=generator)):
-                writer.add({"id": f"{number}-{i}", "latitude": latlon[i][0], "longitude": latlon[i][1], "country": "CL"}, embedding)
+                writer.add(
+                    {
+                        "id": f"{number}-{i}",
+                        "latitude": latlon[i][0],
+                        "longitude": latlon[i][1],
+                        "country": "CL",
+                    },
+                    embedding,
+                )
         counts[file.name] = shard
-    manifest = {"dataset": "random", "shards": counts, "field": "street_clip", "dim": DIM, "encoder": {}}
+    manifest = {
+        "dataset": "random",
+        "shards": counts,
+        "field": "street_clip",
+        "dim": DIM,
+        "encoder": {},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def peak_gb() -> float:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 2**20
 
 
 def stream(folder: Path) -> dict:
     """One epoch in this process: embeddings a second of one core, peak memory."""
-    from geoflow.data.batches import ShardStream
     from geoflow.data.shards import open_shards
+    from geoflow.training.batches import Order, ShardStream
 
     shards = open_shards(folder)
     before = peak_gb()
     start, count = time.perf_counter(), 0
-    for cond, _x in ShardStream([shards], BATCH, len(shards) // BATCH, seed=0):
+    for cond, _x in ShardStream([shards], Order(BATCH, len(shards) // BATCH)):
         count += len(cond)
     return {"rate": count / (time.perf_counter() - start), "gb": peak_gb(), "gb_before": before}
 
 
 def mapped(folder: Path) -> dict:
     """Batches of random rows from the memory-mapped file, after it was unpacked: seconds of that, embeddings a second, peak memory."""
-    from geoflow.data.batches import Rows, StepSampler
     from geoflow.data.shards import open_shards
+    from geoflow.training.batches import Order, Rows, StepSampler
 
     shards = open_shards(folder)
     start = time.perf_counter()
@@ -70,26 +88,27 @@ def mapped(folder: Path) -> dict:
     unpacking = time.perf_counter() - start
     steps = 2 * (len(rows) // BATCH)
     start, count = time.perf_counter(), 0
-    for index in StepSampler(len(rows), BATCH, steps, seed=0):
+    for index in StepSampler(len(rows), Order(BATCH, steps)):
         count += len(rows[index][0])
     return {"rate": count / (time.perf_counter() - start), "unpacking": unpacking, "gb": peak_gb()}
 
 
 def waiting(folder: Path, steps: int = 12) -> dict:
     """Share of a training's time that it waits for batches, streamed and memory-mapped: 512 wide, 12 blocks, LAMB."""
+    from geoflow.recipes import read_recipe
+
     from geoflow import training
-    from geoflow.cli import read_recipe
-    from geoflow.data.batches import Rows, ShardStream, StepSampler
     from geoflow.data.shards import open_shards
+    from geoflow.training.batches import Order, Rows, StreamBatches, TensorBatches
 
     shards = open_shards(folder)
     module = training.network_module(read_recipe("osv5m", "paper"), "riemannian", DIM)
     optimizer = module.optimization.optimizer_of(module.parameters())
     rows = Rows(shards.mapped())
-    sampler = StepSampler(len(rows), BATCH, steps + 2, seed=0)
+    order = Order(BATCH, steps + 2)
     loaders = {
-        "streamed": torch.utils.data.DataLoader(ShardStream([shards], BATCH, steps + 2, 0), None, num_workers=1, prefetch_factor=8),
-        "mapped": torch.utils.data.DataLoader(rows, None, sampler=sampler, num_workers=0),
+        "streamed": StreamBatches([shards], rows, order).loader(order),
+        "mapped": TensorBatches(rows, rows, order).loader(order),
     }
     found = {}
     for name, loader in loaders.items():
@@ -112,8 +131,23 @@ def waiting(folder: Path, steps: int = 12) -> dict:
 def path(folder: Path, work: Path) -> None:
     """Training on two processes, killed and started again, evaluation on two, a table: by the commands, with the smallest network."""
     geoflow = str(Path(sys.executable).parent / "geoflow")
-    environment = {**os.environ, "GEOFLOW_SCALE": "smoke", "GEOFLOW_CACHE": str(work / "cache"), "CI": "1", "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29530", geoflow]
+    environment = {
+        **os.environ,
+        "GEOFLOW_SCALE": "smoke",
+        "GEOFLOW_CACHE": str(work / "cache"),
+        "CI": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29530",
+        geoflow,
+    ]
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     train = [*two, "train", "osv5m", "--data", folder, "--out", work / "run", "--devices", "2"]
     start = time.perf_counter()
@@ -138,32 +172,54 @@ def path(folder: Path, work: Path) -> None:
         "--labels",
     ]
     start = time.perf_counter()
-    subprocess.run([*two, *score, "--name", "osv5m random", "--out", work / "results"], check=True, **quiet)
+    subprocess.run(
+        [*two, *score, "--name", "osv5m random", "--out", work / "results"], check=True, **quiet
+    )
     (report,) = work.glob("results/*.json")
     found = json.loads(report.read_text())["metrics"]
     print(
         f"  two processes: trained, killed and resumed in {trained:.0f} s; {found['images']:,} images evaluated in "
         f"{time.perf_counter() - start:.0f} s: GeoScore {found['geoscore']:.0f}, NLL {found['nll_over_uniform']:+.3f} nats over uniform"
     )
-    tables = subprocess.run([geoflow, "tables", work / "results", "--only", "table1-osv5m"], check=True, capture_output=True, text=True)
-    print("  " + next(line for line in tables.stdout.splitlines() if line.startswith("| RFM S²") and "→" in line))
+    tables = subprocess.run(
+        [geoflow, "tables", work / "results", "--only", "table1-osv5m"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    print(
+        "  "
+        + next(
+            line
+            for line in tables.stdout.splitlines()
+            if line.startswith("| RFM S²") and "→" in line
+        )
+    )
 
 
 def in_a_process(task: str, folder: Path, cache: Path) -> dict:
     command = [sys.executable, __file__, "--task", task, "--scratch", folder]
     environment = {**os.environ, "GEOFLOW_CACHE": str(cache), "CI": "1"}
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+        ).stdout.splitlines()[-1]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--task", choices=("stream", "mapped", "waiting"), help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.task:
-        print(json.dumps({"stream": stream, "mapped": mapped, "waiting": waiting}[a.task](a.scratch)))
+        print(
+            json.dumps({"stream": stream, "mapped": mapped, "waiting": waiting}[a.task](a.scratch))
+        )
         return
-    from geoflow.training import machine
+    from geoflow.runtime import machine
 
     print(f"{machine()}, torch {torch.__version__}; {DIM} channels, batches of {BATCH}")
     with tempfile.TemporaryDirectory(dir=a.scratch) as name:
@@ -174,7 +230,10 @@ def main() -> None:
             write(folder, n)
             seconds = time.perf_counter() - start
             size = sum(file.stat().st_size for file in folder.iterdir())
-            print(f"{n:,} embeddings: {size / 1e9:.2f} GB of shards written in {seconds:.0f} s ({n / seconds:,.0f} a second)", flush=True)
+            print(
+                f"{n:,} embeddings: {size / 1e9:.2f} GB of shards written in {seconds:.0f} s ({n / seconds:,.0f} a second)",
+                flush=True,
+            )
             s, m = in_a_process("stream", folder, cache), in_a_process("mapped", folder, cache)
             print(
                 f"  streamed: {s['rate']:,.0f} a second on one core, peak memory {s['gb']:.2f} GB ({s['gb_before']:.2f} before the first shard)"
