@@ -107,5 +107,5 @@ def test_the_table_has_the_published_rows_and_the_mean_of_ours():
     lines = point_sets.table(results).splitlines()
     (ours,) = (line for line in lines if line.startswith("| Riemannian flow, ours"))
     assert ours == "| Riemannian flow, ours |  |  | 0.60 ± 0.14 |  |"
-    assert len(point_sets.published()) == 6
+    assert sum("published" in line for line in lines) == 6
     assert any("-1.86 ± 0.11" in line for line in lines)

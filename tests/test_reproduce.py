@@ -13,9 +13,11 @@ import torch
 from geoflow import runtime, sphere
 from geoflow.data import earth_events
 from geoflow.paper import reproduce
+from geoflow.paper.items import ALL, steps_of
 from geoflow.paper.reproduce import Setup
 from geoflow.paper.results import packed, unpacked
-from geoflow.paper.steps import recipe_of_events
+from geoflow.paper.steps import recipe_of_events, settings_of
+from geoflow.paper.tables import read_yaml
 
 PAGE = Path(__file__).resolve().parent.parent / "notebooks" / "RESULTS.md"
 
@@ -71,12 +73,16 @@ def test_what_is_done_is_not_done_again(smoke):
     assert found == {name: first[name] for name in ("fig4", "earth-events")}
 
 
+def test_every_step_has_settings_and_an_item():
+    assert reproduce.STEPS.keys() == read_yaml("steps").keys() == set(steps_of(reproduce.ITEMS))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"geoflow": "0.0.0"}, "was computed with geoflow = '0.0.0'"),
-        ({"inputs": {"tiles": "another"}}, "was computed with inputs: tiles = 'another', not None"),
-        ({"settings": {"points": 3}}, "was computed with settings: points = 3, not 101"),
+        ({"inputs": {"tiles": "another"}}, "was computed with tiles = 'another', not None"),
+        ({"settings": {"points": 3}}, "was computed with points = 3, not 101"),
         ({"format": 0}, "has format 0; this version reads 1"),
         ({"another": 1}, "no result of `geoflow reproduce`"),
     ],
@@ -267,7 +273,7 @@ def test_the_committed_results_are_those_of_the_shipped_weights(committed, tmp_p
     monkeypatch.setattr(Setup, "_computed", computed)
     setup = Setup("laptop", tmp_path, committed=reproduce.COMMITTED)
     tiles = [step for step, result in committed.items() if result.data != "earth-events"]
-    assert set(tiles) == set(reproduce.steps_of(reproduce.ALL))
+    assert set(tiles) == set(steps_of(ALL))
     for step in tiles:
         assert setup.result(step) == committed[step]
 
@@ -279,5 +285,5 @@ def test_the_committed_events_are_those_of_the_recipes(committed):
             events = step.split("-")[1]
             source, recipe = earth_events.SOURCES[events], recipe_of_events("laptop", events)
             checksum = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-            assert result.settings == reproduce.STEPS[step].settings("laptop")
+            assert result.settings == settings_of(step, "laptop")
             assert result.inputs == {source.file: source.sha256, "recipe": checksum}

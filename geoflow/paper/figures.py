@@ -34,20 +34,17 @@ TITLES = {
     "uniform": "uniform",
 }
 SOLVERS = {"euler": ("Euler", "o-"), "rk4": ("RK4", "s--")}
-LEVEL_COLORS = {"country": BLUE, "region": GREEN, "city": ORANGE}
 CURVES = {
     "skewed-sigmoid": (BLUE, "-", "skewed sigmoid (code: −7, 3)"),
     "sigmoid": (ORANGE, "-", "sigmoid (−3, 3)"),
     "linear": (GREY, "-", "linear"),
     "as printed": (RED, ":", "skewed as printed (α −3, β 7)"),
 }
-SMALL = ("font.size", "legend.fontsize", "xtick.labelsize", "ytick.labelsize", "axes.labelsize")
-STYLE: dict[Any, Any] = {
-    **dict.fromkeys(SMALL, 7),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    "axes.titlesize": 8,
-}
+STYLE: dict[Any, Any] = {f"axes.spines.{side}": False for side in ("top", "right")}
+STYLE |= {f"{what}.labelsize": 7 for what in ("xtick", "ytick", "axes")}
+STYLE |= {"font.size": 7, "axes.titlesize": 8, "legend.fontsize": 7, "legend.frameon": False}
 styled = matplotlib.rc_context(STYLE)
+"""Draws a figure in the style of this file."""
 
 
 def _figure(width: float, height: float) -> maps.MapFigure:
@@ -68,7 +65,7 @@ def _bar(fig, drawn, place: tuple[float, float, float, float]):
 
 def _crosses(ax, numbers: dict, color: str, label: str | None = None) -> None:
     """Printed numbers, x → y, as crosses."""
-    ax.plot(*zip(*numbers.items(), strict=True), "x", color=color, ms=5, label=label)
+    ax.plot(list(numbers), list(numbers.values()), "x", color=color, ms=5, label=label)
 
 
 def _answers(first: str, answers: dict[str, dict], last: str) -> str:
@@ -82,15 +79,9 @@ def _answers(first: str, answers: dict[str, dict], last: str) -> str:
     return markdown_table(head, rows)
 
 
-# Figure 1
-
-
 @styled
 def figure_1(values: dict) -> maps.MapFigure:
-    """Ways of random points to where each image could be, and the log-density.
-
-    The true place and the answer are marked.
-    """
+    """Ways of random points to where each image could be; log-density, true place and answer."""
     images = values["images"]
     densities = [raster(image["density"]) for image in images]
     peak = maps.peak_of(*densities)
@@ -122,9 +113,6 @@ def figure_1(values: dict) -> maps.MapFigure:
 def numbers_1(values: dict) -> str:
     images = {image["name"]: image for image in values["images"]}
     return _answers("image", images, "integral of the density")
-
-
-# Figure 2
 
 
 @styled
@@ -190,9 +178,6 @@ def numbers_2(values: dict) -> str:
     return markdown_table(head, rows)
 
 
-# Figure 4
-
-
 @styled
 def figure_4(values: dict) -> maps.MapFigure:
     """κ(t), 0 for data and 1 for noise."""
@@ -214,31 +199,31 @@ def numbers_4(values: dict) -> str:
     return markdown_table(["κ at t =", *(f"{t[i]:.1f}" for i in at)], rows)
 
 
-# Figures 5 and 7
+def _curves(ax, values: dict, score: str, color: str, factor: int = 1, suffix: str = "") -> None:
+    """One score of both solvers, against what it is listed by."""
+    for solver, (label, style) in SOLVERS.items():
+        x = [float(name) for name in values[solver]]
+        y = [factor * scores[score] for scores in values[solver].values()]
+        ax.plot(x, y, style, ms=3.5, color=color, label=label + suffix)
 
 
 @styled
 def figure_5(values: dict) -> maps.MapFigure:
-    """GeoScore and accuracies against evaluations of the network (as many as Euler steps).
-
-    Crosses are printed numbers, of other data.
-    """
+    """GeoScore and accuracies against evaluations; crosses are printed numbers, of other data."""
     numbers = read_yaml("figures")["fig5"]
     fig = _figure(7, 2.6)
     left, right = fig.subplots(1, 2)
-    for solver, (label, style) in SOLVERS.items():
-        n, scores = [int(count) for count in values[solver]], list(values[solver].values())
-        left.plot(n, [s["geoscore"] for s in scores], style, ms=3.5, color=BLUE, label=label)
-        for level, color in LEVEL_COLORS.items():
-            right.plot(n, [100 * s[level] for s in scores], style, ms=3.5, color=color)
+    _curves(left, values, "geoscore", BLUE)
     _crosses(left, numbers["geoscore"], RED, "printed, OSV-5M")
-    for level in ("country", "city"):
-        _crosses(right, numbers[level], LEVEL_COLORS[level])
+    handles = []
+    for level, color in {"country": BLUE, "region": GREEN, "city": ORANGE}.items():
+        _curves(right, values, level, color, 100)
+        _crosses(right, numbers.get(level, {}), color)
+        handles.append(Line2D([], [], color=color, label=level))
+    handles.append(Line2D([], [], color="black", marker="x", ls="", ms=5, label="printed, OSV-5M"))
     left.set(ylabel="GeoScore", ylim=(0, 5000))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     left.legend(loc="lower right")
-    handles = [Line2D([], [], color=color, label=level) for level, color in LEVEL_COLORS.items()]
-    handles.append(Line2D([], [], color="black", marker="x", ls="", ms=5, label="printed, OSV-5M"))
     right.legend(handles=handles, loc="upper left")
     ticks = [4**k for k in range(5)]
     for ax in (left, right):
@@ -250,14 +235,12 @@ def figure_5(values: dict) -> maps.MapFigure:
 def numbers_5(values: dict) -> str:
     numbers = read_yaml("figures")["fig5"]
     rows = []
-    for n, score in values["euler"].items():
-        geoscore, country, city = (
-            numbers[name].get(int(n), "") for name in ("geoscore", "country", "city")
-        )
+    for n, euler in values["euler"].items():
+        printed = {name: numbers[name].get(int(n), "") for name in numbers}
         rk4 = f"{values['rk4'][n]['geoscore']:.0f}" if n in values["rk4"] else ""
-        ours = [f"{100 * score[level]:.1f}" for level in ("country", "region", "city")]
-        euler = f"{score['geoscore']:.0f}"
-        rows.append([n, geoscore, euler, rk4, country, ours[0], ours[1], city, ours[2]])
+        ours = {name: f"{100 * euler[name]:.1f}" for name in ("country", "region", "city")}
+        row = [n, printed["geoscore"], f"{euler['geoscore']:.0f}", rk4, printed["country"]]
+        rows.append([*row, ours["country"], ours["region"], printed["city"], ours["city"]])
     head = ["evaluations", "GeoScore, printed (OSV-5M)", "Euler", "RK4"]
     head += ["country %, printed", "Euler", "region %, Euler", "city %, printed", "Euler"]
     return markdown_table(head, rows)
@@ -265,21 +248,15 @@ def numbers_5(values: dict) -> str:
 
 @styled
 def figure_7(values: dict) -> maps.MapFigure:
-    """GeoScore, and F1 of precision and recall, against the guidance.
-
-    Crosses are the paper's table A, of other data.
-    """
+    """GeoScore and F1 against the guidance; crosses are the paper's table A, of other data."""
     fig = _figure(7, 2.4)
-    axes = fig.subplots(1, 2)
-    for ax, score, numbers in zip(axes, ("geoscore", "f1"), _printed_7(), strict=True):
-        for solver, (label, style) in SOLVERS.items():
-            omega = [float(name) for name in values[solver]]
-            curve = [scores[score] for scores in values[solver].values()]
-            ax.plot(omega, curve, style, ms=3.5, color=BLUE, label=f"{label}, same steps")
+    left, right = fig.subplots(1, 2)
+    for ax, score, numbers in zip((left, right), ("geoscore", "f1"), _printed_7(), strict=True):
+        _curves(ax, values, score, BLUE, suffix=", same steps")
         _crosses(ax, numbers, RED, "table A, OSV-5M")
-    axes[0].set(xlabel="guidance ω", ylabel="GeoScore")
-    axes[1].set(xlabel="guidance ω", ylabel="F1 of precision and recall", ylim=(None, 1))
-    axes[0].legend(loc="best")
+    left.set(xlabel="guidance ω", ylabel="GeoScore")
+    right.set(xlabel="guidance ω", ylabel="F1 of precision and recall", ylim=(None, 1))
+    left.legend(loc="best")
     return fig
 
 
@@ -295,24 +272,17 @@ def numbers_7(values: dict) -> str:
     rows = []
     for name, euler in values["euler"].items():
         omega, rk4 = float(name), values["rk4"][name]
-        geoscore, f1 = "", ""
-        if omega in printed_geoscore:
-            geoscore, f1 = f"{printed_geoscore[omega]:.0f}", f"{printed_f1[omega]:.3f}"
+        geoscore = f"{printed_geoscore[omega]:.0f}" if omega in printed_geoscore else ""
+        f1 = f"{printed_f1[omega]:.3f}" if omega in printed_f1 else ""
         row = [name, geoscore, f"{euler['geoscore']:.0f}", f"{rk4['geoscore']:.0f}"]
         rows.append([*row, f1, f"{euler['f1']:.3f}", f"{rk4['f1']:.3f}"])
     head = ["ω", "GeoScore, table A (OSV-5M)", "Euler", "RK4", "F1, table A", "Euler", "RK4"]
     return markdown_table(head, rows)
 
 
-# Figure 6
-
-
 @styled
 def figure_6(values: dict) -> maps.MapFigure:
-    """Images of high, medium and low localizability with their bits, and all images' bits.
-
-    In parentheses the official code's number.
-    """
+    """Images of high, medium and low localizability with bits (and bits / 4π), and all bits."""
     fig = _figure(7, 3.2)
     left, right = fig.subfigures(1, 2, width_ratios=(3, 2), squeeze=False)[0]
     cells = left.add_gridspec(3, 3)
@@ -349,9 +319,6 @@ def numbers_6(values: dict) -> str:
     return markdown_table(head, rows)
 
 
-# Figure A
-
-
 def figure_a(values: dict[str, dict]) -> maps.MapFigure:
     """What each method answers to one ambiguous image, on one colour scale."""
     panels = []
@@ -366,20 +333,10 @@ def numbers_a(values: dict[str, dict]) -> str:
     return _answers("method", {TITLES[name]: one for name, one in values.items()}, "integral")
 
 
-# Earth events
-
-
 @styled
 def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigure:
-    """Densities of events, and below them published and our test NLL.
-
-    Each map's colours run from uniform to its peak. Bars are deviations over the splits.
-
-    Args:
-        runs: of `geoflow.paper.point_sets`, without `distinct`.
-        densities: events → packed map.
-    """
-    published = point_sets.published()
+    """Densities of events, packed, and below them published and our test NLL over splits."""
+    published = read_yaml("earth-events")
     rows = [*published, *point_sets.DENSITIES.values()]
     fig = _figure(9, 4.2)
     grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 2))

@@ -39,10 +39,7 @@ class Item:
 
 
 def table_item(name: str, steps: tuple[str, ...]) -> Item:
-    """A table of the paper beside our scores.
-
-    The printed rows are those of our data set if the paper has them, else of OpenStreetView-5M.
-    """
+    """A table of the paper, of our data set or else of OpenStreetView-5M, beside our scores."""
 
     def table(results: Results) -> str:
         scored = [step for step in steps if step in results and step.startswith("score-")]
@@ -60,16 +57,15 @@ def table_item(name: str, steps: tuple[str, ...]) -> Item:
 def figure_item(step: str, draw: Callable[[dict], Any], numbers: Callable[[dict], str]) -> Item:
     """A figure of one step, and the same as a table."""
 
-    def table(results: Results) -> str:
-        return numbers(results[step].values)
+    return Item(
+        **TEXTS[step],
+        steps=(step,),
+        table=lambda results: numbers(results[step].values),
+        figure=lambda results: draw(results[step].values),
+    )
 
-    def figure(results: Results) -> Any:
-        return draw(results[step].values)
 
-    return Item(**TEXTS[step], steps=(step,), table=table, figure=figure)
-
-
-def _answers(results: Results) -> dict[str, dict]:
+def answers(results: Results) -> dict[str, dict]:
     """Method → its answer in figure A."""
     return {step.removeprefix("figA-"): result.values for step, result in results.items()}
 
@@ -79,26 +75,31 @@ EVENTS_DISTINCT = tuple(f"{step}-distinct" for step in EVENTS)
 EVENTS_MAPS = tuple(f"{step}-map" for step in EVENTS)
 
 
-def _runs(results: Results, steps: tuple[str, ...]) -> list[dict]:
+def runs_of(results: Results, steps: tuple[str, ...]) -> list[dict]:
     return [run for step in steps if step in results for run in results[step].values["runs"]]
 
 
-def _densities(results: Results) -> dict[str, dict]:
+def densities_of(results: Results) -> dict[str, dict]:
     """Events → packed map of their density."""
     done = [step for step in EVENTS_MAPS if step in results]
     return {step.split("-")[1]: results[step].values["density"] for step in done}
 
 
+def events_figure(results: Results) -> Any:
+    """Densities, and test NLL beside the published one."""
+    return figures.figure_events(runs_of(results, EVENTS), densities_of(results))
+
+
 def events_table(results: Results) -> str:
     """Three tables of test NLL, and the integrals of the densities."""
-    runs, densities = _runs(results, EVENTS), _densities(results)
+    runs, densities = runs_of(results, EVENTS), densities_of(results)
     integrals = [f"{name} {density['integral']:.4f}" for name, density in densities.items()]
     parts = [
         point_sets.table(runs),
         "The same models, judged by the test events at places that training did not have:",
         point_sets.table(runs, "new"),
         "Trained and judged with each place taken once:",
-        point_sets.table(_runs(results, EVENTS_DISTINCT)),
+        point_sets.table(runs_of(results, EVENTS_DISTINCT)),
         f"Integrals of the maps, of split 0: {', '.join(integrals)}.",
     ]
     if "events-volcano-integral" in results:
@@ -124,8 +125,8 @@ ITEMS = {
     "figA": Item(
         **TEXTS["figA"],
         steps=tuple(f"figA-{method}" for method in COMPARED),
-        table=lambda results: figures.numbers_a(_answers(results)),
-        figure=lambda results: figures.figure_a(_answers(results)),
+        table=lambda results: figures.numbers_a(answers(results)),
+        figure=lambda results: figures.figure_a(answers(results)),
     ),
     "tableA": table_item(
         "tableA", ("score-riemannian", "score-unguided", "score-likeliest", *ABLATION)
@@ -134,7 +135,9 @@ ITEMS = {
         **TEXTS["earth-events"],
         steps=(*EVENTS, *EVENTS_DISTINCT, *EVENTS_MAPS, "events-volcano-integral"),
         table=events_table,
-        figure=lambda results: figures.figure_events(_runs(results, EVENTS), _densities(results)),
+        figure=lambda results: figures.figure_events(
+            runs_of(results, EVENTS), densities_of(results)
+        ),
     ),
 }
 """What can be run."""

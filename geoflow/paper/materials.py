@@ -60,9 +60,9 @@ class Materials:
             expected = "a folder of models trained on such embeddings (riemannian-0/model, …)"
             raise ValueError(f"--models is missing: {expected}")
         present = [method for method in TRAINED if self.has(method)]
-        if not present:
+        if models is not None and not present:
             expected = ", ".join(f"{method}-0/model" for method in TRAINED)
-            raise FileNotFoundError(f"no model in {models or MODELS}; expected {expected}")
+            raise FileNotFoundError(f"no model in {models}; expected {expected}")
         self.shards = None
         if data is not None:
             encoder = self.model(present[0]).encoder
@@ -86,13 +86,10 @@ class Materials:
         return (self.folder_of_model(method) / WEIGHTS).is_file()
 
     def model(self, method: str) -> Geolocator:
-        """The model of a method, loaded once.
+        """The model of a method, loaded once; FileNotFoundError if it is not there.
 
         On Earth tiles, `riemannian-SCHEDULE` is trained by the recipe of the scale if it is not
         among the models; the training goes on after an interruption.
-
-        Raises:
-            FileNotFoundError: the model is not there.
         """
         if method not in self._loaded:
             self._loaded[method] = self._load(method)
@@ -151,14 +148,12 @@ class Materials:
     def embedded(self, geo: Geolocator, n: int | None) -> tuple[Tensor, Tensor]:
         """Embeddings (n, C) and places (n, 3) of the first n images."""
         found = self.images(n)
-        if isinstance(found, tiles.Tiles):
-            assert geo.encoder is not None
-            return geo.encoder.embed(found.images), found.x
-        return found[0], sphere.from_latlon(found[1]).float()
+        if not isinstance(found, tiles.Tiles):
+            return found[0], sphere.from_latlon(found[1]).float()
+        assert geo.encoder is not None
+        return geo.encoder.embed(found.images), found.x
 
-    def examples(
-        self, geo: Geolocator, names: Sequence[str]
-    ) -> list[tuple[dict[str, Any], Tensor]]:
+    def examples(self, geo: Geolocator, names: Sequence[str]) -> list[tuple[dict, Tensor]]:
         """Images to show, the example tiles of these names or as many of the first images.
 
         Each is a dict of `name`, `latlon` and whether it is a `tile`, with its embedding (1, C).

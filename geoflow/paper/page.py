@@ -9,18 +9,13 @@ from geoflow.paper.tables import markdown_table
 
 
 def page(folder, out) -> str:
-    """All results below a folder as Markdown.
+    """All results below a folder (errors as `read_results`) as Markdown.
 
     >>> from geoflow.paper.results import COMMITTED
     >>> page(COMMITTED, "RESULTS.md").splitlines()[0]
     "# The paper's tables and figures, run again"
 
-    Args:
-        folder: of results, see `read_results`.
-        out: the page's file, to which links are relative.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_results`.
+    The links are relative to the page's file, `out`.
     """
     runs = read_results(folder)
     head = ["", "data", "scale", "machine", "minutes", "date", ""]

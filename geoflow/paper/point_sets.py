@@ -26,20 +26,14 @@ from geoflow.paper.tables import markdown_table, read_yaml
 FORMAT = 1
 WHAT = "result on earth events"
 COMPONENTS = (10, 30, 100, 300)
-CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))
-"""Concentrations κ of kernels, 1,100 km to 0.6 km wide."""
-STEPS = 128
-"""Steps of RK4 in likelihoods; repeated places make the field change fast."""
+CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels of 1,100 km to 0.6 km
+STEPS = 128  # of RK4, in likelihoods: repeated places make the field change fast
 DENSITIES = {
     "flow": "Riemannian flow, ours",
     "mixture": "mixture of vMF, ours",
     "kernel": "kernel density, ours",
 }
-CHECKED = 256
-"""Number of test events whose likelihood is computed by a second solver."""
-
-
-# Densities
+CHECKED = 256  # test events whose likelihood is computed by a second solver
 
 
 def tuned_mixture(train: Tensor, validation: Tensor, seed: int = 0) -> vmf.Mixture:
@@ -117,9 +111,6 @@ def integral(
 def _rough_samples(flow: Geolocator, n: int) -> Tensor:
     """Samples that only guide where a density is evaluated, so that few steps suffice."""
     return sphere.from_latlon(flow.sample(n=n, seed=0, steps=16))[0]
-
-
-# Runs
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +191,8 @@ def run(
     flow.save_pretrained(folder / "model")
     began = time.perf_counter()
     result = asked | _scores({"flow": flow, "mixture": mixture, "kernel": kernel}, train, test)
-    result["counts"]["validation"] = len(validation)
+    counts = {"train": len(train), "validation": len(validation), "test": len(test)}
+    result["counts"] = counts | {"new": int((~known(test, train)).sum())}
     result["components"] = mixture.mean.shape[1]
     result["concentration"] = float(kernel.concentration[0, 0])
     took["scores"] = time.perf_counter() - began
@@ -218,19 +210,7 @@ def _scores(fitted: dict[str, Any], train: Tensor, test: Tensor) -> dict[str, An
         scores[name] = {"test": -float(values.mean()), "new": -float(values[new].mean())}
     flow, few = fitted["flow"], test[:CHECKED]
     gap = (log_density(flow, few) - log_density(flow, few, 1, "dopri5")).mean()
-    counts = {"train": len(train), "test": len(test), "new": int(new.sum())}
-    return {"counts": counts, "nll": scores, "solver_gap": abs(float(gap))}
-
-
-# The table
-
-
-def published() -> dict[str, dict[str, tuple[float, float]]]:
-    """The published table: method → events → (mean, deviation) over splits, nats."""
-    return {
-        method: {events: (row[0], row[1]) for events, row in rows.items()}
-        for method, rows in read_yaml("earth-events").items()
-    }
+    return {"nll": scores, "solver_gap": abs(float(gap))}
 
 
 def scores_of(results: list[dict], events: str, name: str, which: str = "test") -> list[float]:
@@ -257,7 +237,7 @@ def table(results: list[dict], which: str = "test") -> str:
     names = list(earth_events.SOURCES)
     rows = [
         [f"{method}, published", *(_cell(*row[events]) for events in names)]
-        for method, row in published().items()
+        for method, row in read_yaml("earth-events").items()
     ]
     counts = [sum(result["events"] == events for result in results) for events in names]
     for name, title in DENSITIES.items():

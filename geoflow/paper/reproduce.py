@@ -13,6 +13,7 @@ table of other papers, has data of its own and trains its flows.
 import datetime
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, Results, steps_of
 from geoflow.paper.materials import Materials
 from geoflow.paper.page import page
 from geoflow.paper.results import COMMITTED, Result, read_result, read_results
-from geoflow.paper.steps import STEPS
-from geoflow.runtime import choose, machine, write_atomically
+from geoflow.paper.steps import STEPS, settings_of
+from geoflow.runtime import choose, machine, write_atomically, write_json
 from geoflow.viz.charts import save_figure
 
 __all__ = ["COMMITTED", "ELSEWHERE", "ITEMS", "STEPS", "Result", "Setup", "chosen", "page"]
@@ -50,16 +51,10 @@ class Setup(Materials):
         if name not in self.results:
             step = STEPS[choose("step", name, STEPS)]
             inputs = step.inputs(self)
-            for network, other in step.after.items():
-                inputs[network] = self.result(other).values["weights"]
-            asked = {
-                "step": name,
-                "scale": self.scale,
-                "data": step.data or self.data,
-                "inputs": inputs,
-                "settings": step.settings(self.scale),
-                "geoflow": geoflow.__version__,
-            }
+            inputs |= {key: self.result(s).values["weights"] for key, s in step.after.items()}
+            asked: dict[str, Any] = {"geoflow": geoflow.__version__, "inputs": inputs}
+            asked |= {"step": name, "scale": self.scale, "data": step.data or self.data}
+            asked["settings"] = settings_of(name, self.scale)
             self.results[name] = self._found(asked) or self._computed(asked)
         return self.results[name]
 
@@ -80,18 +75,21 @@ class Setup(Materials):
         return None
 
     def _computed(self, asked: dict[str, Any]) -> Result:
-        """The result that was asked for, computed and written."""
+        """The result that was asked for, computed, written, and read as anybody reads it."""
         name = asked["step"]
+        file = self.folder_for(name) / f"{name}.json"
         self.log(f"{name} …")
         start = time.perf_counter()
         values = STEPS[name].compute(self, **asked["settings"])
-        # A training that was interrupted took longer than its last part.
+        # An interrupted training took longer than its last part.
         seconds = max(time.perf_counter() - start, values.get("seconds", 0.0))
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        took = {"seconds": round(seconds, 1), "machine": machine(), "date": today}
-        file = self.folder_for(name) / f"{name}.json"
-        Result(**asked, values=values, **took).write(file)
-        return read_result(file)  # Everybody else reads the file, so this call does too.
+        result = Result(
+            **asked, values=values, seconds=round(seconds, 1), machine=machine(), date=today
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, asdict(result))
+        return read_result(file)
 
 
 def chosen(names: Iterable[str]) -> list[str]:

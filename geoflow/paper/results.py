@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +46,16 @@ class Result:
 
     def difference(self, asked: dict[str, Any]) -> str:
         """How it differs from the result that is asked for, in words; empty if it is that one."""
-        flat: list[dict[str, Any]] = []
-        for fields_of in (vars(self), asked):
-            flat.append({key: fields_of[key] for key in ("step", "scale", "data", "geoflow")})
-            for group in ("inputs", "settings"):
-                flat[-1] |= {f"{group}: {name}": value for name, value in fields_of[group].items()}
-        why = runtime.difference(*flat)
-        return why and f"was computed with {why}"
-
-    def write(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all; the folder is created."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_json(file, asdict(self))
+        for key, now in asked.items():
+            before = getattr(self, key)
+            pair = (before, now) if isinstance(now, dict) else ({key: before}, {key: now})
+            if other := runtime.difference(*pair):
+                return f"was computed with {other}"
+        return ""
 
 
 def read_versioned(file, what: str, version: int) -> dict[str, Any]:
-    """A JSON object with a `format`.
-
-    Raises:
-        ValueError: the file is damaged, or of another format than `version`.
-    """
+    """A JSON object; ValueError if it is damaged, or its `format` is not the version."""
     try:
         found = runtime.read_json(file)
         number = found["format"]
@@ -78,9 +68,10 @@ def read_versioned(file, what: str, version: int) -> dict[str, Any]:
 
 def read_result(file) -> Result:
     """A result that was written. Errors as `read_versioned`."""
-    found = read_versioned(file, "result of `geoflow reproduce`", FORMAT)
+    what = "result of `geoflow reproduce`"
+    found = read_versioned(file, what, FORMAT)
     if wrong := found.keys() ^ {field.name for field in fields(Result)}:
-        raise ValueError(f"{file} is no result of `geoflow reproduce`: see {sorted(wrong)}")
+        raise ValueError(f"{file} is no {what}: see {', '.join(sorted(wrong))}")
     return Result(**found)
 
 
@@ -99,12 +90,9 @@ def read_results(folder) -> dict[Path, dict[str, Result]]:
         result = read_result(file)
         found.setdefault(file.parent, {})[result.step] = result
     if not found:
-        expected = "DATA-SCALE/STEP.json, from `geoflow reproduce`"
-        raise FileNotFoundError(f"no results ({expected}) in {folder}")
+        files = "DATA-SCALE/STEP.json, from `geoflow reproduce`"
+        raise FileNotFoundError(f"no results ({files}) in {folder}")
     return found
-
-
-# Many numbers in few characters
 
 
 def packed(values: Tensor, step: float) -> dict:
@@ -115,9 +103,8 @@ def packed(values: Tensor, step: float) -> dict:
     """
     multiples = (values.double() / step).round()
     if not bool((multiples.abs() <= 32767).all()):
-        most, limit = values.abs().max().item(), 32767 * step
-        expected = f"finite ones of at most {limit:g}"
-        raise ValueError(f"values up to {most} in steps of {step}; expected {expected}")
+        most, limit = values.abs().max().item(), f"finite ones of at most {32767 * step:g}"
+        raise ValueError(f"values up to {most} in steps of {step}; expected {limit}")
     content = zlib.compress(multiples.numpy().astype("<i2").tobytes(), 9)
     return {"shape": list(values.shape), "step": step, "zlib": base64.b64encode(content).decode()}
 
@@ -136,11 +123,10 @@ def packed_map(density: DensityMap) -> dict:
     >>> raster(kept).log_density.shape
     torch.Size([18, 36])
     """
-    # Maps show what is above the uniform density.
-    over_uniform = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)
+    shown = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)  # Maps show what is above 0.
     area = density.region_area_km2(0.5)
     kept = {"integral": density.integral, "half_area_km2": area}
-    return {"nats_over_uniform": packed(over_uniform, 0.02), **kept}
+    return {"nats_over_uniform": packed(shown, 0.02), **kept}
 
 
 def raster(density: dict) -> Raster:

@@ -41,28 +41,28 @@ class Step:
 
     Attributes:
         compute: (setup, **settings) → numbers.
-        sizes: name of its settings in `data/paper/steps.yaml`.
         inputs: setup → checksums of all that the numbers depend on.
         data: name of its own data set; empty: the setup's.
         after: name of an input → the step whose network it is.
     """
 
     compute: Callable[..., Values]
-    sizes: str
     inputs: Callable[[Materials], dict[str, str]] = lambda setup: {}
     data: str = ""
     after: dict[str, str] = field(default_factory=dict)
 
-    def settings(self, scale: str) -> Values:
-        """The settings at a scale."""
-        number = SCALES.index(scale)
-        return {
-            name: value[min(number, len(value) - 1)] if isinstance(value, list) else value
-            for name, value in read_yaml("steps")[self.sizes].items()
-        }
 
+def settings_of(step: str, scale: str) -> dict[str, Any]:
+    """The settings of a step at a scale.
 
-# Tables
+    >>> settings_of("fig2", "laptop")
+    {'points': 60, 'moments': 33, 'seed': 0}
+    """
+    number = SCALES.index(scale)
+    return {
+        name: value[min(number, len(value) - 1)] if isinstance(value, list) else value
+        for name, value in read_yaml("steps")[step].items()
+    }
 
 
 def score(setup: Materials, images: int | None, seed: int, method: str, **options) -> Values:
@@ -98,13 +98,9 @@ def train(setup: Materials, schedule: str) -> Values:
     return {"weights": weights, "seconds": geo.provenance.get("seconds", {}).get("flow", 0)}
 
 
-# Figures of densities
-
-
 def answer(
-    geo: Geolocator, cond: Tensor, place: list[float], seed: int,
-    cells: int, density_steps: int, resolution: float,
-) -> Values:  # fmt: skip
+    geo: Geolocator, cond: Tensor, place, seed: int, cells: int, density_steps: int, **sizes
+) -> Values:
     """What a model answers to one image: its best place, how far off that is, and the density.
 
     Methods in R³ end in narrower peaks, whose flanks need lighter cells.
@@ -115,10 +111,10 @@ def answer(
     density = density_map(
         lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0],
         sphere.from_latlon(drawn)[0],
-        resolution,
         cell_mass=1 / 240 if geo.method in IN_R3 else 1 / 120,
         max_cells=cells,
         desc="density map",
+        **sizes,
     )
     return {"answer": best[0].tolist(), "km": float(km), "density": packed_map(density)}
 
@@ -139,9 +135,6 @@ def figure_a(setup: Materials, method: str, seed: int, **sizes) -> Values:
     """Answer and density of one method for one ambiguous image."""
     ((image, cond),) = setup.examples(setup.model("riemannian"), ("coast",))
     return image | answer(setup.model(method), cond, image["latlon"], seed, **sizes)
-
-
-# Figures in closed form
 
 
 def figure_2(setup: Materials, points: int, moments: int, seed: int) -> Values:
@@ -167,12 +160,7 @@ def figure_4(setup: Materials, points: int) -> Values:
     return {"t": t.tolist(), "kappa": {name: curve.tolist() for name, curve in kappa.items()}}
 
 
-# Figures of scores
-
-
-def scores_of_single_samples(
-    geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **options
-) -> dict[str, float]:
+def scores_of_one(geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **options) -> Values:
     """Scores of one sample per image; the options are those of `Geolocator.sample`."""
     drawn = []
     for rows in torch.arange(len(truth)).split(256):
@@ -188,24 +176,20 @@ def scores_of_single_samples(
     return found | prdc | {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
 
 
-def curves(
-    setup: Materials, images: int | None, seed: int, runs: list[tuple[str, str, dict]]
-) -> Values:
-    """Scores of single samples of the Riemannian flow: solver → label → scores.
+def curves(setup: Materials, runs: list[tuple], images: int | None, seed: int) -> Values:
+    """Scores of single samples of the Riemannian flow, solver → label → scores.
 
-    Args:
-        runs: (solver, label, options of `Geolocator.sample`) of each point of the curves.
+    Runs are tuples of solver, label and options of `Geolocator.sample`.
     """
     geo = setup.model("riemannian")
     cond, truth = setup.embedded(geo, images)
     found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
     for solver, label, options in runtime.progress(runs, desc="scores"):
-        scores = scores_of_single_samples(geo, cond, truth, seed, solver=solver, **options)
-        found[solver][label] = scores
+        found[solver][label] = scores_of_one(geo, cond, truth, seed, solver=solver, **options)
     return found
 
 
-def figure_5(setup: Materials, images: int | None, most: int, seed: int) -> Values:
+def figure_5(setup: Materials, most: int, **sizes) -> Values:
     """Scores against evaluations of the network, 1, 2, 4, … up to `most`."""
     runs = [
         (solver, str(2**k), {"steps": 2**k // stages, "guidance": GUIDANCE})
@@ -213,7 +197,7 @@ def figure_5(setup: Materials, images: int | None, most: int, seed: int) -> Valu
         for k in range(most.bit_length())
         if 2**k >= stages
     ]
-    return curves(setup, images, seed, runs)
+    return curves(setup, runs, **sizes)
 
 
 def figure_6(setup: Materials, images: int | None, samples: int, seed: int) -> Values:
@@ -225,78 +209,61 @@ def figure_6(setup: Materials, images: int | None, samples: int, seed: int) -> V
     order, middle = bits.argsort(descending=True).tolist(), len(bits) // 2
     chosen = {"high": order[:3], "medium": order[middle - 1 : middle + 2], "low": order[-3:]}
     latlon = sphere.to_latlon(truth).tolist()
-    shown = {
-        name: [{"image": i, "latlon": latlon[i], "bits": float(bits[i])} for i in numbers]
-        for name, numbers in chosen.items()
+    shown = [{"image": i, "latlon": latlon[i], "bits": float(bits[i])} for i in range(len(bits))]
+    return {
+        "bits": [round(image["bits"], 3) for image in shown],
+        "tile": setup.shards is None,
+        "shown": {name: [shown[i] for i in numbers] for name, numbers in chosen.items()},
     }
-    rounded = [round(float(value), 3) for value in bits]
-    return {"bits": rounded, "tile": setup.shards is None, "shown": shown}
 
 
-def figure_7(
-    setup: Materials, images: int | None, guidance: list[float], steps: int, seed: int
-) -> Values:
+def figure_7(setup: Materials, guidance: list[float], steps: int, **sizes) -> Values:
     """Scores against the guidance, with the same number of steps of two solvers."""
-    runs = [
-        (solver, f"{omega:g}", {"steps": steps, "guidance": omega})
-        for solver in ("euler", "rk4")
-        for omega in guidance
-    ]
-    return curves(setup, images, seed, runs)
+    options = {f"{omega:g}": {"steps": steps, "guidance": omega} for omega in guidance}
+    runs = [(solver, name, options[name]) for solver in ("euler", "rk4") for name in options]
+    return curves(setup, runs, **sizes)
 
 
 # Earth events
-
-
-def folder_of_run(setup: Materials, events: str, seed: int, distinct: bool = False) -> Path:
-    name = f"{events}-{seed}{'-distinct' * distinct}"
-    return setup.folder_of_data("earth-events") / "models" / name
 
 
 def recipe_of_events(scale: str, events: str) -> dict[str, Any]:
     return point_sets.recipe_of(read_recipe("earth-events", scale), events)
 
 
-def run_of_events(setup: Materials, events: str, seed: int, distinct: bool = False) -> Values:
-    """A run on one split; its folder is kept, so that an interruption costs minutes at most."""
+def run_of_events(setup: Materials, events: str, seed: int, distinct: bool) -> tuple[Values, Path]:
+    """A run on one split, and its folder, which is kept: an interruption costs minutes at most."""
+    folder = setup.folder_of_data("earth-events") / "models"
+    folder /= f"{events}-{seed}{'-distinct' * distinct}"
     recipe, latlon = recipe_of_events(setup.scale, events), earth_events.load(events)
-    folder = folder_of_run(setup, events, seed, distinct)
-    return point_sets.run(events, latlon, seed, recipe, folder, distinct, setup.log)
+    return point_sets.run(events, latlon, seed, recipe, folder, distinct, setup.log), folder
 
 
 def flow_of_events(setup: Materials, events: str) -> Geolocator:
-    """The flow of the first split, trained if it is missing."""
-    run_of_events(setup, events, 0)
-    return Geolocator.from_pretrained(folder_of_run(setup, events, 0) / "model")
+    """The flow of the first split."""
+    return Geolocator.from_pretrained(run_of_events(setup, events, 0, False)[1] / "model")
 
 
 def scores_of_events(setup: Materials, events: str, distinct: bool, splits: list[int]) -> Values:
     """The runs on several splits."""
     numbers = runtime.progress(splits, desc=events)
-    runs = [run_of_events(setup, events, seed, distinct) for seed in numbers]
+    runs = [run_of_events(setup, events, seed, distinct)[0] for seed in numbers]
     dropped = ("format", "distinct", "recipe", "sha256", "geoflow")
     kept = [{key: run[key] for key in run if key not in dropped} for run in runs]
     return {"runs": kept, "seconds": sum(sum(run["seconds"].values()) for run in runs)}
 
 
-def map_of_events(
-    setup: Materials, events: str, cells: int, density_steps: int, samples: int
-) -> Values:
+def map_of_events(setup: Materials, events: str, cells: int, density_steps: int, samples: int):
     """The density of the first split's flow, as a map."""
     flow = flow_of_events(setup, events)
     return {"density": packed_map(point_sets.density_map(flow, cells, density_steps, samples))}
 
 
-def integral_of_events(
-    setup: Materials, events: str, points: int, density_steps: int, samples: int, seed: int
-) -> Values:
+def integral_of_events(setup: Materials, events: str, density_steps: int, **sizes) -> Values:
     """The integral of the same density without a grid, and its standard error."""
     flow = flow_of_events(setup, events)
-    integral, error = point_sets.integral(flow, points, density_steps, samples, seed)
+    integral, error = point_sets.integral(flow, steps=density_steps, **sizes)
     return {"integral": integral, "error": error}
-
-
-# What the numbers depend on
 
 
 def inputs_of_models(setup: Materials, methods: tuple[str, ...]) -> dict[str, str]:
@@ -320,9 +287,6 @@ def inputs_of_events(setup: Materials, events: str) -> dict[str, str]:
     return {source.file: source.sha256, "recipe": sha256_of(json.dumps(recipe, sort_keys=True))}
 
 
-# All steps
-
-
 def steps_of_tiles() -> dict[str, Step]:
     """The steps of the paper's items by name."""
 
@@ -330,47 +294,45 @@ def steps_of_tiles() -> dict[str, Step]:
         return partial(inputs_of_models, methods=methods)
 
     shipped = models("riemannian")
-    unguided = partial(score, method="riemannian", samples=1)
-    likeliest = partial(score, method="riemannian", samples=32, answer="likeliest")
+    of_riemannian = partial(score, method="riemannian")
     steps = {
-        "score-unguided": Step(unguided, "score", shipped),
-        "score-likeliest": Step(likeliest, "score", shipped),
-        "fig1": Step(figure_1, "fig1", shipped),
-        "fig2": Step(figure_2, "fig2"),
-        "fig4": Step(figure_4, "fig4"),
-        "fig5": Step(figure_5, "fig5", shipped),
-        "fig6": Step(figure_6, "fig6", shipped),
-        "fig7": Step(figure_7, "fig7", shipped),
+        "score-unguided": Step(partial(of_riemannian, samples=1), shipped),
+        "score-likeliest": Step(partial(of_riemannian, samples=32, answer="likeliest"), shipped),
+        "fig1": Step(figure_1, shipped),
+        "fig2": Step(figure_2),
+        "fig4": Step(figure_4),
+        "fig5": Step(figure_5, shipped),
+        "fig6": Step(figure_6, shipped),
+        "fig7": Step(figure_7, shipped),
     }
     for method in COMPARED:
-        drawn, sizes = partial(figure_a, method=method), "figA-r3" if method in IN_R3 else "figA"
-        scored = partial(score_as_the_paper, method=method)
-        steps[f"score-{method}"] = Step(scored, "score", models(method))
-        steps[f"figA-{method}"] = Step(drawn, sizes, models(method, "riemannian"))
+        scored, drawn = (partial(f, method=method) for f in (score_as_the_paper, figure_a))
+        steps[f"score-{method}"] = Step(scored, models(method))
+        steps[f"figA-{method}"] = Step(drawn, models(method, "riemannian"))
     for name in OTHER_SCHEDULES:
-        trained, inputs = partial(train, schedule=name), partial(inputs_of_training, schedule=name)
+        trained, inputs = (partial(f, schedule=name) for f in (train, inputs_of_training))
         scored = partial(score, method=f"riemannian-{name}", samples=1, guidance=GUIDANCE)
         network = {f"network, {name} schedule": f"train-{name}"}
-        steps[f"train-{name}"] = Step(trained, "train", inputs)
-        steps[f"score-{name}"] = Step(scored, "score", models(), after=network)
+        steps[f"train-{name}"] = Step(trained, inputs)
+        steps[f"score-{name}"] = Step(scored, models(), after=network)
     return steps
 
 
 def steps_of_events() -> dict[str, Step]:
     """The steps of earth events by name."""
     steps = {}
-
-    def add(name: str, compute: Callable[..., Values], sizes: str, **options) -> None:
-        inputs = partial(inputs_of_events, events=events)
-        computed = partial(compute, events=events, **options)
-        steps[f"events-{events}{name}"] = Step(computed, sizes, inputs, "earth-events")
-
     for events in earth_events.SOURCES:
-        add("", scores_of_events, "events", distinct=False)
-        add("-distinct", scores_of_events, "events-distinct", distinct=True)
-        add("-map", map_of_events, "volcano-map" if events == "volcano" else "events-map")
+        computed = {
+            "": partial(scores_of_events, distinct=False),
+            "-distinct": partial(scores_of_events, distinct=True),
+            "-map": map_of_events,
+        }
         if events == "volcano":
-            add("-integral", integral_of_events, "volcano-integral")
+            computed["-integral"] = integral_of_events
+        inputs = partial(inputs_of_events, events=events)
+        for name, compute in computed.items():
+            of_events = partial(compute, events=events)
+            steps[f"events-{events}{name}"] = Step(of_events, inputs, "earth-events")
     return steps
 
 

@@ -4,7 +4,9 @@ The printed numbers stand in `data/paper/tables.yaml`; ours are read from report
 """
 
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,51 +41,52 @@ class Table:
     """One of the paper's tables, with ours beside it.
 
     Attributes:
-        title: what it is.
-        columns, decimals: names of the columns, and how many decimals they show.
+        printed: the table as in `data/paper/tables.yaml`.
         lines: its rows; a row with several reports comes several times.
         notes: how ours were obtained, a line for each report.
-        printed_on, ours_on: the data sets; numbers of different ones do not compare.
-        ranked_by: the column that orders methods, and whether high is good.
+        dataset: ours; numbers of different data sets do not compare.
     """
 
-    title: str
-    columns: tuple[str, ...]
-    decimals: tuple[int, ...]
+    printed: dict[str, Any]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    printed_on: str
-    ours_on: str
-    ranked_by: tuple[str, bool]
+    dataset: str
 
     @property
     def comparable(self) -> bool:
         """Whether both are on the same data."""
-        return self.printed_on == self.ours_on
+        return self.printed["dataset"] == self.dataset
 
     def markdown(self) -> str:
         """The table as Markdown: `printed → ours`, with the difference where data are the same."""
-        cells = "printed → ours, difference"
+        cells, decimals = "printed → ours, difference", [d for *_, d in self._columns().values()]
         if not self.comparable:
-            cells = f"printed, on {self.printed_on} → ours, on {self.ours_on}: other data"
+            printed_on = self.printed["dataset"]
+            cells = f"printed, on {printed_on} → ours, on {self.dataset}: other data"
         rows = []
         for line in self.lines:
-            numbers = zip(line.paper, line.ours, self.decimals, strict=True)
+            numbers = zip(line.paper, line.ours, decimals, strict=True)
             rows.append([line.row, *(_cell(*cell, self.comparable) for cell in numbers)])
-        drawn = markdown_table(["method", *self.columns], rows)
-        return "\n".join([f"**{self.title}** ({cells})\n\n{drawn}\n", *self._order(), *self.notes])
+        drawn = markdown_table(["method", *self._columns()], rows)
+        head = f"**{self.printed['title']}** ({cells})"
+        return "\n".join([f"{head}\n\n{drawn}\n", *self._order(), *self.notes])
+
+    def _columns(self) -> dict[str, list]:
+        """Name → [metric of a report, factor, decimals]."""
+        return self.printed["columns"]
 
     def orders(self) -> tuple[list[str], list[str]]:
         """Rows that have both numbers, best first: in the paper's order, and in ours."""
-        column, high = self.columns.index(self.ranked_by[0]), self.ranked_by[1]
+        by, better = self.printed["ranked_by"]
+        column = list(self._columns()).index(by)
         both = [(line.row, line.paper[column], line.ours[column]) for line in self.lines]
         both = [row for row in both if None not in row]
-        printed, ours = (sorted(both, key=lambda row: row[i], reverse=high) for i in (1, 2))
+        printed, ours = (sorted(both, key=itemgetter(i), reverse=better == "high") for i in (1, 2))
         return [row[0] for row in printed], [row[0] for row in ours]
 
     def _order(self) -> list[str]:
         printed, ours = self.orders()
-        by = f"- order by {self.ranked_by[0]}, printed"
+        by = f"- order by {self.printed['ranked_by'][0]}, printed"
         if len(ours) < 2:
             return []
         if printed == ours:
@@ -126,26 +129,19 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
     Raises:
         ValueError: an unknown table.
     """
-    published = read_yaml("tables")[choose("table", name, names())]
-    dataset = dataset or published["dataset"]
-    metrics, factors, decimals = zip(*published["columns"].values(), strict=True)
+    printed = read_yaml("tables")[choose("table", name, names())]
+    dataset = dataset or printed["dataset"]
     lines, notes = [], []
-    for row, (numbers, *wanted) in published["rows"].items():
+    for row, (numbers, *wanted) in printed["rows"].items():
         found = [file for file in reports if wanted and _fits(reports[file], dataset, *wanted)]
         for file in found:
-            scores = (_score(reports[file], metric) for metric in metrics)
-            pairs = zip(scores, factors, strict=True)
-            ours = tuple(None if score is None else score * factor for score, factor in pairs)
+            columns = printed["columns"].values()
+            ours = tuple(_score(reports[file], metric, factor) for metric, factor, _ in columns)
             lines.append(Line(row, tuple(numbers), ours, file))
             notes.append(f"- {row}: {file}, {reports[file].table().splitlines()[0]}")
         if not found:
             lines.append(Line(row, tuple(numbers), (None,) * len(numbers), None))
-    title, columns = published["title"], tuple(published["columns"])
-    column, better = published["ranked_by"]
-    ranked_by, printed_on = (column, better == "high"), published["dataset"]
-    return Table(
-        title, columns, decimals, tuple(lines), tuple(notes), printed_on, dataset, ranked_by
-    )
+    return Table(printed, tuple(lines), tuple(notes), dataset)
 
 
 def markdown_table(head: list[str], rows: list[list]) -> str:
@@ -165,11 +161,11 @@ def first_word(data: str) -> str:
     return data.replace(",", " ").split()[0]
 
 
-def _score(report: Report, metric: str) -> float | None:
-    if metric in OTHER_METRICS:
-        plain = report.metrics.get("bits_per_dimension")
-        return report.metrics.get(OTHER_METRICS[metric], plain)
-    return report.metrics.get(metric)
+def _score(report: Report, metric: str, factor: float) -> float | None:
+    score = report.metrics.get(OTHER_METRICS.get(metric, metric))
+    if score is None and metric in OTHER_METRICS:
+        score = report.metrics.get("bits_per_dimension")
+    return None if score is None else score * factor
 
 
 def _fits(report: Report, dataset: str, wanted: dict) -> bool:
