@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import tarfile
 import time
@@ -175,16 +176,27 @@ def embed_slowly(records, encoder, out: Path) -> None:
     embed(records, encoder, out, shard=5, batch=2)
 
 
-def embed_as(rank: int, records, encoder, out: Path) -> None:
-    """In a process of its own, the rank-th of two: embed, under the variables that torchrun sets."""
-    from geoflow.training.embedding import embed
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["synthetic", "geoflow.training.embedding", "geoflow.training.runs"])
 
+
+def on_two_processes(port: int, function, *arguments, **options) -> None:
+    """Call a function in two processes, with the environment that `torchrun` gives."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {**os.environ, **shared, "TORCHELASTIC_RUN_ID": "none"}
+    environments = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    ranks = [
+        FORKS.Process(target=_in_environment, args=(environment, function, arguments, options))
+        for environment in environments
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(300)
+    assert [process.exitcode for process in ranks] == [0, 0]
+
+
+def _in_environment(environment: dict, function, arguments: tuple, options: dict) -> None:
     torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-    }
-    os.environ |= {"MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "none"}
-    embed(records, encoder, out, shard=5, batch=2, devices=2)
+    os.environ |= environment
+    function(*arguments, **options)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import tarfile
 import time
 
@@ -16,9 +15,6 @@ from geoflow.data import osv5m
 from geoflow.data.records import Records, read_table
 from geoflow.data.shards import open_shards
 from geoflow.training.embedding import embed
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["synthetic", "geoflow.training.embedding"])
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +116,9 @@ def test_killed_at_random_moments(tmp_path, encoder, records):
     cut_short = 0
     for k, delay in enumerate(delays.tolist()):
         out = tmp_path / str(k)
-        process = CONTEXT.Process(target=synthetic.embed_slowly, args=(records, encoder, out))
+        process = synthetic.FORKS.Process(
+            target=synthetic.embed_slowly, args=(records, encoder, out)
+        )
         process.start()
         while process.is_alive() and (not out.exists() or len(list(out.glob("*.tar"))) < k):
             time.sleep(0.002)
@@ -136,14 +134,5 @@ def test_killed_at_random_moments(tmp_path, encoder, records):
 
 
 def test_two_processes_share_the_work(tmp_path, encoder, records):
-    """Two processes with the environment that `torchrun` gives."""
-    processes = [
-        CONTEXT.Process(target=synthetic.embed_as, args=(rank, records, encoder, tmp_path / "out"))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert ids(open_shards(tmp_path / "out")) == records.rows["id"].to_pylist()
+    synthetic.on_two_processes(29511, embed, records, encoder, tmp_path, 5, 2, devices=2)
+    assert ids(open_shards(tmp_path)) == records.rows["id"].to_pylist()
