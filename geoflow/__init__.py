@@ -1,20 +1,21 @@
 """geoflow: generative geolocation with flows on the sphere.
 
-Given an image, a flow on the sphere turns random points into places where the image could have been taken: a
-distribution over the Earth, not a pin.
+Given an image, a flow on the sphere turns random points into places where the image could have been
+taken: a distribution over the Earth, not a single place.
 
 Conventions, the same in every file:
 
-======================  ==================================================================  ============
-``x``                   point on S², unit vector (x axis to 0°N 0°E, z axis to the north    (..., 3)
-                        pole)
-``latlon``              latitude in [-90, 90] and longitude in [-180, 180), degrees         (..., 2)
-``t``                   time: 0 is noise, 1 is data                                         scalar, (B,), (B, N)
-``cond``                image embedding; ``None`` is the null condition (unconditional)     (B, C)
-``velocity(x, t, cond)``  the one model interface                                           (B, N, 3) → (B, N, 3)
-``guidance`` ω          v(c) + ω (v(c) − v(∅)); 0 is none                                   scalar
-log-density             nats with respect to area on the unit sphere (uniform: −2.5310)
-======================  ==================================================================  ============
+=======================  ===================================================  ==================
+``x``                    point on S², unit vector (x axis to 0°N 0°E, z axis   (..., 3)
+                         to the north pole)
+``latlon``               latitude in [-90, 90], longitude in [-180, 180),      (..., 2)
+                         degrees
+``t``                    time: 0 is noise, 1 is data                           scalar, (B,), …
+``cond``                 image embedding; ``None`` is the null condition       (B, C)
+``velocity(x, t, cond)`` the one interface of models                           (B, N, 3) → (B, N, 3)
+``guidance`` ω           v(c) + ω (v(c) − v(∅)); 0 is none                     scalar
+log-density              nats with respect to area on the unit sphere          (uniform: −2.5310)
+=======================  ===================================================  ==================
 
 B counts images, N points per image.
 """

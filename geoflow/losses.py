@@ -11,13 +11,14 @@ WHOLE: Share = (0, 1)
 
 
 def drop_condition(cond: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """A copy of cond in which each image's embedding is the null condition, zero, with probability `rate`.
+    """A copy of cond in which each row becomes the null condition, zero, with probability `rate`.
 
     Training on it gives one network both fields that guidance needs (PLONK, section 3.3).
 
     Args:
         cond: (B, C).
         rate: probability in [0, 1].
+        generator: source of randomness.
 
     Raises:
         ValueError: rate outside [0, 1].
@@ -29,11 +30,19 @@ def drop_condition(cond: Tensor, rate: float, generator: torch.Generator | None 
 
 
 def draw_times(
-    shape, schedule: Schedule, generator: torch.Generator | None = None, like: Tensor | None = None
+    shape,
+    schedule: Schedule,
+    generator: torch.Generator | None = None,
+    like: Tensor | None = None,
 ) -> Tensor:
-    """Training times schedule(s) with s uniform, stratified: the draws of a batch are evenly spaced up to one random offset.
+    """Training times schedule(s), with s uniform and stratified.
 
-    Each alone is uniform; together they cover [0, 1], which lowers the variance of the loss (Kingma et al., 2021).
+    The draws of a batch are evenly spaced up to one random offset, in random order. Each alone is
+    uniform; together they cover [0, 1], which lowers the variance of the loss (Kingma et al.,
+    2021).
+
+    >>> draw_times((2, 2), linear, torch.Generator().manual_seed(0)).flatten().sort().values.diff()
+    tensor([0.2500, 0.2500, 0.2500])
     """
     n = int(torch.Size(shape).numel())
     offset = _rand(1, generator, like)
@@ -55,20 +64,28 @@ def flow_matching_loss(
 ) -> Tensor:
     """Mean squared error of the network's answer: E |ψ(x_t, t, c) − target|² (PLONK, equation 8).
 
-    On S² the target is tangent, so this is the error in the tangent metric. As in the official code the target is the
-    derivative in t itself, without the factor dκ/ds of the schedule: the same field, other weights.
+    On S² the target is tangent, so this is the error in the tangent metric. As in the official code
+    the target is the derivative in t itself, without the factor dκ/ds of the schedule, which
+    changes the weights of times but not the field.
+
+    >>> from geoflow import paths, sphere
+    >>> from geoflow.velocity import VelocityTransformer
+    >>> network, x1 = VelocityTransformer(8, dim=32, depth=2), sphere.uniform(16)
+    >>> flow_matching_loss(network, paths.RiemannianFlow(), x1, torch.randn(16, 8)).shape
+    torch.Size([])
 
     Args:
         network: (x (B, N, 3), t (B, N), cond (B, C)) → (B, N, 3).
-        path: noise, couple and sample, see `geoflow.paths`.
+        path: gives noise, points and targets, see `geoflow.paths`.
         x1: (B, 3) unit vectors, the true places.
         cond: (B, C) embeddings, or None.
         schedule: where times are drawn.
         draws: noise draws N per image; they share the image's conditioning.
         dropout: probability that an image's condition is dropped.
         generator: source of randomness.
-        share: which rows of a batch these are. Noise, times and dropped conditions are drawn for the whole batch, so that the mean
-            of all shares' losses is the loss of the batch, however many processes share it.
+        share: which rows of a batch these are. Noise, times and dropped conditions are drawn for
+            the whole batch, so that the mean of all shares' losses is the loss of the batch,
+            however many processes share it.
 
     Returns:
         A scalar.
@@ -79,8 +96,8 @@ def flow_matching_loss(
         return rows.repeat_interleave(world, 0)
 
     x1 = x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
-    x0 = path.couple(whole(x1), generator)[rank::world]
-    t = draw_times((world * len(x1), draws), schedule, generator, like=x1)[rank::world]
+    x0 = path.noise_like(whole(x1), generator)[rank::world]
+    t = draw_times((world * len(x1), draws), schedule, generator, like=x1)[rank::world]  # (B, N)
     at = path.sample(x0, x1, t)
     if cond is not None:
         cond = drop_condition(whole(cond), dropout, generator)[rank::world]
@@ -88,7 +105,7 @@ def flow_matching_loss(
 
 
 def likelihood_loss(network, x1: Tensor, cond: Tensor) -> Tensor:
-    """Mean negative log-density that a network of a closed form gives the true places: −E log p(x₁ | c), nats.
+    """Mean negative log-density of the true places under a closed form: −E log p(x₁ | c), nats.
 
     Args:
         network: (B, C) → an object with `log_prob` (B, N, 3) → (B, N), see `geoflow.vmf`.

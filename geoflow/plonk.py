@@ -1,7 +1,8 @@
-"""The paper's published models: nine checkpoints on the Hugging Face hub, in the official code's layout, and that code's sampler.
+"""The paper's published models: nine checkpoints on the Hugging Face hub, and what only they need.
 
-The only file that knows the official names. Its networks are `VelocityTransformer`s with other names for the weights; its sampler
-and its "likelihood" are kept for comparison, under names that say what they are.
+This file alone knows the official names and layout. It holds the network that averages fast waves
+of the published time embedding, and the official sampler and "likelihood", which are kept for
+comparison under names that say what they are.
 
 ======================  =======================================  ==========  =======================
 alias                   repository                               method      photos go through
@@ -55,21 +56,25 @@ _DATA = {
     "inaturalist": ("PLONK_iNaturalist", "dinov2"),
     "osv5m": ("PLONK_OSV_5M", "streetclip"),
 }
-_ENDINGS = {"": "riemannian", "flow": "flow", "diffusion": "diffusion"}
-MODELS = {
-    "-".join(filter(None, ("plonk", data, ending))): Published(
-        "_".join(filter(None, (f"{OWNER}/{stem}", ending))), method, encoder
-    )
-    for data, (stem, encoder) in _DATA.items()
-    for ending, method in _ENDINGS.items()
-}
+
+
+def _models() -> Iterator[tuple[str, Published]]:
+    for data, (stem, encoder) in _DATA.items():
+        yield f"plonk-{data}", Published(f"{OWNER}/{stem}", "riemannian", encoder)
+        for method in ("flow", "diffusion"):
+            published = Published(f"{OWNER}/{stem}_{method}", method, encoder)
+            yield f"plonk-{data}-{method}", published
+
+
+MODELS = dict(_models())
 
 
 def published(name: str) -> Published | None:
     """The checkpoint of an alias or a repository's name; None if it is no such name at all.
 
     Raises:
-        ValueError: a name in the authors' namespace, or like an alias, that does not exist; the nearest is suggested.
+        ValueError: a name in the authors' namespace, or like an alias, that does not exist; the
+            nearest is suggested.
     """
     by_repository = {model.repository: model for model in MODELS.values()}
     if name in MODELS:
@@ -82,14 +87,17 @@ def published(name: str) -> Published | None:
 
 
 def named_after(folder: Path) -> Published | None:
-    """The checkpoint that a folder is a copy of, if it is called as on the hub (`PLONK_YFCC_flow`) or lies in the hub's cache."""
+    """The checkpoint that a folder is a copy of; None if its path does not tell.
+
+    It is called as on the hub (`PLONK_YFCC_flow`), or lies in the hub's cache.
+    """
     names = {model.repository.split("/")[1]: model for model in MODELS.values()}
     names |= {f"models--{model.repository.replace('/', '--')}": model for model in MODELS.values()}
     return next((names[part] for part in reversed(folder.resolve().parts) if part in names), None)
 
 
 def download(model: Published, revision: str | None = None) -> Path:
-    """The folder of a checkpoint in the hub's cache, fetched if it is not there: resumable, with a progress bar.
+    """The folder of a checkpoint in the hub's cache, fetched if it is not there.
 
     Args:
         model: which.
@@ -97,46 +105,31 @@ def download(model: Published, revision: str | None = None) -> Path:
 
     Raises:
         ValueError: the repository has no such revision.
-        ConnectionError: it is not in the cache, and the hub cannot be reached or the environment says HF_HUB_OFFLINE.
+        ConnectionError: it is not in the cache, and the hub cannot be reached or the environment
+            says HF_HUB_OFFLINE.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     try:
-        files = [
-            Path(hf_hub_download(model.repository, name, revision=revision))
-            for name in (CONFIG, WEIGHTS)
-        ]
-    except RevisionNotFoundError as error:
+        names = (CONFIG, WEIGHTS)
+        files = [hf_hub_download(model.repository, name, revision=revision) for name in names]
+    except errors.RevisionNotFoundError as error:
         raise ValueError(f"{model.repository} has no revision {revision!r}") from error
-    except (
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HfHubHTTPError,
-        EntryNotFoundError,
-        OSError,
-    ) as error:
-        raise ConnectionError(
-            f"{model.repository} is not in the cache, and the hub gave no answer: {error}"
-        ) from error
-    return files[0].parent
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
+        text = "is not in the cache, and the hub gave no answer"
+        raise ConnectionError(f"{model.repository} {text}: {error}") from error
+    return Path(files[0]).parent
 
 
 def is_official(folder: Path) -> bool:
-    """Whether a folder holds a model in the official layout, which has `input_dim` in its config."""
+    """Whether a folder holds a model in the official layout, with `input_dim` in its config."""
     try:
         return "input_dim" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
-def network(folder: Path, method: str) -> VelocityTransformer:
+def network(folder: Path, method: str) -> "TimeAveraged":
     """The network of a folder in the official layout.
 
     Args:
@@ -150,23 +143,32 @@ def network(folder: Path, method: str) -> VelocityTransformer:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+    path = paths.by_name(method)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         theirs = load_file(folder / WEIGHTS)
         if config.pop("input_dim") != 3:
             raise ValueError("input_dim is not 3")
-        net = VelocityTransformer(**config, tangent=paths.by_name(method).tangent)
+        net = TimeAveraged(path, **config)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder} is damaged or no published model: {error}") from error
     theirs.pop("time_embedder.encode_time.freqs", None)  # a constant
-    wanted = {official_name(name): (name, tensor) for name, tensor in net.state_dict().items()}
-    for name in sorted(wanted.keys() | theirs.keys()):
-        have = tuple(theirs[name].shape) if name in theirs else "nothing"
-        want = tuple(wanted[name][1].shape) if name in wanted else "nothing"
-        if have != want:
-            raise ValueError(f"{folder}: weight {name} has {have}, the config expects {want}")
-    net.load_state_dict({wanted[name][0]: tensor.float() for name, tensor in theirs.items()})
+    ours = net.state_dict()
+    wanted = {official_name(name): name for name in ours}
+    if wrong := first_mismatch(theirs, {name: ours[wanted[name]] for name in wanted}):
+        name, have, want = wrong
+        raise ValueError(f"{folder}: weight {name} has {have}, the config expects {want}")
+    net.load_state_dict({wanted[name]: tensor.float() for name, tensor in theirs.items()})
     return net.eval()
+
+
+def first_mismatch(have: dict[str, Tensor], want: dict[str, Tensor]):
+    """The first name whose tensors differ in shape, with both shapes; None if all fit."""
+    for name in sorted(have.keys() | want.keys()):
+        shapes = [tuple(d[name].shape) if name in d else "nothing" for d in (have, want)]
+        if shapes[0] != shapes[1]:
+            return name, *shapes
+    return None
 
 
 def official_name(name: str) -> str:
@@ -183,27 +185,86 @@ def official_name(name: str) -> str:
     return name.replace(".mlp.2.", ".mlp.3.").replace(".modulation.", ".ada_map.1.")
 
 
-# The official sampler and "likelihood", for comparison
+# The network, averaged over the steps of a solver
+
+OPTIONS = samplers.SolverOptions(steps=48, solver="ab3")
+"""How samples and likelihoods of published models are solved if the caller does not say."""
+AVERAGED = 32  # times in an interval
 
 
-def _raw(net: VelocityTransformer) -> VelocityTransformer:
-    """The same weights as a plain function on R³: nothing normalised inside, nothing projected."""
+class TimeAveraged(VelocityTransformer):
+    """A published network, its conditioning averaged over an interval of time around t.
+
+    The time embedding of the published networks turns by up to 1000 t radians. What training left
+    of its fast waves is noise. A solver of few steps meets each wave at a few arbitrary phases, and
+    then errs by more than the waves matter; what counts is their average over a step. Averaging the
+    conditioning costs nothing, since it is computed per image and not per point. An interval is as
+    long as a step of `OPTIONS` is there, so that the intervals around its times cover every moment
+    once. `plain` gives the network without averaging.
+
+    Args:
+        path: whose clock places the steps.
+        config: arguments of `VelocityTransformer`.
+    """
+
+    step_times: Tensor
+
+    def __init__(self, path, **config):
+        super().__init__(**config, tangent=path.tangent)
+        start, end = path.clock(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        s = schedules.few_steps(torch.linspace(0, 1, 1025, dtype=torch.float64))
+        times = path.time(start + (end - start) * s).float()
+        self.register_buffer("step_times", times, persistent=False)
+
+    def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        """The mean over the interval around t of what `VelocityTransformer.condition` returns."""
+        low, high = self.interval(t)
+        offsets = (torch.arange(AVERAGED, dtype=t.dtype, device=t.device) + 0.5) / AVERAGED
+        moments = low[..., None] + (high - low)[..., None] * offsets  # (B or 1, N or 1, times)
+        return super().condition(moments, cond).mean(-2)
+
+    def interval(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Half a step before t, and half a step after it."""
+        times = self.step_times.to(t)
+        last = len(times) - 1
+        i = torch.searchsorted(times, t.contiguous()).clamp(1, last)
+        place = i - (times[i] - t) / (times[i] - times[i - 1])  # t = times[place], interpolated
+        half = last / OPTIONS.steps / 2
+        ends = []
+        for end in ((place - half).clamp(0, last), (place + half).clamp(0, last)):
+            j = end.floor().long().clamp(max=last - 1)
+            ends.append(torch.lerp(times[j], times[j + 1], end - j))
+        return ends[0], ends[1]
+
+
+def plain(net: VelocityTransformer, tangent: bool | None = None) -> VelocityTransformer:
+    """The same weights without averaging; with `tangent=False` as a plain function on R³."""
     view = copy.copy(net)
-    view.tangent = False
+    view.__class__ = VelocityTransformer
+    view.tangent = net.tangent if tangent is None else tangent
     return view
+
+
+# The official sampler and "likelihood", for comparison
 
 
 @torch.no_grad()
 def trajectory(
-    net, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, guidance: float = 0.0
+    net: VelocityTransformer,
+    path,
+    noise: Tensor,
+    times: Tensor,
+    cond: Tensor | None = None,
+    guidance: float = 0.0,
 ) -> Iterator[Tensor]:
     """States of the official samplers, step for step (`solver="plonk"`).
 
-    Riemannian: x ← (x + Δt ψ)/|x + Δt ψ| with the network's unprojected output, from normal, unnormalised noise. Flow: x ← x + Δt ψ.
-    Diffusion: DDIM from t = 10⁻⁹, whose predicted data are clamped to the cube [−1, 1]³ and the noise made to fit.
+    Riemannian: x ← (x + Δt ψ)/|x + Δt ψ| with the network's unprojected output, from normal,
+    unnormalised noise. Flow: x ← x + Δt ψ. Diffusion: DDIM from t = 10⁻⁹, whose predicted data are
+    clamped to the cube [−1, 1]³ and the noise made to fit.
 
     Args:
-        net: a VelocityTransformer.
+        net: a published network.
         path: see `geoflow.paths`.
         noise: (B, N, 3).
         times: (steps + 1,) from 0 to 1; officially 251, by the skewed sigmoid.
@@ -213,7 +274,7 @@ def trajectory(
     Yields:
         (B, N, 3), steps + 1 times; the first is `noise`.
     """
-    field = samplers.guided(_raw(net), guidance)
+    field = samplers.guided(plain(net, tangent=False), guidance)
     x = noise
     yield x
     for t, t_next in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
@@ -237,16 +298,17 @@ class _Ambient(paths.EuclideanFlow):
 
 
 def ambient_trace_log_prob(
-    net, x: Tensor, cond: Tensor | None = None, guidance: float = 0.0
+    net: VelocityTransformer, x: Tensor, cond: Tensor | None = None, guidance: float = 0.0
 ) -> Tensor:
-    """What the official code calls the log-likelihood of a Riemannian flow. **It is not the density of the model's samples.**
+    """The official code's log-likelihood of a Riemannian flow. **It is not the samples' density.**
 
-    The network is taken as a field on R³, neither normalised nor projected, solved back from x by dopri5 without staying on the
-    sphere, and the trace of its ambient Jacobian is integrated; log 1/4π is the value at the end. On S² that integrates to 0.97
-    or so for a trained network and to anything for another. `Geolocator.log_prob` is the density.
+    The network is taken as a field on R³, neither normalised nor projected, and solved back from x
+    by dopri5 without staying on the sphere. The trace of its ambient Jacobian is integrated; log
+    1/4π is the value at the end. On S² this integrates to another number than 1, which depends on
+    the network. `Geolocator.log_prob` is the density.
 
     Args:
-        net: a VelocityTransformer.
+        net: a published network.
         x: (B, N, 3) unit vectors.
         cond: (B, C) or None.
         guidance: ω.
@@ -254,7 +316,6 @@ def ambient_trace_log_prob(
     Returns:
         (B, N) nats. The official unit divides by 3 log 2.
     """
-    field = samplers.guided(_raw(net), guidance)
-    return likelihood.log_prob(
-        field, _Ambient(), x, schedules.time_grid(schedules.linear, 1), cond, "dopri5"
-    )
+    field = samplers.guided(plain(net, tangent=False), guidance)
+    times = schedules.time_grid(schedules.linear, 1)
+    return likelihood.log_prob(field, _Ambient(), x, times, cond, "dopri5")

@@ -1,11 +1,9 @@
-"""Solvers for dx/dt = v(x, t), Runge–Kutta and Adams–Bashforth in the exponential chart, guidance, trajectories, samples.
+"""Solvers for dx/dt = v(x, t) on S² and in R³, guidance, trajectories, samples.
 
-A step from x displaces by u in the tangent plane and lands at exp_x(u); stage velocities are pulled back to that plane with the
-exact inverse differential of exp. A classical method therefore keeps its order on the sphere, states never leave it, and a
-geodesic is followed exactly by one Euler step. In R³ the same loop has x + u for a chart.
-
-Adams–Bashforth, `ab3`, goes on from the velocities it has met, so that a step costs one call of the network. Where calls are dear and the
-field is smooth it needs half the calls of RK4, or less; with long steps into a field that turns it is no match.
+A step from x moves by u in the tangent plane and lands at exp_x(u). The velocities of a step's
+stages are pulled back to that plane with the exact inverse differential of exp. A classical method
+therefore keeps its order on the sphere, states never leave it, and one Euler step follows a
+geodesic exactly. In R³ the same loop has x + u in place of exp_x(u).
 """
 
 import hashlib
@@ -20,12 +18,12 @@ from torch import Tensor
 from geoflow.runtime import choose
 
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(x, t) → (velocity (..., 3), rate (...) of a quantity to be integrated along the way, or None)."""
+"""(x, t) → (velocity (..., 3), rate (...) of a quantity to be integrated with it, or None)."""
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge–Kutta method: times c, stage weights a, final weights b (Butcher's notation)."""
+    """An explicit Runge–Kutta method: times c, stage weights a, final weights b (Butcher)."""
 
     order: int
     c: tuple[float, ...]
@@ -33,16 +31,12 @@ class Tableau:
     b: tuple[float, ...]
 
 
+RK4_ROWS = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))
 SOLVERS = {
     "euler": Tableau(1, (0.0,), ((),), (1.0,)),
     "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
     "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
-    "rk4": Tableau(
-        4,
-        (0.0, 0.5, 0.5, 1.0),
-        ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
-    ),
+    "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), RK4_ROWS, (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 AB3, DDIM, PLONK = "ab3", "ddim", "plonk"
 FIXED = (*SOLVERS, AB3)
@@ -51,18 +45,33 @@ NAMES = (*FIXED, *ADAPTIVE, DDIM, PLONK)
 TOLERANCE = 1e-6
 
 
+@dataclass(frozen=True)
+class SolverOptions:
+    """How a flow is solved.
+
+    Attributes:
+        steps: number of steps, placed by the model's schedule.
+        solver: see `integrate`.
+        guidance: ω, 0 is none.
+    """
+
+    steps: int = 16
+    solver: str = "rk4"
+    guidance: float = 0.0
+
+
 def evaluations(solver: str, steps: int) -> int | None:
-    """Calls of the velocity field that a fixed-step solver makes; None for an adaptive one, which decides as it goes."""
+    """Calls of the velocity that a solver makes; None for adaptive ones, which decide as they go.
+
+    >>> evaluations("rk4", 16), evaluations("ab3", 16)
+    (64, 17)
+    """
     choose("solver", solver, NAMES)
     if solver in ADAPTIVE:
         return None
-    return (
-        steps + 1
-        if solver == AB3
-        else steps
-        if solver in (DDIM, PLONK)
-        else len(SOLVERS[solver].b) * steps
-    )
+    if solver == AB3:
+        return steps + 1
+    return steps if solver in (DDIM, PLONK) else len(SOLVERS[solver].b) * steps
 
 
 def integrate(
@@ -72,43 +81,49 @@ def integrate(
 
     Args:
         field: (x, t) → (velocity, rate or None).
-        path: project, move, displacement and pull_back, see `geoflow.paths`.
+        path: the manifold, see `geoflow.paths`.
         x: (..., 3) state at times[0].
         times: (steps + 1,) monotone.
-        solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`: one step per interval; `dopri5`, `bosh3`: adaptive, by torchdiffeq, with
-            one step size for the whole batch; `ddim`: for diffusion, samples only. `plonk`, which is no solver of the field's
-            ODE, is in `geoflow.plonk`.
+        solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`: one step per interval. `dopri5`, `bosh3`:
+            adaptive, by torchdiffeq, with one step size for the whole batch. `ddim`: for diffusion,
+            samples only. `plonk`, which solves no ODE, is in `geoflow.plonk`.
 
     Yields:
         (x (..., 3), integral of the rate since the start (...) or None).
 
     Raises:
-        ValueError: unknown solver, `plonk`, or `ddim` with another path than diffusion or for a likelihood.
+        ValueError: unknown solver, `plonk`, or `ddim` with another path or for a likelihood.
         FloatingPointError: the velocity is not finite.
     """
     choose("solver", solver, NAMES)
     if solver == PLONK:
         raise ValueError(
-            f"solver {PLONK!r} draws samples, it does not solve the ODE; a likelihood needs another, such as 'rk4'"
+            f"solver {PLONK!r} draws samples, it does not solve the ODE; "
+            "a likelihood needs another, such as 'rk4'"
         )
     if solver == DDIM and path.name != "diffusion":
-        raise ValueError(
-            f"solver {DDIM!r} with method {path.name!r}; expected 'diffusion', or another solver"
-        )
-    stepper = {DDIM: _ddim, AB3: _adams_bashforth}.get(solver) or (
-        _runge_kutta if solver in SOLVERS else _adaptive
-    )
-    return stepper(field, path, x, times, solver)
+        expected = "expected 'diffusion', or another solver"
+        raise ValueError(f"solver {DDIM!r} with method {path.name!r}; {expected}")
+    if solver in SOLVERS:
+        return _runge_kutta(field, path, x, times, SOLVERS[solver])
+    if solver in ADAPTIVE:
+        return _adaptive(field, path, x, times, solver)
+    return (_adams_bashforth if solver == AB3 else _ddim)(field, path, x, times)
 
 
 @torch.no_grad()
-def _runge_kutta(field, path, x, times, solver):
+def _runge_kutta(field, path, x, times, tableau):
     total = None
     yield x, total
-    clock = path.clock(times)
-    for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
-        x, total = _step(field, path, x, total, s, s_next, SOLVERS[solver], field(x, path.time(s)))
+    for s, s_next in _intervals(path, times):
+        x, total = _step(field, path, x, total, s, s_next, tableau, field(x, path.time(s)))
         yield x, total
+
+
+def _intervals(path, times):
+    """Pairs of neighbouring times by the path's clock."""
+    clock = path.clock(times).tolist()
+    return zip(clock[:-1], clock[1:], strict=True)
 
 
 def _step(field, path, x, total, s, s_next, tableau, first):
@@ -116,15 +131,15 @@ def _step(field, path, x, total, s, s_next, tableau, first):
     h, slopes, rates = s_next - s, [first[0]], [first[1]]
     for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
         u = h * _weighted(row, slopes)
-        v, rate = field(path.move(x, u), path.time(s + c * h))
-        slopes.append(path.pull_back(x, u, v))
+        v, rate = field(path.exp(x, u), path.time(s + c * h))
+        slopes.append(path.exp_differential_inverse(x, u, v))
         rates.append(rate)
     return _moved(path, x, total, s_next, [h * b for b in tableau.b], slopes, rates)
 
 
 def _moved(path, x, total, s_next, weights, slopes, rates):
     """The next state, and what is integrated along the way."""
-    x = path.move(x, _weighted(weights, slopes))
+    x = path.exp(x, _weighted(weights, slopes))
     _check_finite(x, float(path.time(s_next)))
     if rates[0] is not None:
         gain = _weighted(weights, rates)
@@ -132,62 +147,59 @@ def _moved(path, x, total, s_next, weights, slopes, rates):
     return x, total
 
 
-@torch.no_grad()
-def _adams_bashforth(field, path, x, times, solver):
-    """Along the parabola through the velocities here and at the two states before, seen in the chart here.
+def _weighted(weights, terms):
+    return sum((w * term for w, term in zip(weights, terms, strict=True) if w), 0.0)
 
-    The first step is the midpoint rule's, the second along a line: enough for order 3, since each is taken once.
+
+@torch.no_grad()
+def _adams_bashforth(field, path, x, times):
+    """Adams–Bashforth of order 3 on uneven steps: one call of the field per step.
+
+    A step follows the parabola through the velocities at this state and the two before, seen in the
+    chart here. The first step is the midpoint rule's and the second follows a line, which is enough
+    for order 3, since each is taken once.
     """
     total, history = None, []
     yield x, total
-    clock = path.clock(times)
-    for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
+    for s, s_next in _intervals(path, times):
         v, rate = field(x, path.time(s))
-        history = [
-            (s, x, v, rate),
-            *(known for known in history[:2] if known[0] != s),
-        ]  # a step may have no length
+        known = [state for state in history[:2] if state[0] != s]  # a step may have no length
+        history = [(s, x, v, rate), *known]
         if len(history) == 1:
-            x, total = _step(field, path, x, total, s, s_next, SOLVERS["midpoint"], (v, rate))
+            midpoint = SOLVERS["midpoint"]
+            x, total = _step(field, path, x, total, s, s_next, midpoint, (v, rate))
         else:
-            slopes = [
-                v,
-                *(path.pull_back(x, path.displacement(x, y), w) for _, y, w, _ in history[1:]),
-            ]
+            slopes = [v]
+            for _, y, w, _ in history[1:]:
+                slopes.append(path.exp_differential_inverse(x, path.log(x, y), w))
             weights = _quadrature([at for at, *_ in history], s_next)
-            x, total = _moved(
-                path, x, total, s_next, weights, slopes, [rate for *_, rate in history]
-            )
+            x, total = _moved(path, x, total, s_next, weights, slopes, [r for *_, r in history])
         yield x, total
 
 
 def _quadrature(nodes: list[float], end: float) -> list[float]:
-    """Weights w with Σ w_i p(nodes_i) = ∫ p from nodes_0 to end, for all polynomials p of lower degree than there are nodes."""
+    """Weights w with Σ wᵢ p(nodesᵢ) = ∫ p from nodes₀ to end, for polynomials p of degree < n."""
     offsets = torch.tensor(nodes, dtype=torch.float64) - nodes[0]
     powers = torch.arange(len(nodes), dtype=torch.float64)
-    return torch.linalg.solve(
-        offsets ** powers[:, None], (end - nodes[0]) ** (powers + 1) / (powers + 1)
-    ).tolist()
+    integrals = (end - nodes[0]) ** (powers + 1) / (powers + 1)
+    return torch.linalg.solve(offsets ** powers[:, None], integrals).tolist()
 
 
 @torch.no_grad()
-def _ddim(field, path, x, times, solver):
-    """Song et al. (2021): with a constant prediction the state turns by the angle h, x ← cos h x + sin h dx/dφ."""
+def _ddim(field, path, x, times):
+    """Song et al. (2021): if the prediction is constant, the state turns by the angle h of a step.
+
+    x ← cos h x + sin h dx/dφ.
+    """
     yield x, None
-    clock = path.clock(times)
-    for s, s_next in zip(clock[:-1].tolist(), clock[1:].tolist(), strict=True):
+    for s, s_next in _intervals(path, times):
         v, rate = field(x, path.time(s))
         if rate is not None:
-            raise ValueError(
-                f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'"
-            )
+            advice = "a likelihood needs another, such as 'rk4'"
+            raise ValueError(f"solver {DDIM!r} draws samples; {advice}")
         x = math.cos(s_next - s) * x + math.sin(s_next - s) * v
         _check_finite(x, float(path.time(s_next)))
         yield x, None
-
-
-def _weighted(weights, terms):
-    return sum((w * term for w, term in zip(weights, terms, strict=True) if w), 0.0)
 
 
 @torch.no_grad()
@@ -203,17 +215,11 @@ def _adaptive(field, path, x, times, solver):
 
     state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
     clock = path.clock(times).to(x)
+    tolerances = dict(rtol=TOLERANCE, atol=TOLERANCE)
     yield x, None
     for s, s_next in zip(clock[:-1], clock[1:], strict=True):
         if s != s_next:
-            ends = odeint(
-                ambient,
-                state,
-                torch.stack([s, s_next]),
-                method=solver,
-                rtol=TOLERANCE,
-                atol=TOLERANCE,
-            )
+            ends = odeint(ambient, state, torch.stack([s, s_next]), method=solver, **tolerances)
             state = tuple(end[-1] for end in ends)
         _check_finite(state[0], float(path.time(s_next)))
         state = (path.project(state[0]), *state[1:])
@@ -222,53 +228,38 @@ def _adaptive(field, path, x, times, solver):
 
 def _check_finite(x: Tensor, t: float) -> None:
     if not bool(x.isfinite().all()):
+        count = int((~x.isfinite()).any(-1).sum())
         raise FloatingPointError(
-            f"the velocity is not finite near t = {t:.4g}: {int((~x.isfinite()).any(-1).sum())} states are NaN or infinite"
+            f"the velocity is not finite near t = {t:.4g}: {count} states are NaN or infinite"
         )
 
 
 def guided(velocity, guidance: float):
-    """Classifier-free guidance: v(c) + ω (v(c) − v(∅)), in one call of twice the batch (PLONK, section 3.3; ω = 0 is no guidance)."""
+    """The velocity with classifier-free guidance, see `Guided`; ω = 0 is no guidance."""
     return Guided(velocity, guidance) if guidance else velocity
 
 
 @dataclass(frozen=True)
 class Guided:
-    """See `guided`."""
+    """v(c) + ω (v(c) − v(∅)), in one call of twice the batch (PLONK, section 3.3)."""
 
     velocity: Any
     guidance: float
 
-    @property
-    def tangent(self) -> bool | None:
-        return getattr(self.velocity, "tangent", None)
-
     def __call__(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         if cond is None:
             return self.velocity(x, t, None)
-        return self._combine(
-            self.velocity(torch.cat([x, x]), self._twice(t), self._both(x, cond)), dim=0
-        )
+        return self.combine(self.velocity(*self.both(x, t, cond)))
 
-    def jvp(self, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and its derivatives along directions (k, B, N, 3), as `VelocityTransformer.jvp`."""
-        if cond is None:
-            return self.velocity.jvp(x, t, None, directions)
-        both = self._both(x, cond)
-        v, rates = self.velocity.jvp(
-            torch.cat([x, x]), self._twice(t), both, torch.cat([directions, directions], dim=1)
-        )
-        return self._combine(v, dim=0), self._combine(rates, dim=1)
-
-    def _both(self, x: Tensor, cond: Tensor) -> Tensor:
+    def both(self, x: Tensor, t, cond: Tensor) -> tuple[Tensor, Any, Tensor]:
+        """Arguments for the condition, followed by those for the null condition."""
         cond = cond.expand(len(x), -1)
-        return torch.cat([cond, torch.zeros_like(cond)])
+        t = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
+        return torch.cat([x, x]), t, torch.cat([cond, torch.zeros_like(cond)])
 
-    def _twice(self, t):
-        return torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
-
-    def _combine(self, both: Tensor, dim: int) -> Tensor:
-        with_cond, without = both.chunk(2, dim)
+    def combine(self, v: Tensor) -> Tensor:
+        """(2B, ...) answers to `both` → (B, ...), linear: of derivatives too."""
+        with_cond, without = v.chunk(2)
         return with_cond + self.guidance * (with_cond - without)
 
 
@@ -295,14 +286,23 @@ def trajectory(
 def sample(
     velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
 ) -> Tensor:
-    """The last state of `trajectory`: (B, N, 3)."""
+    """The last state of `trajectory`: (B, N, 3).
+
+    >>> from geoflow import paths, sphere
+    >>> path, place = paths.RiemannianFlow(), sphere.from_latlon(torch.tensor([48.9, 2.4]))
+    >>> def velocity(x, t, cond):  # every point arrives at one place at time 1
+    ...     return sphere.log(x, place.expand_as(x)) / (1 - t)
+    >>> x = sample(velocity, path, path.noise((1, 5)), torch.linspace(0, 1, 5), solver="euler")
+    >>> sphere.to_latlon(x)[0, 0].round()
+    tensor([49.,  2.])
+    """
     for x in trajectory(velocity, path, noise, times, cond, solver):
         pass
     return x
 
 
 def noise_for(path, keys, n: int, seed: int) -> Tensor:
-    """Starting points that belong to an image, not to its place in a batch: each key has a generator seeded by (seed, key).
+    """Starting points that belong to an image, not to its place in a batch: keyed by (seed, key).
 
     Args:
         path: whose noise.
@@ -316,7 +316,6 @@ def noise_for(path, keys, n: int, seed: int) -> Tensor:
     noises = []
     for key in keys:
         digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-        noises.append(
-            path.noise((n,), torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
-        )
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        noises.append(path.noise((n,), generator))
     return torch.stack(noises)

@@ -1,7 +1,8 @@
-"""Geometry of the unit sphere S²: coordinates, exponential and logarithm, geodesics, distances, uniform points, grids.
+"""Geometry of the unit sphere S²: coordinates, exp and log, geodesics, distances, random points.
 
-Points are unit vectors ``x`` of shape (..., 3); tangent vectors at x are 3-vectors orthogonal to x. Every function
-broadcasts over leading dimensions and is accurate in float32 from one metre to the antipode.
+Points are unit vectors ``x`` of shape (..., 3). Tangent vectors at x are 3-vectors orthogonal to x.
+Every function broadcasts over leading dimensions and is accurate in float32 from one metre to the
+antipode.
 """
 
 import math
@@ -38,9 +39,7 @@ def from_latlon(latlon: Tensor) -> Tensor:
     latlon = torch.as_tensor(latlon)
     latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
     if latlon.ndim == 0 or latlon.shape[-1] != 2:
-        raise ValueError(
-            f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): latitude, longitude in degrees"
-        )
+        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): degrees")
     for column, name, limit in ((0, "latitude", 90.0), (1, "longitude", 360.0)):
         value = latlon[..., column]
         bad = ~(value.abs() <= limit)  # also catches NaN
@@ -58,8 +57,8 @@ def from_latlon(latlon: Tensor) -> Tensor:
 def to_latlon(x: Tensor) -> Tensor:
     """Latitude in [−90, 90] and longitude in [−180, 180), degrees: the inverse of `from_latlon`.
 
-    φ = atan2(z, √(x² + y²)), λ = atan2(y, x): accurate at the poles, where arcsin(z) is not, and for vectors of any
-    length. The longitude of a pole is 0.
+    φ = atan2(z, √(x² + y²)), λ = atan2(y, x), for vectors of any length. At the poles this is
+    accurate where arcsin(z) is not. The longitude of a pole is 0.
 
     Args:
         x: (..., 3).
@@ -79,7 +78,7 @@ def to_latlon(x: Tensor) -> Tensor:
 
 
 def _sin_deg(degrees: Tensor) -> Tensor:
-    """Sine of an angle in [−180, 180] degrees, exactly 0 at ±180: reducing before the conversion loses no digits."""
+    """Sine of an angle in [−180, 180] degrees, reduced before the conversion: exactly 0 at ±180."""
     return torch.sin(
         torch.deg2rad(torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees))
     )
@@ -125,7 +124,9 @@ def to_tangent(x: Tensor, v: Tensor) -> Tensor:
 
 
 def tangent_basis(x: Tensor) -> Tensor:
-    """Two orthonormal tangent vectors at each x, smooth but for z = 0 (Duff et al., 2017, *Building an orthonormal basis, revisited*).
+    """Two orthonormal tangent vectors at each x, smooth except at z = 0.
+
+    Duff et al., 2017, *Building an orthonormal basis, revisited*.
 
     Args:
         x: (..., 3) unit vectors.
@@ -159,9 +160,14 @@ def exp(x: Tensor, v: Tensor) -> Tensor:
 
 
 def log(x: Tensor, y: Tensor) -> Tensor:
-    """Logarithm: the shortest tangent vector at x with exp_x(v) = y; the inverse of `exp` for |v| < π.
+    """Logarithm: the shortest tangent vector v at x with exp_x(v) = y; inverts `exp` for |v| < π.
 
-    v = u atan2(|u|, ⟨x, y⟩)/|u| with u = y − ⟨x, y⟩ x (PLONK, section 3.2, without its loss of digits near 0 and π).
+    v = u atan2(|u|, ⟨x, y⟩)/|u| with u = y − ⟨x, y⟩ x (PLONK, section 3.2, in a form that loses no
+    digits near 0 and π).
+
+    >>> x, y = from_latlon(torch.tensor([[48.9, 2.4], [35.7, 139.7]]))  # Paris, Tokyo
+    >>> EARTH_RADIUS_KM * log(x, y).norm()
+    tensor(9705.4072)
 
     Args:
         x, y: (..., 3) unit vectors.
@@ -170,7 +176,8 @@ def log(x: Tensor, y: Tensor) -> Tensor:
         (..., 3) tangent vectors at x, radians.
 
     Raises:
-        ValueError: y is the antipode of x (to half a unit in the last place), where the direction is undefined.
+        ValueError: y is the antipode of x, to half a unit in the last place; there every direction
+            is a shortest one.
     """
     c = (x * y).sum(-1, keepdim=True)
     w = (
@@ -189,10 +196,11 @@ def log(x: Tensor, y: Tensor) -> Tensor:
 
 
 def exp_differential_inverse(x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Velocity in the exponential chart at x of a point that moves with velocity v at exp_x(u): (d exp_x)_u⁻¹ v.
+    """(d exp_x)_u⁻¹ v: the velocity of u in the tangent plane when exp_x(u) moves with velocity v.
 
-    exp_x keeps lengths along u and shrinks them by sin|u|/|u| across, so the inverse keeps the component along the
-    geodesic and stretches the other by |u|/sin|u|. The chart ends at |u| = π; beyond 3 rad the stretch is held.
+    exp_x keeps lengths along u and shrinks them by sin|u|/|u| across, so the inverse keeps the
+    component along the geodesic and stretches the other by |u|/sin|u|. The chart ends at |u| = π;
+    beyond 3 rad the stretch stays constant.
 
     Args:
         x: (..., 3) unit vectors.
@@ -234,28 +242,40 @@ def geodesic(x0: Tensor, x1: Tensor, t) -> Tensor:
 
 
 def geodesic_velocity(x0: Tensor, x1: Tensor, t) -> Tensor:
-    """d/dt of `geodesic`: −θ sin(tθ) x0 + cos(tθ) log_{x0} x1, with θ the distance. Its length is θ at every t.
+    """d/dt of `geodesic`; its length is the distance from x0 to x1 at every t.
 
-    This is the target of Riemannian flow matching (PLONK, section 3.3; Chen & Lipman, 2024, equation 14).
+    This is the target of Riemannian flow matching (PLONK, 3.3; Chen & Lipman, 2024, equation 14).
 
     Raises:
         ValueError: x1 is the antipode of x0.
     """
-    v = log(x0, x1)
+    return velocity_along(x0, log(x0, x1), t)
+
+
+def velocity_along(x: Tensor, v: Tensor, t) -> Tensor:
+    """d/dt exp_x(t v): the tangent vector cos(t|v|) v − |v| sin(t|v|) x at exp_x(t v)."""
     theta = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
-    phase = _expand_time(t, x0) * theta
-    return torch.cos(phase) * v - theta * torch.sin(phase) * x0
+    phase = _expand_time(t, x) * theta
+    return torch.cos(phase) * v - theta * torch.sin(phase) * x
 
 
 def distance(x: Tensor, y: Tensor) -> Tensor:
-    """Great-circle distance in radians, 2 atan2(|x − y|, |x + y|): exact at 0 and π, with finite gradients, unlike arccos."""
+    """Great-circle distance in radians: 2 atan2(|x − y|, |x + y|).
+
+    Unlike arccos⟨x, y⟩ it is exact at 0 and π and has finite gradients there.
+    """
     return 2 * torch.atan2(
         torch.linalg.vector_norm(x - y, dim=-1), torch.linalg.vector_norm(x + y, dim=-1)
     )
 
 
 def distance_km(x: Tensor, y: Tensor) -> Tensor:
-    """Great-circle distance on a sphere of radius 6371 km."""
+    """Great-circle distance on a sphere of radius 6371 km.
+
+    >>> paris, tokyo = from_latlon(torch.tensor([[48.9, 2.4], [35.7, 139.7]]))
+    >>> distance_km(paris, tokyo)
+    tensor(9705.4072)
+    """
     return EARTH_RADIUS_KM * distance(x, y)
 
 
@@ -265,7 +285,10 @@ def distance_km(x: Tensor, y: Tensor) -> Tensor:
 def uniform(n, generator: torch.Generator | None = None) -> Tensor:
     """Uniform random points.
 
-    They are drawn on the generator's device (the CPU without one): the same seed gives the same points.
+    They are drawn on the generator's device, the CPU without one.
+
+    >>> uniform(3, torch.Generator().manual_seed(0)).norm(dim=-1).round(decimals=5)
+    tensor([1., 1., 1.])
 
     Args:
         n: a number, or a shape.
@@ -280,7 +303,13 @@ def uniform(n, generator: torch.Generator | None = None) -> Tensor:
 
 
 def fibonacci_grid(n: int) -> Tensor:
-    """n nearly equidistant points of nearly equal area: zᵢ = 1 − (2i + 1)/n, longitudes by the golden angle. (n, 3), float32."""
+    """n points of nearly equal distances and areas: (n, 3) float32.
+
+    zᵢ = 1 − (2i + 1)/n, longitudes by the golden angle.
+
+    Raises:
+        ValueError: n < 1.
+    """
     if n < 1:
         raise ValueError(f"a grid of {n} points; expected at least 1")
     i = torch.arange(n, dtype=torch.float64)
@@ -288,87 +317,3 @@ def fibonacci_grid(n: int) -> Tensor:
     lon = math.pi * (3 - math.sqrt(5)) * i
     r = torch.sqrt(1 - z * z)
     return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1).float()
-
-
-# HEALPix (Górski et al., 2005): 12·4^level cells of exactly equal area, each split into four of the next level.
-# Numbers are "nested": cell i has the children 4i … 4i+3.
-
-
-def healpix_centers(cells: Tensor, level: int) -> Tensor:
-    """Centres of the HEALPix cells with the given nested numbers.
-
-    Args:
-        cells: (...) int64, in [0, 12·4^level).
-        level: subdivisions; the cell area is 4π / (12·4^level).
-
-    Returns:
-        (..., 3) float64 unit vectors.
-    """
-    side = 2**level
-    face, within = cells // side**2, cells % side**2
-    ix, iy = _every_other_bit(within, level), _every_other_bit(within >> 1, level)
-    row = face // 4  # northern, equatorial, southern faces
-    ring = (row + 2) * side - ix - iy - 1
-    north, south = ring < side, ring > 3 * side
-    in_ring = torch.where(
-        north, ring, torch.where(south, 4 * side - ring, side)
-    )  # a quarter of the ring's cells
-    cap = in_ring.double() ** 2 / (3 * side**2)
-    z = torch.where(
-        north, 1 - cap, torch.where(south, cap - 1, (2 * side - ring).double() * 2 / (3 * side))
-    )
-    r = torch.sqrt(torch.where(north | south, cap * (2 - cap), 1 - z * z))
-    shift = torch.where(north | south, 0, (ring - side) % 2)
-    first = 2 * (face % 4) + torch.where(
-        row == 1, 0, 1
-    )  # longitude of the face's centre, in eighths of a turn
-    position = first * in_ring + ix - iy + 1 + shift  # twice the number in the ring, from 1
-    lon = (position.double() - (shift + 1)) * (math.pi / 4) / in_ring.double()
-    return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1)
-
-
-def healpix_cells(x: Tensor, level: int) -> Tensor:
-    """Nested number of the HEALPix cell that holds each point: the inverse of `healpix_centers`.
-
-    Args:
-        x: (..., 3) unit vectors.
-        level: subdivisions.
-
-    Returns:
-        (...) int64.
-    """
-    side = 2**level
-    a, b, z = x.double().unbind(-1)
-    quarter = torch.remainder(torch.atan2(b, a) / (math.pi / 2), 4.0)
-    quarter = torch.where(quarter >= 4, 0.0, quarter)
-    # equatorial belt
-    up, down = side * (0.5 + quarter), side * z * 0.75
-    jp, jm = (up - down).floor().long(), (up + down).floor().long()
-    fp, fm = jp // side, jm // side
-    face_belt = torch.where(fp == fm, fp % 4 + 4, torch.where(fp < fm, fp % 4, fm % 4 + 8))
-    ix_belt, iy_belt = jm % side, side - jp % side - 1
-    # polar caps
-    sector = quarter.floor().long().clamp(max=3)
-    part = quarter - sector
-    ring = side * torch.sqrt(
-        3 * (a * a + b * b) / (1 + z.abs())
-    )  # 1 − |z|, without its cancellation
-    jp = (part * ring).floor().long().clamp(max=side - 1)
-    jm = ((1 - part) * ring).floor().long().clamp(max=side - 1)
-    north = z >= 0
-    face_cap = torch.where(north, sector, sector + 8)
-    ix_cap, iy_cap = torch.where(north, side - jm - 1, jp), torch.where(north, side - jp - 1, jm)
-
-    cap = z.abs() > 2 / 3
-    face, ix, iy = (
-        torch.where(cap, face_cap, face_belt),
-        torch.where(cap, ix_cap, ix_belt),
-        torch.where(cap, iy_cap, iy_belt),
-    )
-    bits = (((ix >> k & 1) << 2 * k) | ((iy >> k & 1) << 2 * k + 1) for k in range(level))
-    within = sum(bits, torch.zeros_like(face))
-    return face * side**2 + within
-
-
-def _every_other_bit(n: Tensor, count: int) -> Tensor:
-    return sum((((n >> (2 * k)) & 1) << k for k in range(count)), torch.zeros_like(n))

@@ -1,27 +1,31 @@
-"""Von Mises–Fisher distributions on S² and their mixtures: density, draws, and the network that predicts one for an image.
+"""Von Mises–Fisher distributions on S² and their mixtures: density, draws, maximum likelihood.
 
     p(x) = κ / (2π (1 − e^{−2κ})) · exp(κ (⟨μ, x⟩ − 1))
 
-κ = 0 is the uniform distribution; for large κ it is a normal distribution on the tangent plane with standard deviation 1/√κ
-(a blob of 100 m: κ = 4·10⁹). All formulas hold in float32 over this range.
+κ = 0 is the uniform distribution; for large κ it is a normal distribution on the tangent plane with
+standard deviation 1/√κ (100 m: κ = 4 · 10⁹). All formulas hold in float32 over this range.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geoflow import sphere
-from geoflow.velocity import Block, modulate, normalize
 
-MAX_LOG_CONCENTRATION = 24.0  # a standard deviation of 40 m
+MAX_LOG_CONCENTRATION = 24.0  # of what a network predicts: a standard deviation of 40 m
 
 
 def log_prob(x: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:
     """Log-density of vMF(μ, κ), nats.
 
-    κ (⟨μ, x⟩ − 1) is computed as −κ |x − μ|²/2: the difference of an inner product from 1 is rounding noise below 2 km.
+    κ (⟨μ, x⟩ − 1) is computed as −κ |x − μ|²/2, since below 2 km the difference of an inner product
+    from 1 is rounding noise.
+
+    >>> north = torch.tensor([0.0, 0.0, 1.0])
+    >>> log_prob(north, north, torch.tensor(0.0))  # κ = 0: uniform, −log 4π
+    tensor(-2.5310)
 
     Args:
         x, mean: (..., 3) unit vectors, broadcast.
@@ -31,9 +35,8 @@ def log_prob(x: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:
         ValueError: κ is negative, NaN or infinite.
     """
     if not bool(((concentration >= 0) & concentration.isfinite()).all()):
-        raise ValueError(
-            f"concentration {concentration.min().item()} … {concentration.max().item()}; expected finite numbers of at least 0"
-        )
+        low, high = concentration.min().item(), concentration.max().item()
+        raise ValueError(f"concentration {low} … {high}; expected finite numbers of at least 0")
     small = concentration < 1e-2
     safe = torch.where(small, 1.0, concentration)
     # log κ/(1 − e^{−2κ}), near 0 by its series
@@ -89,7 +92,10 @@ class Mixture:
         return (self.log_weight[:, None] + parts).logsumexp(-1)
 
     def sample(self, uniforms: Tensor) -> Tensor:
-        """One draw for each triple of numbers in [0, 1): (B, N, 3) → (B, N, 3). The first chooses the component."""
+        """One draw for each triple of numbers in [0, 1): (B, N, 3) → (B, N, 3).
+
+        The first number chooses the component.
+        """
         below = uniforms[..., :1] >= self.log_weight.exp().cumsum(-1)[:, None]  # (B, N, K)
         chosen = below.sum(-1).clamp(max=self.log_weight.shape[-1] - 1)  # (B, N)
         mean = self.mean.gather(1, chosen[..., None].expand(-1, -1, 3))
@@ -103,13 +109,17 @@ def fit_mixture(
     most: float = 1e5,
     generator: torch.Generator | None = None,
 ) -> Mixture:
-    """Maximum-likelihood mixture of points by expectation–maximisation (Banerjee et al., 2005), in float64.
+    """Maximum-likelihood mixture by expectation–maximisation (Banerjee et al., 2005), float64.
+
+    >>> mixture = fit_mixture(sphere.uniform(100), components=2, steps=10)
+    >>> mixture.mean.shape
+    torch.Size([1, 2, 3])
 
     Args:
         x: (n, 3) unit vectors.
         components: K.
         steps: of expectation and maximisation.
-        most: largest κ allowed; a component of one repeated point would take κ, and the likelihood, to infinity.
+        most: largest κ allowed; for a component of one repeated point the likelihood has no bound.
         generator: chooses the first means among the points, each far from those before (k-means++).
 
     Returns:
@@ -119,9 +129,8 @@ def fit_mixture(
         ValueError: fewer points than components, or none.
     """
     if not 1 <= components <= len(x):
-        raise ValueError(
-            f"{components} components for {len(x)} points; expected at least one component and no more than points"
-        )
+        expected = "expected at least one component and no more than points"
+        raise ValueError(f"{components} components for {len(x)} points; {expected}")
     x = x.double()
     chosen = [int(torch.randint(len(x), (1,), generator=generator))]
     for _ in range(components - 1):
@@ -149,7 +158,10 @@ def fit_mixture(
 
 
 def _concentration(length: Tensor) -> Tensor:
-    """κ of mean resultant length R: coth κ − 1/κ = R, by Newton's method from Banerjee's R (3 − R²) / (1 − R²)."""
+    """κ of mean resultant length R: coth κ − 1/κ = R.
+
+    Newton's method from Banerjee's approximation R (3 − R²) / (1 − R²).
+    """
     length = length.clamp(1e-6, 1 - 1e-12)
     kappa = length * (3 - length**2) / (1 - length**2)
     for _ in range(5):
@@ -157,66 +169,3 @@ def _concentration(length: Tensor) -> Tensor:
         slope = torch.where(kappa < 1e-2, 1 / 3, kappa**-2 - kappa.clamp(max=300).sinh() ** -2)
         kappa = (kappa - error / slope).clamp(min=1e-6)
     return kappa
-
-
-class MixtureNetwork(nn.Module):
-    """The velocity network's blocks with a learned register in place of the location, and heads for a mixture of K vMF (PLONK, baselines).
-
-    Args:
-        cond_dim: C, width of the embedding.
-        components: K; 1 is a single vMF, the paper's mixture has 3.
-        dim, depth, expansion: as in `VelocityTransformer`.
-
-    Raises:
-        ValueError: components < 1.
-    """
-
-    def __init__(
-        self,
-        cond_dim: int,
-        components: int = 1,
-        dim: int = 512,
-        depth: int = 12,
-        expansion: int = 4,
-    ):
-        super().__init__()
-        if int(components) != components or components < 1:
-            raise ValueError(
-                f"a mixture of {components} components; expected a whole number of at least 1"
-            )
-        self.config = dict(
-            cond_dim=cond_dim, components=components, dim=dim, depth=depth, expansion=expansion
-        )
-        self.register = nn.Parameter(torch.randn(dim))
-        self.embed_cond = nn.Linear(cond_dim, dim)
-        self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
-        self.modulation = nn.Linear(dim, 2 * dim)
-        self.head = nn.Linear(dim, 5 * components)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        with torch.no_grad():  # means spread over the sphere, broad and equally likely
-            self.head.weight *= 0.1
-            self.head.bias[: 3 * components] = sphere.fibonacci_grid(components).float().flatten()
-            self.head.bias[3 * components :] = 0.0
-
-    def forward(self, cond: Tensor) -> Mixture:
-        """(B, C) → a mixture for each image.
-
-        Raises:
-            ValueError: cond has another shape.
-        """
-        width, k = self.config["cond_dim"], self.config["components"]
-        if cond.ndim != 2 or cond.shape[1] != width:
-            raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
-        c = nn.functional.silu(self.embed_cond(cond))[:, None]
-        stack = self.register.expand(1, len(cond), 1, -1)
-        for block in self.blocks:
-            stack = block.push(stack, c)  # ty: ignore[not-callable]
-        scale, shift = self.modulation(c).chunk(2, dim=-1)
-        with torch.autocast(cond.device.type, enabled=False):
-            answer = self.head(modulate(normalize(stack), scale, shift)[0, :, 0].float())
-            mean, log_concentration, logits = answer.split([3 * k, k, k], dim=-1)
-            concentration = log_concentration.clamp(-10, MAX_LOG_CONCENTRATION).exp()
-            return Mixture(
-                logits.log_softmax(-1), sphere.unit(mean.reshape(-1, k, 3)), concentration
-            )
