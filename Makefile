@@ -54,7 +54,7 @@ site: $(READY) outputs/explore.html
 	cp outputs/explore.html outputs/site/html/
 	@echo "Open outputs/site/html/index.html"
 
-outputs/explore.html: $(wildcard geoflow/*.py geoflow/*/*.py geoflow/viz/static/*.js) | $(READY)
+outputs/explore.html: $(shell find geoflow -name '*.py' -o -path '*/static/*') | $(READY)
 	$(BIN)/geoflow explore --out $@
 
 lock:

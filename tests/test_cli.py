@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from geoflow import cli, training
+from geoflow import cli
 from geoflow.cli import train
 from geoflow.data import tiles
 from geoflow.data.shards import ShardWriter
 from geoflow.methods import METHODS
+from geoflow.training import runs
 
 OPTIMIZATION = {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}
 RECIPE = {
@@ -154,7 +155,7 @@ def test_flags_of_train_reach_the_training(tmp_path, monkeypatch):
         asked.update(machines, run=run, folder=folder)
         raise OSError("caught")
 
-    monkeypatch.setattr(training.runs, "fit", fit)
+    monkeypatch.setattr(runs, "fit", fit)
     flags = (
         "--nodes",
         2,

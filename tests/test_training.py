@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from geoflow.recipes import read_recipe
 
 from geoflow import Geolocator, methods, paths, runtime, schedules, sphere, training
 from geoflow.encoders import GeocellClassifier, TileEncoder
 from geoflow.training import EncoderModule, FlowModule, Optimization, fit, runs, trainer
 from geoflow.training.batches import Order, Rows, TensorBatches
+from geoflow.training.recipes import read_recipe
 from geoflow.velocity import VelocityTransformer
 
 RUN = {"recipe": {"steps": 12}, "seed": 0}
@@ -372,6 +372,9 @@ def test_public_names_are_found_where_scripts_look_for_them():
     for name in dir(training):
         assert getattr(training, name) is not None
     assert training.machine() == runtime.machine()
+    from geoflow import cli, recipes
+
+    assert cli.read_recipe is recipes.read_recipe is read_recipe
     assert callable(training.fit), "not the module in which it lies"
 
 

@@ -95,11 +95,10 @@ def mapped(folder: Path) -> dict:
 
 def waiting(folder: Path, steps: int = 12) -> dict:
     """Share of a training's time that it waits for batches, streamed and memory-mapped: 512 wide, 12 blocks, LAMB."""
-    from geoflow.recipes import read_recipe
-
     from geoflow import training
     from geoflow.data.shards import open_shards
     from geoflow.training.batches import Order, Rows, StreamBatches, TensorBatches
+    from geoflow.training.recipes import read_recipe
 
     shards = open_shards(folder)
     module = training.network_module(read_recipe("osv5m", "paper"), "riemannian", DIM)
