@@ -38,8 +38,7 @@ PROJECTIONS = {
     "south-pole": lambda lat, lon: ccrs.LambertAzimuthalEqualArea(lon, -90, globe=GLOBE),
 }
 
-Segments = tuple[np.ndarray, np.ndarray]
-"""Start and end points of short lines, each (n, 2) latitude and longitude in degrees."""
+Segments = tuple[np.ndarray, np.ndarray]  # starts and ends of lines: (n, 2) degrees each
 
 
 class MapFigure(Figure):
@@ -52,10 +51,7 @@ class MapFigure(Figure):
 
 
 def world(
-    projection: str = "equal-earth",
-    center: tuple[float, float] = (0.0, 0.0),
-    ax=None,
-    figsize=(7.0, 3.5),
+    projection: str = "equal-earth", center=(0.0, 0.0), ax=None, figsize=(7.0, 3.5)
 ) -> GeoAxes:
     """An empty map of the Earth: sea, land, coastlines and thin lines every 30°.
 
@@ -142,13 +138,9 @@ def _segments(paths: list[np.ndarray]) -> Segments:
 
 
 def lines(ax: GeoAxes, start, end, values: np.ndarray | None = None, **style) -> LineCollection:
-    """Short straight lines, without those that leave the map or jump across its edge.
+    """Short straight lines between places (n, 2), in colours by (n,) values.
 
-    Args:
-        ax: axes of `world`.
-        start, end: (n, 2) latitude and longitude, see `Segments`.
-        values: (n,) numbers to be shown as colours.
-        style: as matplotlib's `LineCollection` takes it.
+    Those that leave the map or jump across its edge are left out.
     """
     pieces = np.stack([project(ax, start), project(ax, end)], axis=1)
     length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
@@ -183,11 +175,9 @@ def visible(ax: GeoAxes, places) -> np.ndarray:
 
 
 def pixels(ax: GeoAxes) -> tuple[np.ndarray, float]:
-    """Places of the pixels of a map, and the side of a pixel in metres.
+    """Pixels of a map: their places (h, w, 2), top row first, and the side of one in metres.
 
-    Returns:
-        (h, w, 2) latitude and longitude of the pixel centres, the top row first, NaN where the map
-        shows no Earth; and the side.
+    The places are NaN where the map shows no Earth.
     """
     return _pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
 

@@ -1,14 +1,8 @@
 """Maps: densities, places and trajectories on the Earth, drawn offline and without seams.
 
 Every figure is a matplotlib `Figure` outside of pyplot's global list: end a notebook cell with it
-to see it once, or call its `savefig`. A density is a `geoflow.density.Raster` (a `DensityMap` is
-one), or anything with the same fields:
-
-================  ======  ====================================================
-``lat``           (H,)    latitudes of the cell centres, from north to south
-``lon``           (W,)    longitudes of the cell centres, ascending
-``log_density``   (H, W)  nats per steradian
-================  ======  ====================================================
+to see it once, or call its `savefig`. A density is a `geoflow.density.Raster`, of which a
+`DensityMap` is one, or anything with the same fields.
 """
 
 import math
@@ -28,28 +22,8 @@ from matplotlib.patheffects import withStroke
 
 from geoflow import sphere
 from geoflow.runtime import choose
-from geoflow.viz.basemap import (
-    COAST,
-    GRATICULE,
-    LAND,
-    PROJECTIONS,
-    RADIUS_M,
-    SEA,
-    MapFigure,
-    latlon_of,
-    lines,
-    pixels,
-    project,
-    visible,
-    world,
-)
-
-__all__ = [
-    *("COAST", "DENSITY_COLORS", "GRATICULE", "LAND", "PROJECTIONS", "SEA", "TIME_COLORS", "TRUTH"),
-    *("MapFigure", "contact_sheet", "density_figure", "draw_density", "draw_guesses"),
-    *("draw_points", "draw_trajectories", "draw_truth", "name_scale", "peak_of"),
-    *("trajectories_figure", "world"),
-]
+from geoflow.viz import basemap
+from geoflow.viz.basemap import COAST, GRATICULE, SEA, MapFigure, world  # noqa: F401
 
 UNIFORM_PER_AREA = 1e6 / sphere.EARTH_AREA_KM2  # probability per 10⁶ km² when nothing is known
 UNITS = {"per_area": "probability per 10⁶ km²", "nats": "nats over uniform"}
@@ -57,9 +31,7 @@ TRUTH = "#00e5ff"
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 EQUAL_EARTH_RATIO = 0.487  # height of an Equal Earth map over its width
 PEAK_MARGIN = 3  # pixels: a peak is lost if it stands out from the square this far around it
-DEGREES_PER_PIECE = (
-    2.0  # trajectories are drawn in pieces this short, so that they follow geodesics
-)
+DEGREES_PER_PIECE = 2.0  # of trajectories, so that they follow geodesics
 
 _ARM = np.array([[0.1, 0.4], [0.1, 1], [-0.1, 1], [-0.1, 0.4], [0.1, 0.4]])
 _CROSS = Path.make_compound_path(
@@ -89,13 +61,9 @@ TIME_COLORS = _colors("GnBu", 0.3, 1.0)
 
 
 def draw_density(
-    ax: GeoAxes,
-    density,
-    unit: str = "per_area",
-    cmap: Colormap = DENSITY_COLORS,
-    peak: float | None = None,
-    colorbar: bool = True,
-) -> AxesImage:
+    ax: GeoAxes, density, unit: str = "per_area", cmap: Colormap = DENSITY_COLORS,
+    peak: float | None = None, colorbar: bool = True,
+) -> AxesImage:  # fmt: skip
     """Draw a density on a map, in logarithmic colours from the uniform density to the peak.
 
     Below the uniform density, 1/510 per 10⁶ km², the map shows through. The density is
@@ -132,7 +100,7 @@ def draw_density(
     x0, x1, y0, y1 = extent = (*ax.get_xlim(), *ax.get_ylim())
     colors: dict[str, Any] = dict(cmap=cmap, norm=norm)
     image = ax.imshow(
-        *(values,), **colors, extent=extent, origin="upper", transform=ax.projection, zorder=1,
+        values, **colors, extent=extent, origin="upper", transform=ax.projection, zorder=1,
         interpolation="antialiased", interpolation_stage="rgba",
     )  # fmt: skip
     row, column = _narrow_peaks(over_uniform)
@@ -200,9 +168,9 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
 
     A grid that is finer than the pixels is averaged first, so that no cell falls between them.
     """
-    latlon, pixel_m = pixels(ax)
+    latlon, pixel_m = basemap.pixels(ax)
     field = torch.as_tensor(values)[None, None]
-    finest = math.pi * RADIUS_M / (2 * pixel_m)  # rows
+    finest = math.pi * basemap.RADIUS_M / (2 * pixel_m)  # rows
     factor = math.ceil(values.shape[0] / finest)
     rows, columns = (round(n / factor) for n in values.shape)
     field = torch.nn.functional.adaptive_avg_pool2d(field, (rows, columns))
@@ -245,7 +213,7 @@ def _mark(ax: GeoAxes, xy: np.ndarray, **style) -> Line2D:
 def draw_truth(ax: GeoAxes, latlon) -> Line2D:
     """Mark the true place, or places (..., 2), with a cross whose middle is free."""
     style: dict[str, Any] = dict(marker=_CROSS, markersize=18, markerfacecolor=TRUTH)
-    xy = visible(ax, latlon)
+    xy = basemap.visible(ax, latlon)
     return _mark(ax, xy, **style, markeredgewidth=0.6, zorder=6, label="true place")
 
 
@@ -257,7 +225,7 @@ def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
         latlon: (k, 2) degrees, best first.
         mass: (k,) probability of each guess, for the legend.
     """
-    xy, label = visible(ax, latlon), "guesses, best first"
+    xy, label = basemap.visible(ax, latlon), "guesses, best first"
     if mass is not None:
         label = f"guesses: {', '.join(f'{100 * float(m):.0f}' for m in mass)} %"
     style: dict[str, Any] = dict(marker="o", markersize=7, markerfacecolor="none")
@@ -287,14 +255,9 @@ def _label_sides(ax: GeoAxes, xy: np.ndarray) -> np.ndarray:
 
 
 def draw_points(
-    ax: GeoAxes,
-    latlon,
-    color="black",
-    size: float = 2.0,
-    alpha: float | None = 0.6,
-    label: str | None = None,
-    **style: Any,
-) -> PathCollection:
+    ax: GeoAxes, latlon, color="black", size: float = 2.0, alpha: float | None = 0.6,
+    label: str | None = None, **style,
+) -> PathCollection:  # fmt: skip
     """Draw many places as dots.
 
     >>> ax = world()
@@ -307,7 +270,7 @@ def draw_points(
         size: in points² each.
         alpha, label, style: as matplotlib's `scatter` takes them.
     """
-    xy = project(ax, latlon_of(latlon))
+    xy = basemap.project(ax, basemap.latlon_of(latlon))
     style = {"linewidths": 0, "zorder": 3, **style}
     return ax.scatter(*xy.T, s=size, color=color, alpha=alpha, label=label, **style)
 
@@ -339,7 +302,7 @@ def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
     moment = times[:-1] + np.diff(times) * (np.arange(count)[:, None] + 0.5) / count
     moment = np.repeat(moment.ravel(), x.shape[1])
     style: dict[str, Any] = dict(cmap=TIME_COLORS, norm=Normalize(0, 1), linewidths=0.7, zorder=3)
-    drawn = lines(ax, start, end, moment, **style)
+    drawn = basemap.lines(ax, start, end, moment, **style)
     ax.add_collection(drawn, autolim=False)
     first, last = sphere.to_latlon(x[0]), sphere.to_latlon(x[-1])
     draw_points(ax, first, "#8a8a8a", 4, None, "noise", zorder=3.5)
@@ -387,16 +350,9 @@ class _Sheet:
 
 
 def density_figure(
-    density,
-    image=None,
-    truth=None,
-    guesses=None,
-    mass=None,
-    title: str | None = None,
-    inset: str | None = None,
-    unit: str = "per_area",
-    width: float = 7.0,
-) -> MapFigure:
+    density, image=None, truth=None, guesses=None, mass=None, title: str | None = None,
+    inset: str | None = None, unit: str = "per_area", width: float = 7.0,
+) -> MapFigure:  # fmt: skip
     """The figure for one image: the image, its density, true place and guesses, with a legend.
 
     >>> from geoflow import Geolocator
@@ -493,7 +449,7 @@ def trajectories_figure(
     x, times = _states(trajectories, times)
     latlon = sphere.to_latlon(x)
     most_neighbours = (x[-1] @ x[-1].T > math.cos(math.radians(15))).sum(1).argmax()
-    center = latlon[-1, most_neighbours].tolist() if truth is None else latlon_of(truth)[0]
+    center = latlon[-1, most_neighbours].tolist() if truth is None else basemap.latlon_of(truth)[0]
     width, globe, small, foot = 7.0, 2.55, 2.05, 0.4
     with matplotlib.rc_context(_FONTS):
         sheet = _Sheet(width, foot + globe + (0.25 if title else 0.08))

@@ -4,21 +4,6 @@
 `static/player.js` draws them: in JupyterLab and wherever anywidget works, in a page without a
 kernel (`save_html`), inside an exported notebook (`embed`). Where no script runs,
 `contact_sheet` draws a figure.
-
-What the JavaScript reads from the model:
-
-===================================  ===========================================================
-``panels``                           a dict for each map, see `packing.pack`
-``data``                             bytes: the places and densities of all panels
-``land``                             bytes: the coastline, see `packing.pack_land`
-``controls``, ``values``             the reader's choices, and what is chosen: name → value
-``asked``, ``answered``              number of the reader's last question, and of the last answer
-``table``                            answers computed before: values, joined by ``|`` → indices of
-                                     panels
-``message``                          an error, shown above the maps
-``position``                         share of the way from noise (0) to places (1)
-``center``, ``projection``, …        of the maps at the beginning
-===================================  ===========================================================
 """
 
 import base64
@@ -110,7 +95,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         controls, values: what the reader can choose, see `choice` and `number`; and what is chosen.
         answer: a function of the chosen values, {name: value}, that yields lists of panels, which
             are shown one after the other.
-        table: answers computed before, see the module.
+        table: answers computed before: values, joined by ``|`` → numbers of panels.
         keep: leave the page of `to_html` in the notebook's output too: the player then works in
             an exported notebook, and in one opened without a kernel. It takes 4/3 of `data` and
             100 kB.
@@ -121,17 +106,18 @@ class TrajectoryPlayer(anywidget.AnyWidget):
 
     _esm = MODULE
     _css = STYLE
-    panels = traitlets.List().tag(sync=True, page=True)
-    data = traitlets.Bytes().tag(sync=True, page=True)
-    land = traitlets.Bytes().tag(sync=True, page=True)
-    controls = traitlets.List().tag(sync=True, page=True)
-    values = traitlets.Dict().tag(sync=True, page=True)
-    table = traitlets.Dict().tag(sync=True, page=True)
-    asked = traitlets.Int(0).tag(sync=True, page=True)
-    answered = traitlets.Int(0).tag(sync=True, page=True)
-    message = traitlets.Unicode("").tag(sync=True, page=True)
-    live = traitlets.Bool(True).tag(sync=True, page=True)
-    position = traitlets.Float(1.0).tag(sync=True, page=True)
+    # What the JavaScript reads; `page` marks what a page without a kernel needs.
+    panels = traitlets.List().tag(sync=True, page=True)  # a dict for each map, see `packing.pack`
+    data = traitlets.Bytes().tag(sync=True, page=True)  # places and densities of all panels
+    land = traitlets.Bytes().tag(sync=True, page=True)  # the coastline, see `packing.pack_land`
+    controls = traitlets.List().tag(sync=True, page=True)  # what the reader can choose
+    values = traitlets.Dict().tag(sync=True, page=True)  # what is chosen: name → value
+    table = traitlets.Dict().tag(sync=True, page=True)  # values joined by | → numbers of panels
+    asked = traitlets.Int(0).tag(sync=True, page=True)  # number of the reader's last question
+    answered = traitlets.Int(0).tag(sync=True, page=True)  # number of the last answer
+    message = traitlets.Unicode("").tag(sync=True, page=True)  # an error, shown above the maps
+    live = traitlets.Bool(True).tag(sync=True, page=True)  # whether there is a kernel
+    position = traitlets.Float(1.0).tag(sync=True, page=True)  # share of the way to the places
     center = traitlets.List([0.0, 0.0]).tag(sync=True, page=True)
     projection = traitlets.Unicode("flat").tag(sync=True, page=True)
     trails = traitlets.Unicode("short").tag(sync=True, page=True)
@@ -209,9 +195,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
 
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
         """One page that holds everything, so that it needs neither kernel nor network."""
-        names = set(self.trait_names(page=True)) - {"data", "land"}
-        state = {name: getattr(self, name) for name in self.trait_names(page=True) if name in names}
-        binary = {name: base64.b64encode(getattr(self, name)).decode() for name in ("data", "land")}
+        state = {name: getattr(self, name) for name in self.trait_names(page=True)}
+        binary = {name: base64.b64encode(state.pop(name)).decode() for name in ("data", "land")}
         return string.Template(STATIC["page.html"]).substitute(
             title=html.escape(title),
             head=f"<h1>{html.escape(title)}</h1>" if text else "",

@@ -272,8 +272,8 @@ def explore_density(
     At first n samples are shown, smoothed by a kernel of `KERNEL_KM`; "exact" computes the density
     itself, in some ten seconds. `geo` is any model. Other arguments as in `explore_timesteps`.
 
-    >>> explore_density(n=100).panels[0]["note"].split(" bits ")[0]
-    'localizability 4.2'
+    >>> explore_density(Geolocator(None, "uniform"), n=100).panels[0]["note"].split(" bits ")[0]
+    'localizability -3.7'
     """
     geo = geo if geo is not None else Geolocator.from_pretrained("tiles")
     gallery, exact = Gallery(images, truth), {}
