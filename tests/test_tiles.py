@@ -1,6 +1,7 @@
 """Earth tiles: no seams, the right places, disjoint splits, a cache that is whole or not there."""
 
 import errno
+import functools
 import shutil
 from collections import namedtuple
 
@@ -184,7 +185,7 @@ def test_tiles_are_what_their_places_show_and_deterministic(cache, tmp_path, mon
 
 def test_second_load_reads_the_cache(cache, monkeypatch):
     first = tiles.load("test", 10)
-    monkeypatch.setattr(tiles, "_build", None)
+    monkeypatch.delattr(tiles, "_fill")
     assert torch.equal(tiles.load("test", 10).images, first.images)
 
 
@@ -203,8 +204,7 @@ def test_an_interrupted_build_leaves_no_cache(cache, monkeypatch):
             raise KeyboardInterrupt
         return render(x)
 
-    build = tiles._build
-    monkeypatch.setattr(tiles, "_build", lambda *arguments: build(*arguments, chunk=4))
+    monkeypatch.setattr(tiles, "_fill", functools.partial(tiles._fill, chunk=4))
     monkeypatch.setattr(tiles, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiles.load("train", 10)

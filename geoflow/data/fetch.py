@@ -5,6 +5,7 @@ name when it is whole and its checksum is right. `fetched.json` remembers which 
 so that a second call compares sizes and dates only. A folder that merely exists proves nothing.
 """
 
+import functools
 import hashlib
 import shutil
 import tarfile
@@ -155,27 +156,23 @@ def _checksum(file: Path, part: Part) -> str:
     """The checksum of a file, of the same kind as that of a part."""
     kind = part.checksum.partition(":")[0]
     digest = hashlib.new(kind, usedforsecurity=False)
-    size, about = file.stat().st_size, f"checking {part.path}"
-    bar = runtime.progress(desc=about, total=size, unit="B", unit_scale=True)
-    with bar, file.open("rb") as opened:
+    with file.open("rb") as opened, _bar(f"checking {part.path}", file.stat().st_size) as bar:
         while block := opened.read(BLOCK):
             digest.update(block)
             bar.update(len(block))
     return f"{kind}:{digest.hexdigest()}"
 
 
+def _bar(text: str, total: int | None, start: int = 0):
+    return runtime.progress(desc=text, total=total, initial=start, unit="B", unit_scale=True)
+
+
 def _from_hub(part: Part, root: Path) -> Path:
     """Get a file of the repository by the hub's own client, which resumes and retries."""
     (root / part.path).parent.mkdir(parents=True, exist_ok=True)
-    found = hf_hub_download(
-        HUB,
-        part.path,
-        repo_type="dataset",
-        revision=part.url.removeprefix("hub:"),
-        local_dir=root / HUB_FOLDER,
-        endpoint=ENDPOINT,
-    )
-    return Path(found)
+    revision = part.url.removeprefix("hub:")
+    get = functools.partial(hf_hub_download, repo_type="dataset", endpoint=ENDPOINT)
+    return Path(get(HUB, part.path, revision=revision, local_dir=root / HUB_FOLDER))
 
 
 def _resumed(part: Part, root: Path) -> Path:
@@ -203,10 +200,8 @@ def _continue(url: str, partial: Path) -> None:
         start = start if answer.status_code == requests.codes.partial_content else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        bar = runtime.progress(
-            desc=partial.stem, total=total, initial=start, unit="B", unit_scale=True
-        )
-        with bar, partial.open("ab" if start else "wb") as out:
+        mode = "ab" if start else "wb"
+        with partial.open(mode) as out, _bar(partial.stem, total, start) as bar:
             for block in answer.iter_content(BLOCK):
                 bar.update(out.write(block))
 

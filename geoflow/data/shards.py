@@ -9,7 +9,6 @@ import contextlib
 import io
 import itertools
 import json
-import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from geoflow import runtime, sphere
 from geoflow.data.archives import tar_members
+from geoflow.data.arrays import Layout, cached
 
 SAMPLE_OVERHEAD = 2048
 """Bytes of a sample in a shard apart from its embedding: two headers, a json and padding."""
@@ -156,36 +155,26 @@ class Shards:
             OSError: not enough disk space, or a shard is gone or damaged.
         """
         known = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
-        name = runtime.sha256_of(json.dumps([known, self.field]))[:16]
-        folder = runtime.cache_dir() / "shards" / name
-        folder.parent.mkdir(exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # of several processes one unpacks
-            if not folder.exists():
-                self._unpack(folder)
-        cond, x = (np.load(folder / f"{column}.npy", mmap_mode="c") for column in ("cond", "x"))
+        digest = runtime.sha256_of(json.dumps([known, self.field]))[:16]
+        folder = runtime.cache_dir() / "shards" / digest
+        layout: Layout = {
+            "cond": (np.float16, (len(self), self.dim)),
+            "x": (np.float32, (len(self), 3)),
+        }
+        cached(folder, layout, self._unpack, "set GEOFLOW_CACHE elsewhere, or stream")
+        cond, x = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in layout)
         return torch.from_numpy(cond), torch.from_numpy(x)
 
-    def _unpack(self, folder: Path) -> None:
-        advice = "set GEOFLOW_CACHE elsewhere, or stream"
-        runtime.require_space(folder.parent, len(self) * (2 * self.dim + 12), advice)
-        for left in folder.parent.glob(f"{folder.name}.*partial"):
-            shutil.rmtree(left)  # by a process that was killed
-        with (
-            runtime.replacing(folder) as partial,
-            runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar,
-        ):
-            partial.mkdir()
-            create = np.lib.format.open_memmap
-            cond = create(partial / "cond.npy", "w+", np.float16, (len(self), self.dim))
-            x = create(partial / "x.npy", "w+", np.float32, (len(self), 3))
-            for number, last in enumerate(itertools.accumulate(self.counts)):
-                rows = slice(last - self.counts[number], last)
+    def _unpack(self, cond: np.ndarray, x: np.ndarray) -> None:
+        """Read all shards into arrays."""
+        first = 0
+        with runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
+            for number, count in enumerate(self.counts):
+                rows = slice(first, first := first + count)
                 embeddings, latlon, _rows = self.read(number)
                 cond[rows] = embeddings.numpy()
                 x[rows] = sphere.from_latlon(latlon).float().numpy()
-                bar.update(self.counts[number])
-            cond.flush()
-            x.flush()
+                bar.update(count)
 
     def verify(self) -> None:
         """Compare every tar with the checksum in its description, where there is one.

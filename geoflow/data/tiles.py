@@ -24,11 +24,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
 from geoflow import healpix, runtime, sphere
+from geoflow.data.arrays import Layout, cached
 
 SIZE = 32
 SIDE_KM = 300.0
@@ -256,12 +256,11 @@ def load(split: str, n: int) -> Tiles:
     runtime.choose("split", split, SPLITS)
     if n < 1:
         raise ValueError(f"{n} tiles asked for; expected at least 1")
-    folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{_recipe_hash()}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # of several processes one builds
-            if not folder.exists():
-                _build(folder, split, n)
+    recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
+    recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
+    folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
+    layout: Layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}
+    cached(folder, layout, lambda **a: _fill(split, **a), "set GEOFLOW_CACHE elsewhere")
     images, x = _read(folder / "images.npy"), _read(folder / "x.npy")
     if images.shape != (n, 3, SIZE, SIZE) or x.shape != (n, 3):
         found = f"{images.shape[0]} images and {x.shape[0]} places"
@@ -279,31 +278,13 @@ def _read(file: Path) -> np.ndarray:
         ) from error
 
 
-def _recipe_hash() -> str:
-    recipe = {
-        "version": 2,
-        "size": SIZE,
-        "side_km": SIDE_KM,
-        "land_share": LAND_SHARE,
-        "block_level": BLOCK_LEVEL,
-    }
-    return runtime.sha256_of(json.dumps(recipe))[:8]
-
-
-def _build(folder: Path, split: str, n: int, chunk: int = 1000) -> None:
-    needed = n * (3 * SIZE**2 + 12)
-    runtime.require_space(folder.parent, needed, "set GEOFLOW_CACHE elsewhere")
-    x = sample_centers(n, split, torch.Generator().manual_seed(SPLITS.index(split)))
-    with (
-        runtime.replacing(folder) as partial,
-        runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar,
-    ):
-        partial.mkdir()
-        create = np.lib.format.open_memmap
-        images = create(partial / "images.npy", "w+", np.uint8, (n, 3, SIZE, SIZE))
+def _fill(split: str, images: np.ndarray, x: np.ndarray, chunk: int = 1000) -> None:
+    """Draw the centres of tiles and cut the images."""
+    n = len(x)
+    centers = sample_centers(n, split, torch.Generator().manual_seed(SPLITS.index(split)))
+    x[:] = centers.numpy()
+    with runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar:
         for start in range(0, n, chunk):
             part = slice(start, start + chunk)
-            images[part] = render(x[part]).numpy()
+            images[part] = render(centers[part]).numpy()
             bar.update(len(x[part]))
-        images.flush()
-        np.save(partial / "x.npy", x.numpy())
