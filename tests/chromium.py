@@ -18,9 +18,11 @@ def opened(
     page, problems = context.new_page(), []
     page.on(
         "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
+        lambda message: (
+            problems.append(f"{page.url}: {message.text}") if message.type == "error" else None
+        ),
     )
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
     page.on(
         "request",
         lambda request: None if request.url.startswith(allowed) else problems.append(request.url),

@@ -13,11 +13,11 @@ from PIL import Image
 
 from geoflow import Geolocator, schedules
 from geoflow.data import tiles
-from geoflow.widgets import TrajectoryPlayer
+from geoflow.viz.player import TrajectoryPlayer
 
 
 def hero(steps: int = 48, n: int = 250) -> TrajectoryPlayer:
-    """Three telling tiles, side by side in step."""
+    """Three example tiles, side by side in step."""
     geo, names = Geolocator.from_pretrained("tiles"), ("ocean", "coast", "taiga")
     images, truth = (
         [tiles.tile(*tiles.EXAMPLES[name]) for name in names],

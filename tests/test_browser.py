@@ -23,7 +23,8 @@ import torch
 from chromium import opened
 
 from geoflow import Geolocator, sphere, widgets
-from geoflow.widgets import TrajectoryPlayer
+from geoflow.data import tiles
+from geoflow.viz.player import TrajectoryPlayer
 
 pytestmark = pytest.mark.usefixtures("browser")
 BLUE = (0, 0x72, 0xB2)  # of the first panel, on light
@@ -101,6 +102,11 @@ def cloud(n: int, steps: int = 80) -> torch.Tensor:
     return sphere.to_latlon(
         sphere.geodesic(ends[0], ends[1], torch.linspace(0, 1, steps + 1)[:, None])
     )
+
+
+def images() -> dict:
+    """Two of the example tiles."""
+    return {name: tiles.tile(*tiles.EXAMPLES[name]) for name in ("ocean", "taiga")}
 
 
 # A saved page
@@ -246,7 +252,7 @@ def test_speed(browser, tmp_path, points, limit, capsys):
     with saved(browser, tmp_path, TrajectoryPlayer(cloud(points), truth=(10, 20))) as page:
         first = time.perf_counter() - start
         redraw = []
-        for step in range(30):
+        for step in range(15):
             before = int(page.locator(".geoflow").get_attribute("data-redraws"))
             page.evaluate(
                 "s => { const way = document.querySelector('.way'); way.value = s; way.dispatchEvent(new Event('input')); }",
@@ -262,7 +268,7 @@ def test_speed(browser, tmp_path, points, limit, capsys):
         )
         page.get_by_label("speed").select_option("0.25×")
         page.get_by_role("button", name="Play").click()
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(500)
         frames = (int(page.locator(".geoflow").get_attribute("data-redraws")) - before) / (
             time.perf_counter() - start
         )
@@ -282,7 +288,7 @@ def test_atlas_answers_in_the_page(browser, tmp_path):
         "vMF": Geolocator.from_pretrained("tiles-vmf"),
     }
     with saved(
-        browser, tmp_path, widgets.atlas(models, n=20, steps=(1, 3), guidances=(0.0, 2.0))
+        browser, tmp_path, widgets.atlas(models, images(), n=20, steps=(1, 3), guidances=(0.0, 2.0))
     ) as page:
         assert (
             page.locator(".maps figure").count() == 2
@@ -305,7 +311,7 @@ def test_atlas_answers_in_the_page(browser, tmp_path):
 
 
 def test_without_a_kernel_an_explorer_says_so(browser, tmp_path):
-    with saved(browser, tmp_path, widgets.explore_guidance(n=5)) as page:
+    with saved(browser, tmp_path, widgets.explore_guidance(images=images(), n=5)) as page:
         assert "no kernel" in page.get_by_role("status").inner_text()
         assert page.locator("[data-name=guidance]").is_disabled()
         before = picture(page)
@@ -368,7 +374,7 @@ window.reply = () => { state.answered = state.asked; answer("answered"); };
 
 
 def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
-    text = widgets.explore_guidance(n=5).to_html()
+    text = widgets.explore_guidance(images=images(), n=5).to_html()
     line = next(line for line in text.splitlines() if line.startswith("const model = "))
     file = tmp_path / "page.html"
     file.write_text(text.replace(line, KERNEL), encoding="utf-8")
@@ -460,24 +466,20 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
             server.wait(20)
 
 
-@contextlib.contextmanager
-def run_in_lab(browser, lab, name: str, last: str):
-    """A notebook with an explorer, opened in JupyterLab and run; `last` is the cell after the explorer."""
+@pytest.fixture(scope="module")
+def explorer_in_lab(browser, lab):
+    """An explorer in JupyterLab, run in a notebook whose last cell prints the kernel's process and how often it has answered."""
     address, folder = lab
     cells = [
-        "from geoflow import widgets",
-        "player = widgets.explore_guidance(n=100)\nplayer",
-        last,
+        "import os\nfrom geoflow import widgets",
+        "player = widgets.explore_guidance(n=40)\nplayer",
+        "print('process', os.getpid())\nprint('answered', player.answered)",
     ]
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in cells]
-    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / f"{name}.ipynb")
+    nbformat.write(notebook, folder / "explore.ipynb")
     local = (address, address.replace("http", "ws"), "data:", "blob:")
-    with opened(
-        browser, f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", allowed=local
-    ) as page:
+    with opened(browser, f"{address}/lab/tree/explore.ipynb", allowed=local) as page:
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -486,46 +488,44 @@ def run_in_lab(browser, lab, name: str, last: str):
         yield page
 
 
-def test_a_kernel_that_died_is_told_and_the_player_goes_on(browser, lab):
-    with run_in_lab(browser, lab, "killed", "import os\nprint('process', os.getpid())") as page:
-        said = page.locator(".jp-OutputArea-output", has_text="process ")
-        said.wait_for(timeout=20_000)
-        os.kill(int(said.inner_text().split()[-1]), signal.SIGKILL)
-        page.get_by_role("button", name="Ok").click(timeout=30_000)  # JupyterLab's own notice
-        page.locator("[data-name=guidance]").press("ArrowRight")
-        page.get_by_role("status").filter(has_text="it has stopped").wait_for(timeout=20_000)
-        before = picture(page)
-        page.locator(".way").scroll_into_view_if_needed()
-        slide(page, 0.3)
-        assert picture(page) != before
+def test_in_jupyterlab(explorer_in_lab):
+    page = explorer_in_lab
+    last = picture(page)
+    page.locator(".way").scroll_into_view_if_needed()
+    slide(page, 0.3)
+    assert picture(page) != last and "step 5 of 16" in page.locator(".now").inner_text()
+    page.locator(".way").press("ArrowRight")  # JupyterLab would take this key
+    assert "step 6 of 16" in page.locator(".now").inner_text()
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('.way').value > 8")
+    page.get_by_role("button", name="Pause").click()
+    assert page.locator(".maps figure b").nth(1).inner_text() == "ω = 2"
+    before = picture(page, 1)
+    page.locator("[data-name=guidance]").press("ArrowRight")
+    page.locator(".maps figure b", has_text="ω = 3").wait_for(timeout=20_000)
+    page.wait_for_timeout(100)
+    assert picture(page, 1) != before
+    upload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
+    page.locator("input[type=file]").set_input_files(upload)
+    alert = page.get_by_role("alert").filter(has_text="no image that can be read")
+    alert.wait_for(timeout=20_000)
+    page.locator("input[value=taiga]").check(force=True)
+    alert.wait_for(state="hidden", timeout=20_000)
+    page.locator(".jp-CodeCell").nth(2).click()
+    page.keyboard.press("Control+Enter")
+    page.locator(".jp-OutputArea-output", has_text="answered 3").wait_for(timeout=20_000)
 
 
-def test_in_jupyterlab(browser, lab):
-    with run_in_lab(browser, lab, "explore", "print('answered', player.answered)") as page:
-        last = picture(page)
-        page.locator(".way").scroll_into_view_if_needed()
-        slide(page, 0.3)
-        assert picture(page) != last and "step 5 of 16" in page.locator(".now").inner_text()
-        page.locator(".way").press("ArrowRight")  # JupyterLab would take this key
-        assert "step 6 of 16" in page.locator(".now").inner_text()
-        page.get_by_role("button", name="Play").click()
-        page.wait_for_function("document.querySelector('.way').value > 8")
-        page.get_by_role("button", name="Pause").click()
-        assert page.locator(".maps figure b").nth(1).inner_text() == "ω = 2"
-        before = picture(page, 1)
-        page.locator("[data-name=guidance]").press("ArrowRight")
-        page.locator(".maps figure b", has_text="ω = 3").wait_for(timeout=20_000)
-        page.wait_for_timeout(100)
-        assert picture(page, 1) != before
-        upload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
-        page.locator("input[type=file]").set_input_files(upload)
-        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(
-            timeout=20_000
-        )
-        page.locator("input[value=taiga]").check(force=True)
-        page.get_by_role("alert").filter(has_text="no image that can be read").wait_for(
-            state="hidden", timeout=20_000
-        )
-        page.locator(".jp-CodeCell").nth(2).click()
-        page.keyboard.press("Control+Enter")
-        page.locator(".jp-OutputArea-output", has_text="answered 3").wait_for(timeout=20_000)
+def test_a_kernel_that_died_is_told_and_the_player_goes_on(explorer_in_lab):
+    """The last test of this file: it ends the kernel."""
+    page = explorer_in_lab
+    said = page.locator(".jp-OutputArea-output", has_text="process ")
+    said.wait_for(timeout=20_000)
+    os.kill(int(said.inner_text().split()[1]), signal.SIGKILL)
+    page.get_by_role("button", name="Ok").click(timeout=30_000)  # JupyterLab's own notice
+    page.locator("[data-name=guidance]").press("ArrowRight")
+    page.get_by_role("status").filter(has_text="it has stopped").wait_for(timeout=20_000)
+    before = picture(page)
+    page.locator(".way").scroll_into_view_if_needed()
+    slide(page, 0.3)
+    assert picture(page) != before

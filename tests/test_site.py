@@ -163,8 +163,12 @@ def test_index_knows_terms(site):
 
 def test_pages_open_from_the_disk(site, browser):
     """Without an error or a request that fails; formulas are drawn, frames show their whole player, windows are wide enough."""
-    for file in pages(site):
-        with opened(browser, file.as_uri(), offline=True) as page:
+    first, *others = pages(site)
+    with opened(browser, first.as_uri(), offline=True) as page:
+        for file in (first, *others):
+            if file != first:
+                page.set_viewport_size({"width": 1000, "height": 900})
+                page.goto(file.as_uri())
             page.evaluate("window.MathJax?.startup.promise.then(() => 0)")
             assert page.locator("mjx-container").count() == read(file).formulas, file.name
             assert page.locator("mjx-merror, mjx-container [data-mml-node=merror]").count() == 0, (
@@ -173,14 +177,12 @@ def test_pages_open_from_the_disk(site, browser):
             for frame in page.locator("iframe[srcdoc]").all():
                 frame.scroll_into_view_if_needed()
                 frame.content_frame.locator(".geoflow .way").wait_for(state="attached")
-                assert frame.evaluate(
-                    "frame => frame.contentDocument.documentElement.scrollHeight <= frame.clientHeight"
-                ), file.name
+                whole = "frame => frame.contentDocument.documentElement.scrollHeight <= frame.clientHeight"
+                assert frame.evaluate(whole), file.name
             for width in (400, 1000, 1200, 1366, 1600, 1920):
                 page.set_viewport_size({"width": width, "height": 900})
-                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-                    f"{file.name} in {width} pixels"
-                )
+                wide_enough = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+                assert wide_enough, f"{file.name} in {width} pixels"
 
 
 def test_search_finds_from_the_disk(site, browser):

@@ -70,6 +70,13 @@ def draw_density(
     interpolated (bilinearly, across the antimeridian and the poles) at the centre of every pixel
     of the map, so there is no seam. A peak too narrow to be seen is drawn as a dot of 3 points.
 
+    >>> from geoflow import Geolocator
+    >>> from geoflow.data import tiles
+    >>> density = Geolocator.from_pretrained("tiles-vmf").density(tiles.tile(24, 6), resolution=4)
+    >>> ax = world("orthographic", center=(24, 6))
+    >>> image = draw_density(ax, density, unit="nats", peak=peak_of(density))
+    >>> mark, rings = draw_truth(ax, (24, 6)), draw_guesses(ax, [(20, 10), (30, 0)])
+
     Args:
         ax: axes of `world`.
         density: a raster, see the module.
@@ -121,10 +128,8 @@ def name_scale(bar, unit: str = "per_area") -> None:
     bar.minorticks_off()
     low, high = bar.vmin, bar.vmax
     if unit == "per_area":
-        powers, steps = (
-            range(-3, math.ceil(math.log10(high))),
-            (1,) if high > 100 * low else (1, 2, 5),
-        )
+        powers = range(-3, math.ceil(math.log10(high)))
+        steps = (1,) if high > 100 * low else (1, 2, 5)
         ticks = np.array([step * 10.0**power for power in powers for step in steps])
     else:
         step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50) if high <= 8 * s or s == 50)
@@ -218,13 +223,7 @@ def draw_truth(ax: GeoAxes, latlon) -> Line2D:
 
 
 def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
-    """Mark the k best guesses with rings, numbered from 1.
-
-    Args:
-        ax: axes of `world`.
-        latlon: (k, 2) degrees, best first.
-        mass: (k,) probability of each guess, for the legend.
-    """
+    """Mark the best guesses (k, 2) with numbered rings; the legend tells their `mass` (k,)."""
     xy, label = basemap.visible(ax, latlon), "guesses, best first"
     if mass is not None:
         label = f"guesses: {', '.join(f'{100 * float(m):.0f}' for m in mass)} %"
@@ -264,10 +263,8 @@ def draw_points(
     >>> dots = draw_points(ax, [(48.9, 2.4), (35.7, 139.7)], color="red")
 
     Args:
-        ax: axes of `world`.
-        latlon: (..., 2) degrees.
-        color: one colour for all of them.
-        size: in points² each.
+        ax, latlon: axes of `world`, and (..., 2) degrees.
+        color, size: one colour for all of them, and the area of each in points².
         alpha, label, style: as matplotlib's `scatter` takes them.
     """
     xy = basemap.project(ax, basemap.latlon_of(latlon))
@@ -365,8 +362,7 @@ def density_figure(
         density, unit: as in `draw_density`.
         image: what `imshow` takes: a PIL image or an array (H, W, 3).
         truth: latitude and longitude of the true place.
-        guesses: (k, 2) places, best first.
-        mass: (k,) probability of each guess.
+        guesses, mass: (k, 2) places, best first, and (k,) their probabilities.
         title: a line above.
         inset: "south-pole" or "north-pole": a cap beside the map, for what Equal Earth flattens.
         width: inches; 3.3 fits a column, 7 a page. Fonts stay at 7 points.
@@ -383,9 +379,12 @@ def contact_sheet(
 ) -> MapFigure:
     """Several densities on one colour scale.
 
+    >>> from geoflow import Geolocator
+    >>> density = Geolocator(None, "uniform").density(resolution=4)
+    >>> figure = contact_sheet([{"density": density, "title": "nothing is known"}], columns=1)
+
     Args:
-        panels: for each density what `density_figure` takes: its `density` and any of `image`,
-            `truth`, `guesses`, `title`, `inset`.
+        panels: for each density a dict of what `density_figure` takes; `density` is necessary.
         columns: panels beside each other.
         unit, width: as in `density_figure`.
     """

@@ -73,8 +73,8 @@ def as_panels(
 
     columns = (
         each("titles", titles, isinstance(titles, str)),
-        each("truths", truth, np.ndim(truth) == 1 if truth is not None else True),
-        each("best places", best, np.ndim(best) == 2 if best is not None else True),
+        each("truths", truth, np.ndim(truth) == 1),
+        each("best places", best, np.ndim(best) == 2),
         each("images", images, isinstance(images, Image.Image)),
     )
     return [

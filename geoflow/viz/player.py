@@ -194,7 +194,10 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         self.values = {**self.values, **values}
 
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
-        """One page that holds everything, so that it needs neither kernel nor network."""
+        """One page that holds everything, so that it needs neither kernel nor network.
+
+        With `text`, a paragraph, it and the title stand above the maps.
+        """
         state = {name: getattr(self, name) for name in self.trait_names(page=True)}
         binary = {name: base64.b64encode(state.pop(name)).decode() for name in ("data", "land")}
         return string.Template(STATIC["page.html"]).substitute(
@@ -208,24 +211,14 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         )
 
     def save_html(self, file, title: str = "geoflow", text: str = "") -> Path:
-        """Write the page of `to_html` to a file, whole or not at all, and return its path.
-
-        Args:
-            file: the path.
-            title: of the page.
-            text: a paragraph; with one, it and the title stand above the maps.
-        """
+        """Write the page of `to_html` to a file, whole or not at all, and return its path."""
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, self.to_html(title, text))
         return path
 
     def embed(self, height: int = 560):
-        """The page of `to_html` inside a notebook, where it works without a kernel.
-
-        Args:
-            height: pixels.
-        """
+        """The page of `to_html` in a notebook's frame of `height` pixels; it needs no kernel."""
         from IPython.display import HTML
 
         style = f"width: 100%; height: {height}px; border: 0"
@@ -252,13 +245,9 @@ def _script(value) -> str:
 
 
 def panels_figure(panels: Sequence[Panel], moments: Sequence[float] = MOMENTS) -> maps.MapFigure:
-    """Panels at some shares of their steps, as a figure: a row for each panel.
+    """Panels at some shares of their steps, as a figure with a row for each panel.
 
-    A density, or points that rest, take one map.
-
-    Args:
-        panels: what a player shows.
-        moments: shares of the steps, 0 (noise) to 1 (places).
+    The `moments` go from 0 (noise) to 1 (places). A density, or points that rest, take one map.
     """
     by_hand = any(panel.moved_by_hand for panel in panels)
     if by_hand or all(len(panel.trajectories) == 1 for panel in panels):

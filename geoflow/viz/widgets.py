@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class Points:
         given: dict[str, Any] = dict(cond=cond, n=self.n, seed=self.seed)
         if not self.geo.model.guidable:
             return Panel(self.geo.sample(**given), times=(1.0,), note="closed form", **shown)
-        paths = self.geo.trajectories(**given, **vars(options))[:, 0]
+        paths = self.geo.trajectories(**given, **asdict(options))[:, 0]
         count = min(STATES, options.steps + 1)
         kept = torch.linspace(0, options.steps, count, dtype=torch.float64).round().long()
         return Panel(paths[kept], times=self.geo.model.times(options)[kept], **shown)

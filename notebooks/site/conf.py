@@ -1,4 +1,7 @@
-"""Settings of Sphinx for `make site`: a gallery of the executed notebooks, the README and the results. Nothing is executed or fetched."""
+"""Settings of Sphinx for `make site`: a gallery of the notebooks, the README and the results.
+
+Nothing is executed or fetched.
+"""
 
 import base64
 import io
@@ -12,7 +15,7 @@ from PIL import Image, ImageChops, ImageStat
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
-# The one file that draws formulas, without fonts. As an extension the package would copy all of its 24 MB.
+# The one file that draws formulas, without fonts. The extension would copy all of its 24 MB.
 MATHJAX = files("sphinx-mathjax-offline") / "static/mathjax/tex-svg.js"
 
 project = "geoflow"
@@ -117,7 +120,7 @@ def gallery(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
 
 
 def most_vivid(notebook: Path) -> Image.Image:
-    """Of a notebook's figures that are neither tall nor strips, the one with the most colour: the mean of saturation × brightness."""
+    """The figure with the most colour of a notebook, among those neither tall nor very wide."""
     cells = nbformat.read(notebook, as_version=4).cells
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     figures = [
@@ -131,5 +134,6 @@ def most_vivid(notebook: Path) -> Image.Image:
 
 
 def vividness(figure: Image.Image) -> float:
+    """The mean of saturation × brightness."""
     _, saturation, brightness = figure.convert("HSV").split()
     return ImageStat.Stat(ImageChops.multiply(saturation, brightness)).mean[0]
