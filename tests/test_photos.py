@@ -124,26 +124,26 @@ ASKED = dict(model="tiles", guidance=0.0, seed=0, exif=False)
 
 def test_a_table_goes_on_where_it_was_left(tmp_path):
     table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    first = photos.answers(table, files, 2, **ASKED)
+    first = photos.Answers(table, files, 2, **ASKED)
     assert not first.done
     first.add({"file": files[0], **place(rank)} for rank in (1, 2))
     first.add([{"file": files[1], **place(1)}])
     with table.open("a") as file:
         file.write(f"{files[1]},2,30.2")  # killed while writing
-    again = photos.answers(table, files, 2, **ASKED)
+    again = photos.Answers(table, files, 2, **ASKED)
     assert again.done == {str(files[0])}
     assert table.read_text().count("a.jpg") == 2
     assert "b.jpg" not in table.read_text()
-    assert not photos.answers(table, files, 2, again=files, **ASKED).done
+    assert not photos.Answers(table, files, 2, again=files, **ASKED).done
 
 
 @pytest.mark.parametrize(("name", "value"), [("guidance", 2.0), ("exif", True)])
 def test_another_question_replaces_only_the_answers_to_its_own_images(name, value, tmp_path):
     table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    first = photos.answers(table, files, 1, **ASKED)
+    first = photos.Answers(table, files, 1, **ASKED)
     for file in files:
         first.add([{"file": file, **place(1)}])
-    again = photos.answers(table, files[:1], 1, **ASKED | {name: value})
+    again = photos.Answers(table, files[:1], 1, **ASKED | {name: value})
     assert not again.done
     again.add([{"file": files[0], **place(1)}])
     lines = table.read_text().splitlines()
@@ -157,5 +157,5 @@ def test_another_table_is_not_overwritten(tmp_path):
     with pytest.raises(
         ValueError, match="other columns than file, rank, .*nothing was overwritten"
     ):
-        photos.answers(tmp_path / "places.csv", [], 1)
+        photos.Answers(tmp_path / "places.csv", [], 1)
     assert (tmp_path / "places.csv").read_text() == "name,price\napple,3\n"

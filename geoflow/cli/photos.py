@@ -50,7 +50,7 @@ def locate(
     stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
     unmapped = [file for file in files if maps and not all(f.exists() for f in _maps(stems[file]))]
     asked = {"model": model, "guidance": guidance, "seed": seed, "exif": exif}
-    answers = photos.answers(out / "places.csv", files, k, unmapped, **asked)
+    answers = photos.Answers(out / "places.csv", files, k, unmapped, **asked)
     todo = [file for file in files if str(file) not in answers.done]
     before = f", {len(answers.done)} answered before" if answers.done else ""
     print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")

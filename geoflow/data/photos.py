@@ -4,7 +4,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -93,61 +92,55 @@ def _degrees(gps: dict, value: int, side: int, negative: str) -> float | None:
     return (degrees + minutes / 60 + seconds / 3600) * (-1 if gps.get(side) == negative else 1)
 
 
-@dataclass(frozen=True)
 class Answers:
-    """A CSV of `COLUMNS` that grows image by image, so that an interruption loses one at most.
+    """A table of places: a CSV of `COLUMNS` that grows image by image.
 
-    Attributes:
-        table: the file.
-        asked: the columns `ASKED`, as text.
-        done: files whose k places it holds, by the same question.
-    """
-
-    table: Path
-    asked: dict[str, str]
-    done: frozenset[str]
-
-    def add(self, rows: Iterable[dict]) -> None:
-        """Write the places of one image."""
-        with self.table.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerows({**row, **self.asked} for row in rows)
-
-
-def answers(
-    table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked
-) -> Answers:
-    """Begin or continue a table of places.
-
-    Rows of other images, and of these images by the same question, are kept.
+    A table that is there is continued, so that an interruption loses one image at most. Rows of
+    other images, and of these images by the same question, are kept.
 
     Args:
         table: the file.
         files: the images that are asked about.
         k: places of each.
         again: of these images, those to ask about in any case.
-        asked: model, guidance, seed, and whether the camera was asked (exif).
+        asked: the columns `ASKED`: model, guidance, seed, and whether the camera was asked.
+
+    Attributes:
+        done: names of the files whose k places the table holds.
 
     Raises:
         ValueError: the file is another table.
     """
-    asked = {name: str(value) for name, value in asked.items()}
-    kept: list[dict] = []
-    if table.exists():
-        with table.open(newline="", encoding="utf-8") as file:
+
+    def __init__(
+        self, table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked
+    ):
+        self.table, self.asked = table, {name: str(value) for name, value in asked.items()}
+        kept = self._read()
+        same = Counter(row["file"] for row in kept if self.asked.items() <= row.items())
+        names, anew = {str(file) for file in files}, {str(file) for file in again}
+        self.done = frozenset(name for name in names - anew if same[name] == k)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(row for row in kept if row["file"] not in names - self.done)
+        write_atomically(table, text.getvalue())
+
+    def _read(self) -> list[dict]:
+        """The rows of the table, without one that was cut off."""
+        if not self.table.exists():
+            return []
+        with self.table.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
-                columns = f"{table} has other columns than {', '.join(COLUMNS)}"
+                columns = f"{self.table} has other columns than {', '.join(COLUMNS)}"
                 raise ValueError(f"{columns}; nothing was overwritten: choose another --out")
-            kept = [row for row in reader if None not in row.values()]  # drops a row cut off
-    same = Counter(row["file"] for row in kept if asked.items() <= row.items())
-    names, anew = {str(file) for file in files}, {str(file) for file in again}
-    done = frozenset(name for name in names - anew if same[name] == k)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(row for row in kept if row["file"] not in names - done)
-    write_atomically(table, text.getvalue())
-    return Answers(table, asked, done)
+            return [row for row in reader if None not in row.values()]
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """Write the places of one image."""
+        with self.table.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerows({**row, **self.asked} for row in rows)
 
 
 def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
