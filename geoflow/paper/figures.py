@@ -26,12 +26,12 @@ from geoflow.viz import maps
 # The colours of Okabe & Ito, 2008.
 BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
 TITLES = {
+    "uniform": "uniform",
     "riemannian": "Riemannian flow, S²",
     "flow": "flow matching, R³",
     "diffusion": "diffusion, R³",
     "vmf": "von Mises–Fisher",
     "vmf-mixture": "mixture of three vMF",
-    "uniform": "uniform",
 }
 SOLVERS = {"euler": ("Euler", "o-"), "rk4": ("RK4", "s--")}
 CURVES = {

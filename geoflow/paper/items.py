@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from geoflow.data import earth_events
 from geoflow.evaluation import Report
 from geoflow.paper import figures, point_sets, tables
 from geoflow.paper.results import Result
-from geoflow.paper.steps import COMPARED, OTHER_SCHEDULES
 
 TEXTS = tables.read_yaml("items")
 Results = dict[str, Result]
@@ -20,16 +18,14 @@ class Item:
     """A table or figure of the paper.
 
     Attributes:
-        title: what it is.
-        note: what a reader must know to judge the numbers.
-        steps: whose results it shows.
+        title, steps, note: see `data/paper/items.yaml`.
         table: results → Markdown.
         figure: results → a figure; None for a table.
     """
 
     title: str
-    note: str
     steps: tuple[str, ...]
+    note: str
     table: Callable[[Results], str]
     figure: Callable[[Results], Any] | None = None
 
@@ -38,11 +34,17 @@ class Item:
         return {step: results[step] for step in self.steps if step in results}
 
 
-def table_item(name: str, steps: tuple[str, ...]) -> Item:
+def item(name: str, table: Callable[[Results], str], figure: Callable | None = None) -> Item:
+    """The item of this name."""
+    text = TEXTS[name]
+    return Item(text["title"], tuple(text["steps"]), text["note"], table, figure)
+
+
+def table_item(name: str) -> Item:
     """A table of the paper, of our data set or else of OpenStreetView-5M, beside our scores."""
 
     def table(results: Results) -> str:
-        scored = [step for step in steps if step in results and step.startswith("score-")]
+        scored = [s for s in own.steps if s in results and s.startswith("score-")]
         reports = {step: Report(**results[step].values) for step in scored}
         if not reports:
             return "none of its rows has been scored"
@@ -51,18 +53,13 @@ def table_item(name: str, steps: tuple[str, ...]) -> Item:
         printed = next(table for table in fitting if table in tables.names())
         return tables.table(printed, reports, dataset).markdown()
 
-    return Item(**TEXTS[name], steps=steps, table=table)
+    own = item(name, table)
+    return own
 
 
 def figure_item(step: str, draw: Callable[[dict], Any], numbers: Callable[[dict], str]) -> Item:
     """A figure of one step, and the same as a table."""
-
-    return Item(
-        **TEXTS[step],
-        steps=(step,),
-        table=lambda results: numbers(results[step].values),
-        figure=lambda results: draw(results[step].values),
-    )
+    return item(step, lambda r: numbers(r[step].values), lambda r: draw(r[step].values))
 
 
 def answers(results: Results) -> dict[str, dict]:
@@ -70,36 +67,34 @@ def answers(results: Results) -> dict[str, dict]:
     return {step.removeprefix("figA-"): result.values for step, result in results.items()}
 
 
-EVENTS = tuple(f"events-{events}" for events in earth_events.SOURCES)
-EVENTS_DISTINCT = tuple(f"{step}-distinct" for step in EVENTS)
-EVENTS_MAPS = tuple(f"{step}-map" for step in EVENTS)
-
-
-def runs_of(results: Results, steps: tuple[str, ...]) -> list[dict]:
-    return [run for step in steps if step in results for run in results[step].values["runs"]]
+def runs_of(results: Results, distinct: bool = False) -> list[dict]:
+    """Runs on earth events, those that take each place once or the others."""
+    steps = [step for step in results if "runs" in results[step].values]
+    steps = [step for step in steps if step.endswith("-distinct") == distinct]
+    return [run for step in steps for run in results[step].values["runs"]]
 
 
 def densities_of(results: Results) -> dict[str, dict]:
     """Events → packed map of their density."""
-    done = [step for step in EVENTS_MAPS if step in results]
-    return {step.split("-")[1]: results[step].values["density"] for step in done}
+    maps = [step for step in results if "density" in results[step].values]
+    return {step.split("-")[1]: results[step].values["density"] for step in maps}
 
 
 def events_figure(results: Results) -> Any:
     """Densities, and test NLL beside the published one."""
-    return figures.figure_events(runs_of(results, EVENTS), densities_of(results))
+    return figures.figure_events(runs_of(results), densities_of(results))
 
 
 def events_table(results: Results) -> str:
     """Three tables of test NLL, and the integrals of the densities."""
-    runs, densities = runs_of(results, EVENTS), densities_of(results)
+    runs, densities = runs_of(results), densities_of(results)
     integrals = [f"{name} {density['integral']:.4f}" for name, density in densities.items()]
     parts = [
         point_sets.table(runs),
         "The same models, judged by the test events at places that training did not have:",
         point_sets.table(runs, "new"),
         "Trained and judged with each place taken once:",
-        point_sets.table(runs_of(results, EVENTS_DISTINCT)),
+        point_sets.table(runs_of(results, distinct=True)),
         f"Integrals of the maps, of split 0: {', '.join(integrals)}.",
     ]
     if "events-volcano-integral" in results:
@@ -109,36 +104,21 @@ def events_table(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-SCORES = tuple(f"score-{method}" for method in COMPARED)
-ABLATION = tuple(f"{do}-{name}" for name in OTHER_SCHEDULES for do in ("train", "score"))
-
 ITEMS = {
-    "table1": table_item("table1", SCORES),
-    "table2": table_item("table2", SCORES),
-    "tableB": table_item("tableB", SCORES),
+    "table1": table_item("table1"),
+    "table2": table_item("table2"),
+    "tableB": table_item("tableB"),
     "fig1": figure_item("fig1", figures.figure_1, figures.numbers_1),
     "fig2": figure_item("fig2", figures.figure_2, figures.numbers_2),
     "fig4": figure_item("fig4", figures.figure_4, figures.numbers_4),
     "fig5": figure_item("fig5", figures.figure_5, figures.numbers_5),
     "fig6": figure_item("fig6", figures.figure_6, figures.numbers_6),
     "fig7": figure_item("fig7", figures.figure_7, figures.numbers_7),
-    "figA": Item(
-        **TEXTS["figA"],
-        steps=tuple(f"figA-{method}" for method in COMPARED),
-        table=lambda results: figures.numbers_a(answers(results)),
-        figure=lambda results: figures.figure_a(answers(results)),
+    "figA": item(
+        "figA", lambda r: figures.numbers_a(answers(r)), lambda r: figures.figure_a(answers(r))
     ),
-    "tableA": table_item(
-        "tableA", ("score-riemannian", "score-unguided", "score-likeliest", *ABLATION)
-    ),
-    "earth-events": Item(
-        **TEXTS["earth-events"],
-        steps=(*EVENTS, *EVENTS_DISTINCT, *EVENTS_MAPS, "events-volcano-integral"),
-        table=events_table,
-        figure=lambda results: figures.figure_events(
-            runs_of(results, EVENTS), densities_of(results)
-        ),
-    ),
+    "tableA": table_item("tableA"),
+    "earth-events": item("earth-events", events_table, events_figure),
 }
 """What can be run."""
 

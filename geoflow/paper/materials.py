@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from geoflow import runtime, sphere
+from geoflow.checkpoint import CONFIG, WEIGHTS
 from geoflow.data import tiles
 from geoflow.data.shards import FIELDS, open_shards
-from geoflow.geolocator import CONFIG, WEIGHTS, Geolocator
+from geoflow.geolocator import Geolocator
 from geoflow.methods import REFERENCES, TRAINED
 from geoflow.paper.results import Result
 from geoflow.paper.tables import first_word

@@ -33,8 +33,8 @@ __all__ += ["read_result", "read_results", "run"]
 class Setup(Materials):
     """Models and data of `Materials`, and the results of steps on them.
 
-    >>> Setup("smoke", out="/tmp/geoflow-example").folder_for("fig4").name
-    'tiles-smoke'
+    >>> Setup("smoke", out="outputs").folder_for("fig4").as_posix()
+    'outputs/tiles-smoke'
     """
 
     def folder_for(self, step: str) -> Path:
@@ -60,17 +60,17 @@ class Setup(Materials):
 
     def _found(self, asked: dict[str, Any]) -> Result | None:
         """The result that was asked for, among those there are."""
-        folder, name = self.folder_for(asked["step"]), f"{asked['step']}.json"
-        if (file := folder / name).exists():
-            result = read_result(file)
-            if why := result.difference(asked):
-                advice = "nothing was overwritten: choose another --out, or delete it"
-                raise ValueError(f"{file} {why}; {advice}")
-            return result
-        if self.committed is not None and (file := self.committed / folder.name / name).exists():
+        own = self.folder_for(asked["step"]) / f"{asked['step']}.json"
+        files = [own]
+        if self.committed is not None:
+            files.append(self.committed / own.parent.name / own.name)
+        for file in filter(Path.exists, files):
             result = read_result(file)
             if not (why := result.difference(asked)):
                 return result
+            if file == own:
+                advice = "nothing was overwritten: choose another --out, or delete it"
+                raise ValueError(f"{file} {why}; {advice}")
             self.log(f"{file} {why}: computed anew")
         return None
 
@@ -115,7 +115,8 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
 
     A step that fails is told, and the others go on.
 
-    >>> setup = Setup("smoke", "/tmp/geoflow-example", log=lambda line: None)
+    >>> import tempfile
+    >>> setup = Setup("smoke", tempfile.mkdtemp(), log=lambda line: None)
     >>> sorted(run(["fig4"], setup)["fig4"]["fig4"].values["kappa"])
     ['as printed', 'linear', 'sigmoid', 'skewed-sigmoid']
 

@@ -37,10 +37,10 @@ class Result:
     data: str
     inputs: dict[str, str]
     settings: dict[str, Any]
-    values: dict[str, Any]
     seconds: float
     machine: str
     date: str
+    values: dict[str, Any]
     geoflow: str = geoflow.__version__
     format: int = FORMAT
 

@@ -145,7 +145,7 @@ def figure_2(setup: Materials, points: int, moments: int, seed: int) -> Values:
     found = {}
     for method in ("diffusion", "flow", "riemannian"):
         path = paths.by_name(method)
-        x0 = path.couple(x1[0], torch.Generator().manual_seed(seed))
+        x0 = path.noise_like(x1[0], torch.Generator().manual_seed(seed))
         found[method] = packed(path.sample(x0.expand(moments, -1, -1), x1, t).x_t, 0.001)
     return {"place": latlon, "times": t[:, 0].tolist(), "paths": found}
 
