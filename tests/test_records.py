@@ -89,6 +89,14 @@ def test_own_tables(tmp_path, kind):
     assert again.rows["id"][7].as_py() == "photo.7"
 
 
+def test_rows_without_a_path_have_no_image(tmp_path):
+    with pytest.raises(ValueError, match="x: no column 'path'"):
+        Records("x", table(), tmp_path).with_images()
+    (tmp_path / "1.jpg").write_bytes(b"")
+    some = Records("x", table(path=["1.jpg", None, "2.jpg", "1.jpg"]), tmp_path).with_images()
+    assert str(some) == "x: 4 listed, 2 whose image is missing; 2 usable"
+
+
 def test_namibia_is_a_country(tmp_path):
     (tmp_path / "a.csv").write_text(
         "id,latitude,longitude,country,city\na,1,2,NA,\nb,NA,2,NaN,x\nc,3,4,CL,nan\n"

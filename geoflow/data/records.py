@@ -73,13 +73,15 @@ class Records:
             found: whether it is there; None: every path is looked up.
 
         Raises:
-            ValueError: no image is there at all.
+            ValueError: no image is there at all, or the table has no column `path`.
         """
+        if "path" not in self.rows.column_names:
+            raise ValueError(f"{self.name}: no column 'path', which says where each image is")
         paths = self.rows["path"]
         if found is None:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
             found = pa.array(
-                [archives.exists(self.root / each.as_py()) for each in bar], pa.bool_()
+                [each.is_valid and archives.exists(self.root / each.as_py()) for each in bar]
             )
         if len(self) and not pc.any(found).as_py():
             first = f"; the first is {paths[0]}" if paths[0].is_valid else ""

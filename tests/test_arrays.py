@@ -1,0 +1,51 @@
+"""Arrays in the cache: written once, whole or not there."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from geoflow.data.arrays import cached
+
+LAYOUT = {"a": (np.float16, (4, 3)), "b": (np.int64, (4,))}
+
+
+def fill(a, b):
+    a[:] = 1.5
+    b[:] = range(4)
+
+
+def test_one_of_several_writes_and_all_find_it(tmp_path):
+    written = []
+
+    def count(**arrays):
+        written.append(threading.get_ident())
+        fill(**arrays)
+
+    folder = tmp_path / "new" / "folder"
+    threads = [threading.Thread(target=cached, args=(folder, LAYOUT, count)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written) == 1
+    a, b = (np.load(folder / f"{name}.npy") for name in LAYOUT)
+    assert a.dtype == np.float16
+    assert (a == 1.5).all()
+    assert b.tolist() == [0, 1, 2, 3]
+
+
+def test_an_error_leaves_nothing_and_leftovers_are_removed(tmp_path):
+    folder = tmp_path / "folder"
+    (tmp_path / "folder.99999.partial").mkdir()  # of a process that was killed
+    with pytest.raises(ZeroDivisionError):
+        cached(folder, LAYOUT, lambda a, b: 1 / 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.lock"]
+    cached(folder, LAYOUT, fill)
+    assert np.load(folder / "b.npy").tolist() == [0, 1, 2, 3]
+
+
+def test_a_full_disk_is_told_with_advice(tmp_path):
+    huge = {"a": (np.float64, (10**9, 10**6))}
+    with pytest.raises(OSError, match=r"8000000.00 GB are needed in .*; stream"):
+        cached(tmp_path / "folder", huge, fill, "stream")
