@@ -28,20 +28,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geoflow import sphere
-    from geoflow.evaluation import evaluate
     from geoflow.geolocator import Geolocator
+    from geoflow.scores.evaluation import evaluate
 
 __version__ = "0.1.0"
 __all__ = ["Geolocator", "evaluate", "sphere"]
 
-_HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.evaluation"}
+_HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.scores.evaluation"}
 _CORE = (
     *("sphere", "healpix", "schedules", "paths", "losses", "velocity", "velocity_jvp", "vmf"),
     *("samplers", "likelihood", "density", "methods", "baselines", "geolocator", "checkpoint"),
-    *("metrics", "evaluation", "encoders", "plonk", "runtime"),
-    *("data", "training", "paper", "viz", "cli"),
+    *("inputs", "encoders", "plonk", "runtime"),
+    *("data", "scores", "training", "paper", "viz", "cli"),
 )
 _MOVED = {
+    "metrics": "scores.metrics",
+    "evaluation": "scores.evaluation",
     "maps": "viz.maps",
     "widgets": "viz.widgets",
     "places": "data.towns",

@@ -1,4 +1,4 @@
-"""Image encoders: PIL images → embeddings (B, C). A frozen encoder turns images into the flow's conditions once."""
+"""Image encoders: PIL images → embeddings (B, C), the conditions of the generative methods."""
 
 import functools
 import io
@@ -17,20 +17,21 @@ from geoflow.runtime import choose
 
 
 def load_image(image) -> Image.Image:
-    """A PIL image in RGB from a PIL image or a path: upright as the camera says, the first frame of an animation, 16 bits as 8.
+    """A PIL image in RGB, from a PIL image or a path.
+
+    It is turned upright as EXIF says. Of an animation it is the first frame; 16 bits become 8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as an image, is neither, or has numbers whose scale nobody knows.
+        ValueError: it cannot be read as an image, is neither, or has values of unknown scale.
     """
     if isinstance(image, Image.Image):
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
             image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
         if image.mode[0] in "IF":
-            raise ValueError(
-                f"an image of mode {image.mode!r}; expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
-            )
+            expected = "expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
+            raise ValueError(f"an image of mode {image.mode!r}; {expected}")
         return image.convert("RGB")
     if not isinstance(image, (str, Path)):
         raise ValueError(f"an image of type {type(image).__name__}; expected a PIL image or a path")
@@ -58,10 +59,10 @@ def _conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class TileEncoder(nn.Module):
-    """A small convolutional network for Earth tiles: (B, 3, 32, 32) uint8 → (B, dim), standardised per image.
+    """A small convolutional network for Earth tiles: (B, 3, 32, 32) uint8 → (B, dim).
 
-    Four stride-2 convolutions: on a CPU this reads more tiles in a minute than a deeper network, and tiles are what it lacks.
-    The square root of the intensities spreads the dark oceans.
+    It has four convolutions of stride 2, since on a CPU many tiles teach more than a deep network.
+    The square root of the intensities spreads the dark oceans. Embeddings are standardised.
 
     Args:
         dim: C, width of the embedding.
@@ -90,7 +91,7 @@ class TileEncoder(nn.Module):
         return self.body(pixels.contiguous(memory_format=torch.channels_last))
 
     def preprocess(self, image) -> Tensor:
-        """A PIL image or path → (3, 32, 32) uint8: the whole image, squeezed to the tile's size with antialiasing."""
+        """A PIL image or path → (3, 32, 32) uint8: the whole image, resized with antialiasing."""
         image = load_image(image)
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
@@ -102,7 +103,7 @@ class TileEncoder(nn.Module):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor, batch: int = 1024) -> Tensor:
-        """Embeddings of many tiles, in batches and in evaluation mode: (n, 3, 32, 32) uint8 → (n, C)."""
+        """Embeddings, in batches and in evaluation mode: (n, 3, 32, 32) uint8 → (n, C)."""
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
@@ -141,10 +142,11 @@ _PHOTO = {
 
 
 class PhotoEncoder(nn.Module):
-    """The frozen photo encoders of the paper, through transformers: (B, 3, 336, 336) → (B, 1024), the last layer's CLS token.
+    """The frozen photo encoders of the paper: (B, 3, 336, 336) → (B, 1024), the CLS token.
 
-    `dinov2` is DINOv2-L/14 with registers, `streetclip` StreetCLIP's ViT-L/14, before its final norm. The weights (1.2 GB) are
-    fetched, or read from a folder, when the first image is embedded; from then on they stay.
+    `dinov2` is DINOv2-L/14 with registers, `streetclip` StreetCLIP's ViT-L/14 before its final
+    norm. The weights (1.2 GB) are fetched through transformers, or read from a folder, when the
+    first image is embedded.
 
     Args:
         name: `dinov2` or `streetclip`.
@@ -169,10 +171,10 @@ class PhotoEncoder(nn.Module):
         )  # says which device to load to
 
     def preprocess(self, image) -> Tensor:
-        """A PIL image or path → (3, 336, 336), normalised: bicubic with antialiasing, the central square.
+        """A PIL image or path → (3, 336, 336), normalised: the central square, bicubic.
 
-        DINOv2's photos are cropped to a square and then resized, StreetCLIP's the other way round: pixel for pixel as in the official
-        code, but photos are first turned upright, as their cameras say.
+        DINOv2's photos are cropped to a square and then resized, StreetCLIP's the other way round,
+        pixel for pixel as in the official code. Photos are first turned upright, as EXIF says.
         """
         image = load_image(image)
         if self.photo.square_first:
@@ -203,13 +205,11 @@ class PhotoEncoder(nn.Module):
         return torch.cat(states)
 
     def describe(self) -> dict:
-        """What a manifest of embeddings says of it, besides its name and weights: source, revision (None for a folder), preprocessing."""
-        crop = (
-            "central square, then bicubic"
-            if self.photo.square_first
-            else "bicubic, then central square"
-        )
-        seen = f"{crop} to {self.size} × {self.size}, mean {self.photo.mean}, deviation {self.photo.std}"
+        """What a manifest of embeddings says of it, beside its name and weights."""
+        order = ("central square", "bicubic")
+        crop = ", then ".join(order if self.photo.square_first else order[::-1])
+        size = f"{self.size} × {self.size}"
+        seen = f"{crop} to {size}, mean {self.photo.mean}, deviation {self.photo.std}"
         revision = getattr(self.load().config, "_commit_hash", None)
         return {
             "source": self.source or self.photo.repository,
@@ -223,8 +223,9 @@ class PhotoEncoder(nn.Module):
             try:
                 import transformers
             except ModuleNotFoundError as error:
+                advice = "pip install -c constraints.txt -e '.[photos]'"
                 raise ModuleNotFoundError(
-                    f"encoder {self.name!r} needs transformers: pip install -c constraints.txt -e '.[photos]'"
+                    f"encoder {self.name!r} needs transformers: {advice}"
                 ) from error
             source = self.source or self.photo.repository
             try:
@@ -238,14 +239,17 @@ class PhotoEncoder(nn.Module):
 
 
 def _central_square(image: Image.Image, whole: Callable[[float], int]) -> Image.Image:
-    """The largest square around the centre; torchvision rounds half a pixel of margin to even, CLIP's processor down."""
+    """The largest square around the centre.
+
+    `whole` rounds half a pixel of margin: torchvision to even, CLIP's processor down.
+    """
     side = min(image.size)
     left, top = (whole((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 
 
 class GeocellClassifier(nn.Module):
-    """The encoder's teacher: which of `cells` Fibonacci cells holds the image? (B, …) → logits (B, cells)."""
+    """Trains the encoder: in which of `cells` Fibonacci cells is the image? → logits (B, cells)."""
 
     centers: Tensor
 
@@ -271,7 +275,7 @@ ENCODERS = {
 
 
 def from_config(config: dict) -> "TileEncoder | PhotoEncoder":
-    """The encoder that a checkpoint's config describes, with fresh weights: {"name": …, **arguments}.
+    """The encoder of a checkpoint's config {"name": …, **arguments}, with fresh weights.
 
     Raises:
         ValueError: unknown name.

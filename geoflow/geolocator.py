@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geoflow import checkpoint, density, encoders, inputs, methods, metrics, sphere
+from geoflow import checkpoint, density, encoders, inputs, methods, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
 from geoflow.samplers import SolverOptions
+from geoflow.scores import metrics
 
 __all__ = ["CONFIG", "WEIGHTS", "Geolocator", "Places", "shipped_models"]
 
@@ -39,7 +40,7 @@ class Geolocator:
     >>> from geoflow.data import tiles
     >>> geo = Geolocator.from_pretrained("tiles")
     >>> geo
-    Geolocator('riemannian', encoder 'tiles', 1.3 million parameters, on cpu)
+    Geolocator('riemannian', encoder 'tiles', 0.8 million parameters, on cpu)
     >>> geo.sample(tiles.tile(24, 6), n=1000, seed=0).shape
     torch.Size([1, 1000, 2])
 
@@ -158,8 +159,8 @@ class Geolocator:
     def _condition(self, images, cond) -> tuple[int, Tensor | None]:
         """Number of images, and what the method is conditioned on."""
         if self.method in methods.REFERENCES:
-            given = cond if cond is not None else images
-            return (1 if given is None else len(inputs.as_list(given))), None
+            count = 1 if images is None else len(inputs.as_list(images))
+            return (count if cond is None else len(cond)), None
         gallery = self.network is None  # a `Retrieval`
         width = self.model.gallery.shape[1] if gallery else self.network.config["cond_dim"]
         if width == 0:

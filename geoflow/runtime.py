@@ -131,9 +131,14 @@ def write_atomically(file: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def to_json(content: Any) -> str:
+    """Plain values as JSON."""
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write plain values as JSON, whole or not at all."""
-    write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(file, to_json(content) + "\n")
 
 
 def read_json(file: Path) -> Any:

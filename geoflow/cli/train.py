@@ -4,19 +4,16 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Method, Out, Seed, option, score_tiles
+from geoflow.cli.common import JUDGED, Method, Out, Seed, argument, option, score_tiles
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
 
 def train(
     recipe: Annotated[
-        str,
-        typer.Argument(help="tiles, or osv5m, inat21, yfcc, combined (for your own photos too)"),
+        str, argument("tiles, or osv5m, inat21, yfcc, combined (for your own photos too)")
     ] = "tiles",
     scale: Annotated[
         str,
@@ -24,8 +21,7 @@ def train(
     ] = "",
     method: Method = "riemannian",
     data: Annotated[
-        list[Path] | None,
-        option("shards from `geoflow embed`; given twice they count twice"),
+        list[Path] | None, option("shards from `geoflow embed`; given twice they count twice")
     ] = None,
     encoder: Annotated[
         str, option("a model whose encoder to use; default: train one, or that of the shards")
@@ -80,7 +76,7 @@ def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, strea
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="osv5m, inat21, yfcc or combined")] = "osv5m",
+    recipe: Annotated[str, argument("osv5m, inat21, yfcc or combined")] = "osv5m",
     gpus: Annotated[
         int, option("that share each batch, each taken to be as fast as this machine")
     ] = 1,
@@ -115,7 +111,7 @@ def compare(
 
     Run it again to go on after an interruption.
     """
-    from geoflow import evaluation
+    from geoflow.scores import evaluation
     from geoflow.methods import METHODS, TRAINED
 
     scale = scale or runtime.scale()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from geoflow.evaluation import Report
+from geoflow.scores.evaluation import Report
 from geoflow.paper import figures, point_sets, tables
 from geoflow.paper.results import Result
 

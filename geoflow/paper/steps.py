@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoflow import metrics, paths, runtime, samplers, schedules, sphere
+from geoflow import paths, runtime, samplers, schedules, sphere
+from geoflow.scores import metrics
 from geoflow.data import earth_events, towns
 from geoflow.density import density_map
-from geoflow.evaluation import evaluate
+from geoflow.scores.evaluation import evaluate
 from geoflow.geolocator import Geolocator
 from geoflow.paper import point_sets
 from geoflow.paper.materials import SCALES, Materials, checksum_of_tiles

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from geoflow import runtime
-from geoflow.evaluation import Report, read_report
+from geoflow.scores.evaluation import Report, read_report
 from geoflow.runtime import choose
 
 Numbers = tuple[float | None, ...]

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from geoflow import metrics, runtime, samplers, schedules, sphere
+from geoflow import runtime, samplers, schedules, sphere
+from geoflow.scores import metrics
 from geoflow.data import tiles
 from geoflow.density import Raster, raster_axes
 from geoflow.geolocator import Geolocator

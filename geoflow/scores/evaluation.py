@@ -1,0 +1,301 @@
+"""A model and a data set → a report: scores, settings, seconds and machine."""
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+
+from geoflow import runtime, samplers, sphere
+from geoflow.data import towns
+from geoflow.data.tiles import Tiles
+from geoflow.methods import REFERENCES, Flow
+from geoflow.runtime import choose
+from geoflow.scores import metrics
+
+ANSWERS = ("geoscore", "likeliest")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores and how they were obtained.
+
+    Attributes:
+        dataset: its name.
+        metrics: name → number; see `evaluate`. With several seeds the mean over them.
+        deviations: name → standard deviation over the seeds; empty for one seed.
+        settings: name → value.
+        seconds: of the whole evaluation.
+        machine: the hardware.
+    """
+
+    dataset: str
+    metrics: dict[str, float]
+    deviations: dict[str, float]
+    settings: dict[str, object]
+    seconds: float
+    machine: str
+
+    def to_json(self, file=None) -> str:
+        """The report as JSON, written to a file if one is given."""
+        if file is not None:
+            runtime.write_json(Path(file), asdict(self))
+        return runtime.to_json(asdict(self))
+
+    def table(self) -> str:
+        """The report as lines of text."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        images = self.metrics["images"]
+        each = f"{self.seconds:.0f} s, {1000 * self.seconds / images:.0f} ms per image"
+        lines = [f"{self.dataset}: {images} images, {settings}; {each}, on {self.machine}"]
+        width = max(map(len, self.metrics))
+        for name, value in self.metrics.items():
+            deviation = self.deviations.get(name)
+            spread = f" ± {_number(deviation).strip()}" if deviation else ""
+            lines.append(f"  {name:{width}}  {_number(value)}{spread}")
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:10d}"
+    return f"{value:13.2f}" if abs(value) < 100 else f"{value:10.0f}"
+
+
+def evaluate(
+    geo,
+    dataset: Tiles | tuple[Tensor, Tensor],
+    name: str = "data",
+    samples: int = 24,
+    steps: int | None = None,
+    solver: str | None = None,
+    guidance: float = 0.0,
+    seed: int = 0,
+    seeds: int = 1,
+    likelihood: bool = True,
+    labels: bool = False,
+    calibrated: int = 0,
+    answer: str = "geoscore",
+) -> Report:
+    """Score a model.
+
+    Each image has starting points of its own, keyed by the seed and its number in the data set,
+    whatever the batch. With several processes (torch.distributed) each scores its share of the
+    images, every image is counted once, and all return the same report.
+
+    >>> from geoflow import Geolocator
+    >>> from geoflow.data import tiles
+    >>> report = evaluate(Geolocator.from_pretrained("uniform"), tiles.load("test", 50))
+    >>> report.metrics["nll_over_uniform"]
+    0.0
+
+    Args:
+        geo: a Geolocator.
+        dataset: `Tiles`, or embeddings (B, C) and places (B, 2) in degrees.
+        name: of the data set, for the report.
+        samples: per image; the answer is one of them, see `answer`.
+        steps, solver, guidance: of the sampler; None are the model's own. Likelihood and
+            calibration are those of the unguided model, with its own solver.
+        seed: of the starting points.
+        seeds: how many seeds to average over: seed, seed + 1, …
+        likelihood: whether to compute the NLL of the true places.
+        labels: whether to compare country, region, sub-region and city (nearest towns, offline).
+        calibrated: number of images, the first ones, whose highest-density regions are checked, by
+            200 samples each.
+        answer: `geoscore`, the sample of highest expected GeoScore, or `likeliest`, that of highest
+            density (the paper's ensemble).
+
+    Returns:
+        A report with
+        for the answer `geoscore`, `mean_km`, `median_km` and `within_…_km`;
+        `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the
+        `medoid` and the `spherical_mean`;
+        `energy_km`, the energy score; `precision`, `recall`, `density`, `coverage` of single
+        samples, or of the likeliest ones, against true places (k = 3);
+        `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess),
+        `bits_per_dimension`, the paper's unit, and for methods in R³
+        `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;
+        with `labels` the shares of right labels; with `calibrated` how often a region of
+        probability 0.5, 0.9, 0.95 holds the truth;
+        the number of images and of NaN predictions, which count as misses.
+
+    Raises:
+        ValueError: an empty data set, shapes that differ, samples or seeds < 1, unknown answer.
+    """
+    start = time.perf_counter()
+    cond, truth = _embedded(geo, dataset)
+    if samples < 1 or seeds < 1:
+        counts = f"{samples} samples per image, {seeds} seeds"
+        raise ValueError(f"{counts}; expected at least 1 of each")
+    likeliest = choose("answer", answer, ANSWERS) == "likeliest"
+    defaults = geo.model.defaults
+    options = dict(steps=defaults.steps if steps is None else steps, guidance=guidance)
+    options["solver"] = defaults.solver if solver is None else solver
+    settings: dict[str, object] = {"method": geo.method, "samples": samples, "answer": answer}
+    settings["guidance"] = guidance
+    if isinstance(geo.model, Flow):
+        settings |= {"schedule": geo.model.schedule_name, "solver": options["solver"]}
+        calls = samplers.evaluations(options["solver"], options["steps"])
+        settings |= {"steps": options["steps"], "evaluations": calls}
+    settings["seeds"] = list(range(seed, seed + seeds))
+    runs = []
+    for s in range(seed, seed + seeds):
+        rows = _sampled(geo, cond, truth, name, samples, options, s, likeliest)
+        runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
+    scores, deviations = _over_runs(runs)
+    if likelihood:
+        scores |= _likelihood_scores(geo, cond, truth, name)
+    if calibrated:
+        scores |= _calibration_scores(geo, cond[:calibrated], truth[:calibrated], seed)
+    seconds = time.perf_counter() - start
+    return Report(name, scores, deviations, settings, seconds, runtime.machine())
+
+
+def _embedded(geo, dataset) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, C) and true places (B, 3)."""
+    if isinstance(dataset, Tiles):
+        if geo.method in REFERENCES:
+            cond = torch.zeros(len(dataset), 0)
+        elif geo.encoder is None:
+            raise ValueError("this model has no image encoder; give embeddings and places")
+        else:
+            cond = geo.encoder.embed(dataset.images)
+        truth = dataset.x
+    else:
+        cond, truth = dataset[0], sphere.from_latlon(dataset[1]).float()
+    if len(cond) != len(truth) or not len(truth):
+        counts = f"{len(cond)} embeddings and {len(truth)} places"
+        raise ValueError(f"{counts}; expected equal numbers of at least 1")
+    return cond, truth
+
+
+def distributed_if_launched() -> None:
+    """Join the other processes if `torchrun` started several."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+
+
+def _collected(n: int, description: str, compute) -> dict[str, Tensor]:
+    """compute(image numbers) → named rows, over all images and processes, every image once."""
+    rank, world = 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank, world = distributed.get_rank(), distributed.get_world_size()
+    rows = metrics.Accumulator(n)
+    with runtime.progress(total=n, desc=description, unit="image") as bar:
+        for numbers in torch.arange(n)[rank::world].split(256):
+            rows.update(numbers, **compute(numbers))
+            bar.update(len(numbers))
+    return rows.compute()
+
+
+def _sampled(geo, cond, truth, name, samples, options, seed, likeliest) -> dict[str, Tensor]:
+    def compute(numbers):
+        noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
+        drawn = geo.sample(cond=cond[numbers], noise=noise, **options)
+        found = {"points": sphere.from_latlon(drawn)}
+        if likeliest:
+            guidance = options["guidance"]
+            log_prob = geo.log_prob(drawn, cond=cond[numbers], guidance=guidance)
+            best = torch.arange(len(numbers)), log_prob.argmax(-1)
+            found["likeliest"] = found["points"][best]
+        return found
+
+    return _collected(len(truth), f"sampling {name}", compute)
+
+
+def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest) -> dict[str, float]:
+    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
+    single = points[:, 0]
+    scores = metrics.summary(best, truth)
+    others = {"single": single, "medoid": metrics.medoid(points)}
+    for answer, x in (others | {"spherical_mean": metrics.spherical_mean(points)}).items():
+        alone = metrics.summary(x, truth)
+        scores[f"{answer}_geoscore"] = alone["geoscore"]
+        scores[f"{answer}_median_km"] = alone["median_km"]
+    if points.shape[1] > 1:
+        scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
+    if len(truth) > 3:
+        scores |= metrics.prdc(truth, single if likeliest is None else likeliest)
+    if labels:
+        names = (towns.lookup(sphere.to_latlon(x)) for x in (best, truth))
+        scores |= metrics.label_accuracy(*names)
+    return scores
+
+
+def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
+    latlon = sphere.to_latlon(truth[:, None])
+
+    def compute(numbers):
+        found = {"log_prob": geo.log_prob(latlon[numbers], cond=cond[numbers])[:, 0]}
+        if isinstance(geo.model, Flow) and not geo.path.tangent:
+            ambient = geo.ambient_log_prob(latlon[numbers], cond=cond[numbers])
+            found["ambient"] = ambient[:, 0]
+        return found
+
+    rows = _collected(len(truth), f"likelihood of {name}", compute)
+    nll = -float(rows["log_prob"].double().mean())
+    scores = {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM}
+    scores["bits_per_dimension"] = metrics.bits_per_dimension(-nll)
+    if "ambient" in rows:
+        ambient = float(rows["ambient"].double().mean())
+        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(ambient)
+    return scores
+
+
+def _calibration_scores(geo, cond, truth, seed, samples: int = 200) -> dict[str, float]:
+    latlon = sphere.to_latlon(truth[:, None])
+
+    def compute(numbers):
+        noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
+        drawn = geo.sample(cond=cond[numbers], noise=noise)
+        places = torch.cat([latlon[numbers].to(drawn), drawn], 1)
+        values = geo.log_prob(places, cond=cond[numbers])
+        return {"truth": values[:, 0], "drawn": values[:, 1:]}
+
+    rows = _collected(len(truth), "calibration", compute)
+    return metrics.calibration(rows["drawn"], rows["truth"])
+
+
+# Reports on disk, and their means
+
+
+def read_report(file) -> Report:
+    """A report that `Report.to_json` wrote.
+
+    Raises:
+        ValueError: the file is damaged or of another version.
+    """
+    try:
+        return Report(**runtime.read_json(Path(file)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is no report of this version: {error}") from error
+
+
+def mean_report(reports: list[Report]) -> Report:
+    """The mean over trainings with several seeds of one method, with the standard deviation.
+
+    Raises:
+        ValueError: no reports, or reports on different data or with different settings.
+    """
+    kinds = [(report.dataset, report.settings) for report in reports]
+    if not reports or any(kind != kinds[0] for kind in kinds):
+        expected = "expected at least one, all on the same data with the same settings"
+        raise ValueError(f"{len(reports)} reports to average; {expected}")
+    first = reports[0]
+    scores, deviations = _over_runs([report.metrics for report in reports])
+    settings = {**first.settings, "trained": len(reports)}
+    seconds = sum(report.seconds for report in reports) / len(reports)
+    return Report(first.dataset, scores, deviations, settings, seconds, first.machine)
+
+
+def _over_runs(runs: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Means, and standard deviations if there are several runs; counts stay whole numbers."""
+    if len(runs) == 1:
+        return runs[0], {}
+    means, deviations = {}, {}
+    for name, first in runs[0].items():
+        column = torch.tensor([run[name] for run in runs], dtype=torch.float64)
+        means[name], deviations[name] = type(first)(column.mean()), float(column.std())
+    return means, deviations

@@ -1,0 +1,315 @@
+"""Scores of predicted places and of predicted distributions: pure functions, in float64."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoflow import sphere
+from geoflow.scores.accumulator import Accumulator as Accumulator
+from geoflow.scores.prdc import prdc as prdc
+
+GEOSCORE_SCALE_KM = 1492.7
+RADII_KM = (1, 25, 200, 750, 2500)
+
+# One prediction per image
+
+
+def error_km(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Great-circle distances in km, (..., 3), (..., 3) → (...) float64; NaN for NaN."""
+    return sphere.distance_km(predicted.double(), truth.double())
+
+
+def geoscore(km: Tensor) -> Tensor:
+    """5000 exp(−d / 1492.7 km): 5000 for the exact place, 0 for NaN (PLONK, section 4.1).
+
+    >>> geoscore(torch.tensor([0.0, 1492.7])).round()
+    tensor([5000., 1839.], dtype=torch.float64)
+    """
+    return torch.nan_to_num(5000 * torch.exp(-km.double() / GEOSCORE_SCALE_KM), nan=0.0)
+
+
+def accuracy(km: Tensor, radius_km: float) -> float:
+    """Share of predictions within a radius; NaN counts as a miss."""
+    return float((km <= radius_km).double().mean())
+
+
+def summary(
+    predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_KM
+) -> dict[str, float]:
+    """Scores of one prediction per image.
+
+    >>> x = sphere.uniform(10)
+    >>> summary(x, x)["geoscore"]
+    5000.0
+
+    Args:
+        predicted, truth: (B, 3) unit vectors. NaN predictions count as misses, at half the Earth's
+            circumference.
+        radii_km: for the accuracies.
+
+    Returns:
+        GeoScore, mean and median distance in km, accuracy within each radius, number of images and
+        of NaN predictions.
+
+    Raises:
+        ValueError: no images, or shapes that differ.
+    """
+    if predicted.shape != truth.shape or predicted.shape[1:] != (3,) or not len(predicted):
+        shapes = f"predicted {tuple(predicted.shape)}, truth {tuple(truth.shape)}"
+        raise ValueError(f"{shapes}; expected two equal shapes (B, 3), B ≥ 1")
+    if not bool(truth.isfinite().all()):
+        raise ValueError("a true place is NaN or infinite; expected unit vectors")
+    km = error_km(predicted, truth)
+    missing = km.isnan()
+    scores = {"images": len(km), "nan": int(missing.sum()), "geoscore": float(geoscore(km).mean())}
+    within = {f"within_{radius:g}_km": accuracy(km, radius) for radius in radii_km}
+    km = torch.where(missing, torch.pi * sphere.EARTH_RADIUS_KM, km)
+    return scores | {"mean_km": float(km.mean()), "median_km": float(km.median())} | within
+
+
+def label_accuracy(
+    predicted: Mapping[str, Iterable], truth: Mapping[str, Iterable]
+) -> dict[str, float]:
+    """Share of the images whose label is right, per level (country, region, …).
+
+    A true label that is missing ("", NaN or None) matches nothing: the image is left out at that
+    level, and counted. A label that only the prediction lacks is a miss. (The official code keeps
+    sub-regions without a name, which can never be right.)
+
+    Args:
+        predicted, truth: level → labels of the B images, as from `geoflow.data.towns.lookup`.
+
+    Returns:
+        For each level the share (NaN if no image has a label) and, as `<level>_missing`, the number
+        of images left out.
+
+    Raises:
+        ValueError: levels or numbers of labels that differ.
+    """
+    if set(predicted) != set(truth):
+        levels = f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}"
+        raise ValueError(f"{levels}; expected the same")
+    scores: dict[str, float] = {}
+    for level in truth:
+        guess, true = (np.array([str(x) for x in y[level]], object) for y in (predicted, truth))
+        if len(guess) != len(true):
+            counts = f"{len(guess)} predicted and {len(true)} true labels of level {level!r}"
+            raise ValueError(f"{counts}; expected equal numbers")
+        known = ~np.isin(true, ["", "nan", "None"])
+        scores[level] = float((guess == true)[known].mean()) if known.any() else math.nan
+        scores[f"{level}_missing"] = int((~known).sum())
+    return scores
+
+
+# Samples of one image's distribution
+
+
+def expected_geoscore(samples: Tensor) -> Tensor:
+    """Expected GeoScore of answering with each sample, under all of them: (B, n, 3) → (B, n)."""
+    return geoscore(error_km(samples[:, :, None], samples[:, None])).mean(-1)
+
+
+def best_for_geoscore(samples: Tensor) -> Tensor:
+    """Of each image's samples the one of highest expected GeoScore: (B, n, 3) → (B, 3)."""
+    return _best(samples, expected_geoscore)
+
+
+def medoid(samples: Tensor) -> Tensor:
+    """Of each image's samples the one of smallest mean distance to all: (B, n, 3) → (B, 3)."""
+    return _best(samples, lambda x: -error_km(x[:, :, None], x[:, None]).mean(-1))
+
+
+def _best(samples: Tensor, score) -> Tensor:
+    """Of each image's samples the one of highest score, some images at a time."""
+    best = torch.cat([score(part).argmax(-1) for part in samples.split(64)])
+    return samples[torch.arange(len(samples)), best]
+
+
+def spherical_mean(samples: Tensor) -> Tensor:
+    """Direction of the mean vector, (B, n, 3) → (B, 3); NaN where the mean is zero.
+
+    This is the place of least mean squared chord. Of two distant regions it answers a place between
+    them, where neither is.
+    """
+    return sphere.unit(samples.mean(1))
+
+
+def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor]:
+    """k of the samples that maximise the mean GeoScore of all samples to the nearest of them.
+
+    They are chosen one by one, each for the largest gain, then improved by moving each to the best
+    sample of its own cluster.
+
+    Args:
+        samples: (n, 3) draws of one image's distribution.
+        k: places.
+        rounds: of improvement, at most.
+
+    Returns:
+        Places (k, 3), by descending share; the share of the samples nearest to each (k,); the
+        distance in km within which half of those lie (k,).
+    """
+    km = error_km(samples[:, None], samples[None])
+    score = geoscore(km)
+    chosen: list[int] = []
+    reached = torch.zeros(len(samples), dtype=score.dtype)
+    for _ in range(k):
+        chosen.append(int((score - reached).clamp(min=0).sum(-1).argmax()))
+        reached = torch.maximum(reached, score[chosen[-1]])
+    centers = torch.tensor(chosen)
+    for _ in range(rounds):
+        nearest = score[centers].argmax(0)
+        moved = torch.stack([(score * (nearest == i)).sum(-1).argmax() for i in range(k)])
+        if bool((moved == centers).all()):
+            break
+        centers = moved
+    nearest = score[centers].argmax(0)
+    share = torch.bincount(nearest, minlength=k) / len(samples)
+    own = [km[center][nearest == i] for i, center in enumerate(centers)]
+    radius = torch.stack([x.median() if len(x) else km.new_zeros(()) for x in own])
+    order = share.argsort(descending=True)
+    return samples[centers[order]], share[order], radius[order]
+
+
+def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
+    """E d(X, y) − ½ E d(X, X′) in km, d the great-circle distance: lower is better.
+
+    A strictly proper score (Gneiting & Raftery, 2007, section 5.1): no distribution has a lower
+    expected score than the one that y is drawn from. It needs samples, not a density; a point
+    prediction scores its error. The second mean is over pairs of different samples, so that both
+    are unbiased.
+
+    Args:
+        samples: (B, n, 3) draws of each image's distribution, n ≥ 2.
+        truth: (B, 3).
+
+    Returns:
+        (B,) float64; NaN where a sample is.
+
+    Raises:
+        ValueError: fewer than two samples, or other shapes.
+    """
+    fits = samples.ndim == 3 and samples.shape[1] >= 2 and samples.shape[2] == 3
+    if not fits or truth.shape != samples[:, 0].shape:
+        shapes = f"samples {tuple(samples.shape)}, truth {tuple(truth.shape)}"
+        raise ValueError(f"{shapes}; expected (B, n, 3), n ≥ 2, and (B, 3)")
+    n = samples.shape[1]
+    near = error_km(samples, truth[:, None]).mean(-1)
+    spread = torch.zeros_like(near)
+    for shift in range(1, n // 2 + 1):  # pairs (i, i + shift), cyclically; n − shift has the same
+        weight = (1 if 2 * shift == n else 2) / (n - 1)
+        spread += weight * error_km(samples, samples.roll(shift, 1)).mean(-1)
+    return near - spread / 2
+
+
+# Densities: nats with respect to area on the unit sphere
+
+
+def bits_per_dimension(nats):
+    """−log₂ p / 3 of a log-density in nats, the unit of the paper's tables (uniform: 1.2172).
+
+    The 3 counts the coordinates of R³, although a density on S² has two dimensions. It is a
+    convention, and numbers compare only with others in the same unit. (The paper's vMF rows are
+    nats, undivided.)
+
+    >>> round(bits_per_dimension(sphere.LOG_UNIFORM), 4)
+    1.2172
+    """
+    return -nats / (3 * math.log(2))
+
+
+def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
+    """Probability of the region where the density is higher than at the truth, by samples.
+
+    The truth lies in the smallest region of probability α if and only if its rank is below α
+    (Hyndman, 1996). For a calibrated model ranks are uniform on [0, 1]; an over-confident one has
+    ranks near 1. Ties count half.
+
+    Args:
+        log_prob_samples: (B, n) of samples drawn from the same density.
+        log_prob_truth: (B,).
+
+    Returns:
+        (B,) float64, multiples of 1/2n; NaN where a log-density is.
+
+    Raises:
+        ValueError: other shapes, n < 1.
+    """
+    _check_log_probs(log_prob_samples)
+    if log_prob_truth.shape != log_prob_samples.shape[:1]:
+        expected = f"expected ({len(log_prob_samples)},), one per row of the samples"
+        raise ValueError(f"log_prob_truth {tuple(log_prob_truth.shape)}; {expected}")
+    truth = log_prob_truth[:, None]
+    above, equal = (log_prob_samples > truth).double(), log_prob_samples == truth
+    rank = (above + 0.5 * equal).mean(-1)
+    return torch.where((log_prob_samples + truth).isnan().any(-1), torch.nan, rank)
+
+
+def region_area_km2(log_prob_samples: Tensor, level: float) -> Tensor:
+    """Area in km² of the smallest region that holds a probability: R² E_p[1{p > threshold} / p].
+
+    The expectation is over the samples, of which the share `level` that is most probable counts
+    (the last one in part).
+
+    Args:
+        log_prob_samples: (B, n) of samples drawn from the same density.
+        level: probability of the region, in (0, 1). Close to 1 the estimate rests on the few least
+            probable samples.
+
+    Returns:
+        (B,) float64; NaN where a log-density is.
+
+    Raises:
+        ValueError: a level outside (0, 1), other shapes, n < 1.
+    """
+    _check_log_probs(log_prob_samples)
+    if not 0 < level < 1:
+        raise ValueError(f"level {level}; expected a probability between 0 and 1")
+    n = log_prob_samples.shape[1]
+    number = torch.arange(n, dtype=torch.float64, device=log_prob_samples.device)
+    inside = (level * n - number).clamp(0, 1)
+    ordered = log_prob_samples.double().sort(dim=-1, descending=True).values  # NaN first
+    inverse = torch.where(inside > 0, torch.exp(-ordered), 0.0)
+    return sphere.EARTH_RADIUS_KM**2 * (inside * inverse).mean(-1)
+
+
+def calibration(
+    log_prob_samples: Tensor, log_prob_truth: Tensor, levels: Sequence[float] = (0.5, 0.9, 0.95)
+) -> dict[str, float]:
+    """How often the truth lies in the smallest region of a probability, and how large that is.
+
+    n samples resolve levels to 1/n: an exact model's share for the level α is ⌈αn⌉/(n + 1), 0.92
+    for 0.95 and n = 24. Take hundreds.
+
+    Args:
+        log_prob_samples: (B, n) of samples drawn from each image's density.
+        log_prob_truth: (B,).
+        levels: probabilities in (0, 1).
+
+    Returns:
+        For each level, for example 0.9, `calibration_90`: share of the images whose truth is inside
+        (0.9 if calibrated), and `area_90_km2`: the regions' median area over the images.
+        `calibration_nan` counts images with a NaN log-density: their truth counts as outside, their
+        area is left out.
+
+    Raises:
+        ValueError: as `hpd_rank` and `region_area_km2`; no images.
+    """
+    rank = hpd_rank(log_prob_samples, log_prob_truth)
+    if not len(rank):
+        raise ValueError("log-densities of 0 images; expected at least 1")
+    scores: dict[str, float] = {"calibration_nan": int(rank.isnan().sum())}
+    for level in levels:
+        area = region_area_km2(log_prob_samples, level)
+        scores[f"calibration_{100 * level:g}"] = float((rank < level).double().mean())
+        scores[f"area_{100 * level:g}_km2"] = float(area.nanmedian())
+    return scores
+
+
+def _check_log_probs(log_prob_samples: Tensor) -> None:
+    if log_prob_samples.ndim != 2 or not log_prob_samples.shape[1]:
+        shape = tuple(log_prob_samples.shape)
+        raise ValueError(f"log_prob_samples {shape}; expected (B, n), n ≥ 1")
