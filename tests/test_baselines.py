@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from geoflow.baselines import MixtureNetwork
 
 from geoflow import Geolocator, baselines, methods, sphere
+from geoflow.baselines import MixtureNetwork
 from geoflow.data import tiles
 from geoflow.encoders import TileEncoder
 
@@ -157,7 +157,7 @@ def test_mixtures_are_saved(components, tmp_path):
     assert again.method == geo.method
     cond = torch.ones(1, 8)
     assert torch.equal(again.sample(cond=cond, n=9, seed=0), geo.sample(cond=cond, n=9, seed=0))
-    with pytest.raises(ValueError, match="holds a 'vmf"):
+    with pytest.raises(ValueError, match="is a 'vmf"):
         Geolocator.from_pretrained(tmp_path / "model", method="riemannian")
 
 
@@ -168,8 +168,6 @@ def test_references_hold_no_weights(tmp_path):
 
 @pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
 @pytest.mark.parametrize("place", ["ocean", "taiga"])
-def test_densities_of_shipped_mixtures_integrate_to_one(name, place):
-    density = Geolocator.from_pretrained(name).density(
-        tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0
-    )
+def test_densities_of_shipped_mixtures_integrate_to_one(name, place, shipped):
+    density = shipped(name).density(tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0)
     assert density.integral == pytest.approx(1, abs=0.01)

@@ -3,12 +3,14 @@
 import math
 
 import numpy as np
+import official
 import pytest
 import torch
 from PIL import Image
 
-from geoflow import Geolocator, geolocator, likelihood, samplers, schedules, sphere
+from geoflow import Geolocator, inputs, samplers, schedules, sphere, velocity_jvp
 from geoflow.data import tiles
+from geoflow.density import DensityMap
 from geoflow.encoders import TileEncoder
 from geoflow.velocity import VelocityTransformer
 
@@ -105,6 +107,41 @@ def test_noise_in_place_of_a_seed(geo, cond):
     assert torch.allclose(sphere.from_latlon(first), by_hand, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tiles", "tiles-flow", "tiles-diffusion", "trained"])
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_the_field_that_sample_integrates_is_velocity(name, guidance, shipped):
+    """Of the published layout too: what is averaged over time is in `geo.velocity`, not behind it."""
+    geo = shipped(official.FOLDER / name if name == "trained" else name)
+    cond = torch.randn(
+        2, geo.network.config["cond_dim"], generator=torch.Generator().manual_seed(3)
+    )
+    noise = geo.path.noise((2, 8), torch.Generator().manual_seed(1))
+    start, end = geo.path.clock(torch.tensor([0.0, 1.0]))
+    times = geo.path.time(start + (end - start) * schedules.time_grid(geo.schedule, 6))
+
+    def field(x, t, cond):
+        v = geo.velocity(x, t, cond)
+        return v + guidance * (v - geo.velocity(x, t, None)) if guidance else v
+
+    by_hand = samplers.sample(field, geo.path, noise, times, cond, "midpoint")
+    places = geo.sample(cond=cond, noise=noise, steps=6, solver="midpoint", guidance=guidance)
+    assert km(places, sphere.to_latlon(by_hand)) < 0.1
+
+
+def test_no_other_field_than_velocity_is_asked():
+    """With a velocity of zeros nothing moves, and every density is uniform: of the published layout too."""
+    geo = Geolocator.from_pretrained(official.FOLDER)
+    cond, noise = torch.randn(1, 32), sphere.uniform((1, 8), torch.Generator().manual_seed(1))
+    torch.nn.init.zeros_(geo.velocity.head.weight)
+    torch.nn.init.zeros_(geo.velocity.head.bias)
+    assert km(geo.sample(cond=cond, noise=noise), sphere.to_latlon(noise)) < 0.01
+    assert torch.allclose(
+        geo.log_prob(torch.zeros(3, 2), cond=cond),
+        torch.full((1, 3), sphere.LOG_UNIFORM),
+        atol=1e-5,
+    )
+
+
 def test_trajectories_lead_from_noise_to_samples(geo, cond):
     noise = sphere.uniform((3, 20), torch.Generator().manual_seed(1))
     ways = geo.trajectories(cond=cond, noise=noise, steps=5, solver="midpoint")
@@ -165,27 +202,33 @@ def test_log_prob_is_the_density_of_the_samples(geo, cond):
     assert torch.allclose(geo.log_prob(places, cond=cond).mean(-1), entropy, atol=1e-3)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0])
-def test_density_integrates_to_one(geo, cond, guidance):
-    density = geo.density(cond=cond[:1], resolution=10.0, guidance=guidance)
-    assert isinstance(density, likelihood.DensityMap)
-    assert density.log_density.shape == (18, 36)
-    assert density.integral == pytest.approx(1, abs=0.01)
+@pytest.fixture(scope="module")
+def mapped(geo, cond):
+    return geo.density(cond=cond[:1], resolution=5.0)
 
 
-@pytest.mark.parametrize("name", ["ocean", "coast", "taiga"])
-def test_densities_of_the_shipped_model_integrate_to_one(name):
-    shipped = Geolocator.from_pretrained("tiles")
-    assert shipped.density(
-        tiles.tile(*tiles.EXAMPLES[name]), resolution=10.0
-    ).integral == pytest.approx(1, abs=0.01)
+def test_density_integrates_to_one(mapped):
+    assert isinstance(mapped, DensityMap)
+    assert mapped.log_density.shape == (36, 72)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
 
 
-def test_density_map_shows_log_prob(geo, cond):
-    density = geo.density(cond=cond[:1], resolution=5.0)
-    latlon = torch.stack(torch.meshgrid(density.lat, density.lon, indexing="ij"), -1).reshape(-1, 2)
-    exact = geo.log_prob(latlon, cond=cond[:1])[0].reshape(36, 72)
-    assert (density.log_density - exact).abs().mean() < 0.05
+def test_guided_density_integrates_to_one(geo, cond):
+    assert geo.density(cond=cond[:1], resolution=10.0, guidance=1.0).integral == pytest.approx(
+        1, abs=0.01
+    )
+
+
+@pytest.mark.parametrize("name", ["ocean", "coast"])
+def test_densities_of_the_shipped_model_integrate_to_one(name, shipped):
+    mapped = shipped("tiles").density(tiles.tile(*tiles.EXAMPLES[name]), resolution=10.0)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
+
+
+def test_density_map_shows_log_prob(geo, cond, mapped):
+    latlon = torch.stack(torch.meshgrid(mapped.lat[::3], mapped.lon[::3], indexing="ij"), -1)
+    exact = geo.log_prob(latlon.reshape(-1, 2), cond=cond[:1])[0].reshape(12, 24)
+    assert (mapped.log_density[::3, ::3] - exact).abs().mean() < 0.05
 
 
 def test_a_network_of_zeros_is_uniform(cond):
@@ -198,9 +241,15 @@ def test_a_network_of_zeros_is_uniform(cond):
     assert places.mean((0, 1)).abs().max() < 4 / math.sqrt(3 * 2000)
 
 
-def test_localizability_is_the_negative_entropy_in_bits(geo, cond):
-    by_map = -geo.density(cond=cond[:1], resolution=10.0).entropy / math.log(2)
-    assert float(geo.localizability(cond=cond[:1], n=4000)[0]) == pytest.approx(by_map, abs=0.1)
+def test_localizability_is_the_negative_entropy_in_bits(geo, cond, mapped):
+    by_map = -mapped.entropy / math.log(2)
+    assert float(geo.localizability(cond=cond[:1], n=2000)[0]) == pytest.approx(by_map, abs=0.1)
+
+
+def test_it_says_what_it_is():
+    text = repr(make())
+    assert all(part in text for part in ("'riemannian'", "'tiles'", "parameters", "cpu"))
+    assert repr(Geolocator.from_pretrained("uniform")) == "Geolocator('uniform', on cpu)"
 
 
 def test_predict(geo, cond):
@@ -213,29 +262,36 @@ def test_predict(geo, cond):
     assert torch.equal(geo.predict(cond=cond, k=3, n=200).latlon, places.latlon)
 
 
-@pytest.mark.parametrize("limit", [1, 7, 20, 45])
+@pytest.mark.parametrize("limit", [1, 4, 6, 13])
 def test_small_calls_give_the_same_numbers(geo, cond, limit, monkeypatch):
-    latlon = sphere.to_latlon(sphere.uniform((3, 20), torch.Generator().manual_seed(1)))
+    n = 6
+    latlon = sphere.to_latlon(sphere.uniform((3, n), torch.Generator().manual_seed(1)))
 
     def numbers():
         return (
-            sphere.from_latlon(geo.trajectories(cond=cond, n=20, seed=0, steps=3)),
-            geo.log_prob(latlon, cond=cond, steps=3),
-            geo.log_prob(latlon[0], cond=cond, guidance=1.0, steps=3),
-            geo.localizability(cond=cond, n=20),
+            sphere.from_latlon(geo.trajectories(cond=cond, n=n, seed=0, steps=2)),
+            geo.log_prob(latlon, cond=cond, steps=2),
+            geo.log_prob(latlon[0], cond=cond, guidance=1.0, steps=2),
+            geo.localizability(cond=cond, n=n),
         )
 
     whole = numbers()
     calls = []
-    geo.network.register_forward_hook(
-        lambda module, inputs, output: calls.append(output[..., 0].numel())
-    )
-    monkeypatch.setattr(geolocator, "POINTS_PER_CALL", limit)
+
+    def counting(compute):
+        def counted(network, x, *others):
+            calls.append(x[..., 0].numel())
+            return compute(network, x, *others)
+
+        return counted
+
+    monkeypatch.setattr(VelocityTransformer, "velocity", counting(VelocityTransformer.velocity))
+    monkeypatch.setattr(velocity_jvp, "network_jvp", counting(velocity_jvp.network_jvp))
+    monkeypatch.setattr(inputs, "STATES_PER_CALL", limit)
     for part, expected in zip(numbers(), whole, strict=True):
         assert part.shape == expected.shape
         assert torch.allclose(part, expected, atol=1e-5)
-    assert max(calls) <= 2 * limit  # guidance doubles the rows
-    geo.network._forward_hooks.clear()
+    assert limit < max(calls) <= 2 * limit  # guidance doubles the rows
 
 
 # Bad input

@@ -15,7 +15,7 @@ import geoflow
 
 PACKAGE = Path(__file__).resolve().parent.parent / "geoflow"
 TESTS = Path(__file__).resolve().parent
-CORE = [  # one layer each; `data` stands among them, because reference methods and labels of places come from data
+CORE = [  # one layer each; `data` stands among them, because baselines and labels of places come from data
     *(
         "runtime",
         "sphere",
@@ -35,12 +35,12 @@ CORE = [  # one layer each; `data` stands among them, because reference methods 
         "metrics",
         "encoders",
         "data",
-        "methods",
         "baselines",
+        "methods",
         "checkpoint",
-        "geolocator",
-        "evaluation",
+        "inputs",
     ),
+    *("geolocator", "evaluation"),
 ]
 ORDER = [*CORE, "training", "viz", "paper", "cli"]
 CONFINED = {
@@ -155,7 +155,9 @@ def test_sphere_stands_alone():
 def test_every_module_has_tests(module):
     """In a file of its own, its folder's, or that of a module of its folder on which it builds."""
     *folder, _ = module.split(".")
-    bases = {base for base in ours(MODULES[module]) if len(folder) > 1 and base.split(".")[:-1] == folder}
+    bases = {
+        base for base in ours(MODULES[module]) if len(folder) > 1 and base.split(".")[:-1] == folder
+    }
     names = {f"test_{part}.py" for path in (module, *bases) for part in path.split(".")[1:]}
     assert any((TESTS / test).exists() for test in names), (
         f"none of {', '.join(sorted(names))} exists"

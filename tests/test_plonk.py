@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geoflow import Geolocator, likelihood, paths, plonk, samplers, schedules, sphere
+from geoflow import Geolocator, paths, plonk, samplers, schedules, sphere
 
 FIXTURES = official.FOLDER
 
