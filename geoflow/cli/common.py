@@ -19,6 +19,11 @@ def option(text: str):
     return typer.Option(help=text)
 
 
+def argument(text: str):
+    """A positional argument with a line of help."""
+    return typer.Argument(help=text)
+
+
 Out = Annotated[Path, option("folder for results")]
 Seed = Annotated[int, option("of weights, batches and noise")]
 Model = Annotated[str, option("a shipped model, or a folder")]

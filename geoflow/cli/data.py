@@ -4,10 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import geoflow
-from geoflow.cli.common import Weights, option
+from geoflow.cli.common import Weights, argument, option
 from geoflow.runtime import choose
 
 SOURCES = ("osv5m", "inat21", "yfcc")
@@ -16,7 +14,7 @@ Split = Annotated[str, option("train or test")]
 
 
 def fetch(
-    dataset: Annotated[str, typer.Argument(help="osv5m, inat21 or earth-events")],
+    dataset: Annotated[str, argument("osv5m, inat21 or earth-events")],
     root: Annotated[
         Path | None, option("folder of the data set; default for earth events: the cache")
     ] = None,
@@ -38,8 +36,8 @@ def fetch(
 def embed(
     dataset: Annotated[
         str,
-        typer.Argument(
-            help="osv5m, inat21, yfcc; a .csv, .tsv, .parquet of id, latitude, longitude, path; "
+        argument(
+            "osv5m, inat21, yfcc; a .csv, .tsv, .parquet of id, latitude, longitude, path; "
             "or a folder of tars"
         ),
     ],

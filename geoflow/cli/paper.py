@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, option, score_tiles
+from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, argument, option, score_tiles
 
 
 def evaluate(
@@ -58,7 +56,7 @@ def evaluate(
 
 def tables(
     results: Annotated[
-        Path, typer.Argument(help="folder with reports of `geoflow evaluate --out`, at any depth")
+        Path, argument("folder with reports of `geoflow evaluate --out`, at any depth")
     ],
     only: Annotated[str, option("one table; default: all that have a report")] = "",
     dataset: Annotated[
@@ -93,8 +91,8 @@ def tables(
 def reproduce(
     names: Annotated[
         list[str],
-        typer.Argument(
-            help="table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; "
+        argument(
+            "table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; "
             "earth-events; list"
         ),
     ],
@@ -129,7 +127,7 @@ def reproduce(
 
 
 def results(
-    folder: Annotated[Path, typer.Argument(help="of results, from `geoflow reproduce`")] = Path(
+    folder: Annotated[Path, argument("of results, from `geoflow reproduce`")] = Path(
         "outputs/reproduce"
     ),
     out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,

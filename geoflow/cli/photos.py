@@ -5,19 +5,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import Model, Out, Seed, Weights, option
-
-MAP_FILES = (".png", ".geojson", ".tif")
+from geoflow.cli.common import Model, Out, Seed, Weights, argument, option
 
 
 def locate(
-    images: Annotated[
-        list[Path], typer.Argument(help="image files, folders, or patterns in quotes")
-    ],
+    images: Annotated[list[Path], argument("image files, folders, or patterns in quotes")],
     model: Model = "tiles",
     weights: Weights = "",
     out: Out = Path("outputs/locate"),
@@ -54,25 +48,16 @@ def locate(
     todo = [file for file in files if str(file) not in answers.done]
     before = f", {len(answers.done)} answered before" if answers.done else ""
     print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
-
     failed = 0
     with runtime.progress(total=len(todo), unit="image") as bar:
         for file, image, cond in _embedded(geo, todo):
-            bar.update()
             if image is None:
                 failed += 1
-                continue
-            how = {"cond": cond, "guidance": guidance, "seed": seed}
-            camera = photos.exif_latlon(file) if exif else None
-            best = geo.predict(k=k, **how)
-            rows = photos.rows(best, camera)
-            print(file)
-            if maps:
-                print(f"  {_draw(geo, image, stems[file], file.name, best, rows, camera, how)}")
-            print("\n".join(f"  {_sentence(row)}" for row in rows))
-            if exif and camera is None:
-                print("  the camera did not say where it was")
-            answers.add({"file": file, **row} for row in rows)
+            else:
+                how = {"cond": cond, "guidance": guidance, "seed": seed}
+                rows = _answer(geo, file, image, k, exif, stems[file] if maps else None, how)
+                answers.add({"file": file, **row} for row in rows)
+            bar.update()
     print(f"results: {out}")
     if failed:
         raise ValueError(f"{failed} of {len(files)} images could not be read")
@@ -91,7 +76,7 @@ def _model(model: str, weights: str):
 
 def _maps(stem: Path) -> list[Path]:
     """Return the files of an image's map, regions and raster."""
-    return [stem.with_name(stem.name + ending) for ending in MAP_FILES]
+    return [stem.with_name(stem.name + ending) for ending in (".png", ".geojson", ".tif")]
 
 
 def _embedded(geo, files: list[Path]):
@@ -109,6 +94,22 @@ def _embedded(geo, files: list[Path]):
         if readable:
             conditions = geo.embed(list(readable.values())).split(1)
             yield from zip(readable.keys(), readable.values(), conditions, strict=True)
+
+
+def _answer(geo, file: Path, image, k: int, exif: bool, stem: Path | None, how: dict) -> list[dict]:
+    """Print the best places of an image, and draw its map if its files have a stem: table rows."""
+    from geoflow.data import photos
+
+    camera = photos.exif_latlon(file) if exif else None
+    best = geo.predict(k=k, **how)
+    rows = photos.rows(best, camera)
+    print(file)
+    if stem is not None:
+        print(f"  {_draw(geo, image, stem, file.name, best, rows, camera, how)}")
+    print("\n".join(f"  {_sentence(row)}" for row in rows))
+    if exif and camera is None:
+        print("  the camera did not say where it was")
+    return rows
 
 
 def _draw(geo, image, stem: Path, title: str, best, rows: list[dict], camera, how: dict) -> str:
