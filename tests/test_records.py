@@ -172,7 +172,9 @@ def test_spoilt_copies_are_refused(tmp_path):
         inat21.read(tmp_path, "train")
     root = synthetic.yfcc(tmp_path / "yfcc")
     (root / "yfcc4k_ids.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="lists the test photos"):
+    with pytest.raises(
+        FileNotFoundError, match="no yfcc4k_ids.txt in .*expected the test photos, an id per line"
+    ):
         yfcc.read(root, "train")
     (root / "yfcc4k_ids.txt").write_text("")
     (root / "yfcc100m_dataset").write_text("1\t2\t3\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from geoflow import runtime
-from geoflow.data.records import COORDINATES, Records, clean
+from geoflow.data.records import COORDINATES, Records, clean, existing
 
 FILES = {"train": "train.json", "test": "val.json"}
 
@@ -21,12 +21,8 @@ def read(root, split: str) -> Records:
         ValueError: unknown split, a damaged json, or no image at all.
     """
     root = Path(root)
-    file = root / FILES[runtime.choose("split", split, FILES)]
-    if not file.is_file():
-        expected = f"{file.name} beside {file.stem}/"
-        raise FileNotFoundError(
-            f"no {file.name} in {root}; expected the layout of iNat21: {expected}"
-        )
+    name = FILES[runtime.choose("split", split, FILES)]
+    file = existing(root / name, f"the layout of iNat21: {name} beside {Path(name).stem}/")
     try:
         images = runtime.read_json(file)["images"]
         columns = {

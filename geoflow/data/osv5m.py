@@ -8,7 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from geoflow import runtime
-from geoflow.data.records import COORDINATES, Records, clean, images_below, read_columns
+from geoflow.data.records import (
+    COORDINATES,
+    Records,
+    clean,
+    existing,
+    images_below,
+    read_columns,
+)
 from geoflow.data.towns import LEVELS
 
 SPLITS = ("train", "test")
@@ -24,12 +31,8 @@ def read(root, split: str) -> Records:
         OSError: a zip archive is not whole.
     """
     root = Path(root)
-    file = root / f"{runtime.choose('split', split, SPLITS)}.csv"
-    if not file.is_file():
-        expected = f"{file.name} and images/{split}/"
-        raise FileNotFoundError(
-            f"no {file.name} in {root}; expected the layout of osv5m/osv5m: {expected}"
-        )
+    name = f"{runtime.choose('split', split, SPLITS)}.csv"
+    file = existing(root / name, f"the layout of osv5m/osv5m: {name} and images/{split}/")
     records = clean(f"osv5m {split}", read_columns(file, NAMES), root)
     images = images_below(root / "images" / split, root)
     paths = pa.array([images.get(id_) for id_ in records.rows["id"].to_pylist()], pa.string())

@@ -144,6 +144,18 @@ def _first_of_each(ids: pa.ChunkedArray) -> pa.Array:
     return pc.is_in(numbered["row"], value_set=first.combine_chunks())
 
 
+def existing(file: Path, layout: str, *others: Path) -> Path:
+    """The file, or the first of the others, that is there.
+
+    Raises:
+        FileNotFoundError: none is; the message says what layout is expected.
+    """
+    for each in (file, *others):
+        if each.is_file():
+            return each
+    raise FileNotFoundError(f"no {file.name} in {file.parent}; expected {layout}")
+
+
 def types_of(columns: Iterable[str], numbers: Iterable[str] = COORDINATES) -> dict:
     """Column → its type: a number or a text."""
     return {name: pa.float64() if name in numbers else pa.string() for name in columns}

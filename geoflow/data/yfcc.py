@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from geoflow import runtime
-from geoflow.data.records import COORDINATES, Records, clean, first_line, types_of
+from geoflow.data.records import COORDINATES, Records, clean, existing, first_line, types_of
 
 SPLITS = ("train", "test")
 LEAST_ACCURACY = 12
@@ -36,12 +36,8 @@ def read(root, split: str) -> Records:
     """
     root = Path(root)
     runtime.choose("split", split, SPLITS)
-    listed = root / "yfcc4k_ids.txt"
-    if not listed.is_file():
-        raise FileNotFoundError(
-            f"no {listed.name} in {root}; it lists the test photos, an id per line, which training "
-            "leaves out"
-        )
+    ids = "the test photos, an id per line, which training leaves out"
+    listed = existing(root / "yfcc4k_ids.txt", ids)
     test = pa.array(listed.read_text().split(), pa.string())
     photos, dropped = _photos(_file(root, "yfcc100m_dataset"), test, split)
     records = clean(f"yfcc {split}", photos, root, dropped)
@@ -60,12 +56,8 @@ def read(root, split: str) -> Records:
 
 
 def _file(root: Path, name: str) -> Path:
-    for file in (root / name, root / f"{name}.bz2"):
-        if file.is_file():
-            return file
-    raise FileNotFoundError(
-        f"no {name} in {root}; expected the tab-separated file of YFCC-100M, or {name}.bz2"
-    )
+    layout = f"the tab-separated file of YFCC-100M, or {name}.bz2"
+    return existing(root / name, layout, root / f"{name}.bz2")
 
 
 def _photos(file: Path, test: pa.Array, split: str) -> tuple[pa.Table, dict[str, int]]:
