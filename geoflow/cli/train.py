@@ -111,8 +111,8 @@ def compare(
 
     Run it again to go on after an interruption.
     """
-    from geoflow.scores import evaluation
     from geoflow.methods import METHODS, TRAINED
+    from geoflow.scores import evaluation
 
     scale = scale or runtime.scale()
     first = out / f"{TRAINED[0]}-0" / "model"

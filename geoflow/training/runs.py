@@ -22,12 +22,7 @@ from geoflow.training.trainer import fit, seconds_per_step
 
 
 def train_tiles(
-    recipe: dict,
-    folder,
-    seed: int = 0,
-    method: str = "riemannian",
-    encoder: TileEncoder | None = None,
-    log=print,
+    recipe: dict, folder, seed: int = 0, method: str = "riemannian", encoder=None, log=print
 ) -> tuple[nn.Module, TileEncoder, dict]:
     """Train an encoder, embed with it, train a network: the paper's pipeline in small.
 
@@ -36,7 +31,7 @@ def train_tiles(
         folder: folder of the run: `encoder/` and `flow/`.
         seed: seed of weights, batches and noise; the tiles are the same for every seed.
         method: one of `geoflow.methods.TRAINED`.
-        encoder: a trained encoder, in place of training one.
+        encoder: a trained `TileEncoder`, in place of training one.
         log: function of one line of text.
 
     Returns:
@@ -47,7 +42,8 @@ def train_tiles(
     """
     run = {"recipe": recipe, "seed": seed, "method": method}
     width = recipe["encoder"]["dim"]
-    parts = [tiles.load(part, recipe[key]) for part, key in _TILES.items()]
+    numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
+    parts = [tiles.load(part, number) for part, number in numbers.items()]
     L.seed_everything(seed, verbose=False)
     teacher = None
     if encoder is None:
@@ -68,9 +64,6 @@ def train_tiles(
     batches = _in_memory(module, *(Rows((encoder.embed(part.images), part.x)) for part in parts))
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
     return module.network, encoder, _provenance(run, seconds)
-
-
-_TILES = {"train": "tiles", "validation": "validation_tiles"}
 
 
 def trained_on_tiles(
