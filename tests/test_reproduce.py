@@ -108,20 +108,13 @@ def test_a_damaged_result_is_refused(setup):
 def test_a_network_that_is_trained_again_is_another_input(setup, monkeypatch):
     """A score names the weights of the step before, so that it is not kept when they change."""
     values = {"weights": "a", "seconds": 3600.0}
-    steps = {
-        name: dataclasses.replace(reproduce.STEPS[name])
-        for name in ("train-linear", "score-linear")
+    stand_ins = {
+        "train-linear": lambda setup: values,
+        "score-linear": lambda setup, images, seed: {"images": images},
     }
-    train = dataclasses.replace(
-        steps["train-linear"], compute=lambda setup: values, inputs=lambda setup: {}
-    )
-    score = dataclasses.replace(
-        steps["score-linear"],
-        compute=lambda setup, images, seed: {"images": images},
-        inputs=lambda setup: {},
-    )
-    monkeypatch.setitem(reproduce.STEPS, "train-linear", train)
-    monkeypatch.setitem(reproduce.STEPS, "score-linear", score)
+    for name, compute in stand_ins.items():
+        step = dataclasses.replace(reproduce.STEPS[name], compute=compute, inputs=lambda setup: {})
+        monkeypatch.setitem(reproduce.STEPS, name, step)
     result = setup.result("score-linear")
     assert result.inputs == {"network, linear schedule": "a"}
     assert setup.result("train-linear").seconds == 3600.0, "of all parts of an interrupted training"

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from geoflow.scores.evaluation import Report
 from geoflow.paper import figures, point_sets, tables
 from geoflow.paper.results import Result
+from geoflow.scores.evaluation import Report
 
 TEXTS = tables.read_yaml("items")
 Results = dict[str, Result]
@@ -43,18 +43,19 @@ def item(name: str, table: Callable[[Results], str], figure: Callable | None = N
 def table_item(name: str) -> Item:
     """A table of the paper, of our data set or else of OpenStreetView-5M, beside our scores."""
 
+    scored = [step for step in TEXTS[name]["steps"] if step.startswith("score-")]
+
     def table(results: Results) -> str:
-        scored = [s for s in own.steps if s in results and s.startswith("score-")]
-        reports = {step: Report(**results[step].values) for step in scored}
-        if not reports:
+        done = [step for step in scored if step in results]
+        if not done:
             return "none of its rows has been scored"
-        dataset = tables.first_word(next(iter(reports.values())).dataset)
+        reports = {step: Report(**results[step].values) for step in done}
+        dataset = tables.first_word(reports[done[0]].dataset)
         fitting = (name, f"{name}-{dataset}", f"{name}-osv5m")
         printed = next(table for table in fitting if table in tables.names())
         return tables.table(printed, reports, dataset).markdown()
 
-    own = item(name, table)
-    return own
+    return item(name, table)
 
 
 def figure_item(step: str, draw: Callable[[dict], Any], numbers: Callable[[dict], str]) -> Item:

@@ -113,7 +113,7 @@ def chosen(names: Iterable[str]) -> list[str]:
 def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
     """Compute what is missing of some items, and write each item's table or figure.
 
-    A step that fails is told, and the others go on.
+    A failed step is reported, and the others go on.
 
     >>> import tempfile
     >>> setup = Setup("smoke", tempfile.mkdtemp(), log=lambda line: None)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from geoflow import paths, runtime, samplers, schedules, sphere
-from geoflow.scores import metrics
 from geoflow.data import earth_events, towns
 from geoflow.density import density_map
-from geoflow.scores.evaluation import evaluate
 from geoflow.geolocator import Geolocator
 from geoflow.paper import point_sets
 from geoflow.paper.materials import SCALES, Materials, checksum_of_tiles
 from geoflow.paper.results import packed, packed_map
 from geoflow.paper.tables import read_yaml
 from geoflow.runtime import sha256_of
+from geoflow.scores import metrics
+from geoflow.scores.evaluation import evaluate
 from geoflow.training.recipes import read_recipe
 
 COMPARED = ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "uniform")

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from geoflow import runtime
-from geoflow.scores.evaluation import Report, read_report
 from geoflow.runtime import choose
+from geoflow.scores.evaluation import Report, read_report
 
 Numbers = tuple[float | None, ...]
 """A row's numbers in the order of the columns; None where there is none."""
