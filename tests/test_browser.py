@@ -24,6 +24,7 @@ from chromium import opened
 
 from geoflow import Geolocator, sphere, widgets
 from geoflow.data import tiles
+from geoflow.viz.packing import Panel
 from geoflow.viz.player import TrajectoryPlayer
 
 pytestmark = pytest.mark.usefixtures("browser")
@@ -107,6 +108,13 @@ def cloud(n: int, steps: int = 80) -> torch.Tensor:
 def images() -> dict:
     """Two of the example tiles."""
     return {name: tiles.tile(*tiles.EXAMPLES[name]) for name in ("ocean", "taiga")}
+
+
+def asking() -> TrajectoryPlayer:
+    """An explorer whose answers need no model."""
+    values = {"guidance": 2.0}
+    shown = [[Panel(meridian())]]
+    return TrajectoryPlayer(controls=[widgets.GUIDANCE], values=values, answer=lambda _: shown)
 
 
 # A saved page
@@ -311,7 +319,7 @@ def test_atlas_answers_in_the_page(browser, tmp_path):
 
 
 def test_without_a_kernel_an_explorer_says_so(browser, tmp_path):
-    with saved(browser, tmp_path, widgets.explore_guidance(images=images(), n=5)) as page:
+    with saved(browser, tmp_path, asking()) as page:
         assert "no kernel" in page.get_by_role("status").inner_text()
         assert page.locator("[data-name=guidance]").is_disabled()
         before = picture(page)
@@ -374,7 +382,7 @@ window.reply = () => { state.answered = state.asked; answer("answered"); };
 
 
 def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
-    text = widgets.explore_guidance(images=images(), n=5).to_html()
+    text = asking().to_html()
     line = next(line for line in text.splitlines() if line.startswith("const model = "))
     file = tmp_path / "page.html"
     file.write_text(text.replace(line, KERNEL), encoding="utf-8")
