@@ -61,9 +61,8 @@ TIME_COLORS = _colors("GnBu", 0.3, 1.0)
 
 
 def draw_density(
-    ax: GeoAxes, density, unit: str = "per_area", cmap: Colormap = DENSITY_COLORS,
-    peak: float | None = None, colorbar: bool = True,
-) -> AxesImage:  # fmt: skip
+    ax: GeoAxes, density, unit: str = "per_area", peak: float | None = None, colorbar: bool = True
+) -> AxesImage:
     """Draw a density on a map, in logarithmic colours from the uniform density to the peak.
 
     Below the uniform density, 1/510 per 10⁶ km², the map shows through. The density is
@@ -82,7 +81,6 @@ def draw_density(
         density: a raster, see the module.
         unit: "per_area" (probability per 10⁶ km²) or "nats" (log-density minus that of the
             uniform distribution).
-        cmap: a sequential colour map.
         peak: upper end of the colours in nats over uniform. None takes the density's maximum, but
             at least log 10, so that a nearly uniform density looks uniform.
         colorbar: add a colour bar below the map.
@@ -105,7 +103,7 @@ def draw_density(
         with np.errstate(divide="ignore"):
             values, norm = np.log(over_uniform), Normalize(0, peak)
     x0, x1, y0, y1 = extent = (*ax.get_xlim(), *ax.get_ylim())
-    colors: dict[str, Any] = dict(cmap=cmap, norm=norm)
+    colors: dict[str, Any] = dict(cmap=DENSITY_COLORS, norm=norm)
     image = ax.imshow(
         values, **colors, extent=extent, origin="upper", transform=ax.projection, zorder=1,
         interpolation="antialiased", interpolation_stage="rgba",

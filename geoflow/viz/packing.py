@@ -49,7 +49,7 @@ class Panel:
 
 
 def as_panels(
-    trajectories, times=None, truth=None, best=None, images=None, titles=None
+    trajectories, times=None, truth: Any = None, best: Any = None, images=None, titles=None
 ) -> list[Panel]:
     """Panels of what `TrajectoryPlayer` takes.
 
@@ -120,7 +120,7 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
         raise ValueError("no panels; expected at least one")
     described, data, missing = [], bytearray(), []
     for number, panel in enumerate(panels):
-        latlon, times = _checked(panel)
+        latlon, times = checked(panel)
         whole = latlon.isfinite().all(-1).all(0)
         if not whole.all():
             title = f"{panel.title}: " if panel.title else ""
@@ -152,7 +152,7 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
     return described, bytes(data), f"{'; '.join(missing)}: left out." if missing else ""
 
 
-def _checked(panel: Panel) -> tuple[Tensor, np.ndarray]:
+def checked(panel: Panel) -> tuple[Tensor, np.ndarray]:
     """The trajectories of a panel, (states, n, 2), and their times, (states,)."""
     latlon = torch.as_tensor(panel.trajectories, dtype=torch.float64).detach().cpu()
     if latlon.ndim != 3 or latlon.shape[-1] != 2 or not len(latlon):

@@ -17,14 +17,13 @@ from typing import Any
 
 import anywidget
 import matplotlib
-import numpy as np
 import torch
 import traitlets
 
 from geoflow import sphere
 from geoflow.runtime import choose, write_atomically
 from geoflow.viz import maps
-from geoflow.viz.packing import Panel, as_panels, pack, pack_land, rounded
+from geoflow.viz.packing import Panel, as_panels, checked, pack, pack_land, rounded
 
 STATIC = {
     file.name: file.read_text(encoding="utf-8")
@@ -271,15 +270,14 @@ def panels_figure(panels: Sequence[Panel], moments: Sequence[float] = MOMENTS) -
 
 def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
     """A panel's map at a share of its steps; `ends`: it is the first, the last of its row."""
-    latlon = torch.as_tensor(panel.trajectories)
+    latlon, times = checked(panel)
     latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
     state = round(share * (len(latlon) - 1))
     lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
     ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
     words = [panel.title] if panel.title and ends[0] else []
     if len(latlon) > 1 and not panel.moved_by_hand:
-        times = np.linspace(0, 1, len(latlon)) if panel.times is None else panel.times
-        words.append(f"t = {float(times[state]):.2f}")
+        words.append(f"t = {times[state]:.2f}")
     ax.set_title(" · ".join([*words, *([panel.note] if panel.note and ends[1] else [])]), pad=2)
     if panel.density is not None:
         maps.draw_density(ax, panel.density, colorbar=False)

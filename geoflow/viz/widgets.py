@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from geoflow import runtime, samplers, schedules, sphere
-from geoflow.scores import metrics
 from geoflow.data import tiles
 from geoflow.density import Raster, raster_axes
 from geoflow.geolocator import Geolocator
 from geoflow.methods import SolverOptions
+from geoflow.scores import metrics
 from geoflow.viz.packing import Panel, data_url, read_upload, rounded
 from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
