@@ -24,6 +24,9 @@ COLUMNS = (
 def find(paths: Iterable) -> list[Path]:
     """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
 
+    >>> [file.name for file in find([__file__])]
+    ['photos.py']
+
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: a folder without an image file.
@@ -67,6 +70,9 @@ def exif_latlon(file) -> tuple[float, float] | None:
     """Where the camera says that the photo was taken; None if it does not say.
 
     No model sees this; it is for comparison.
+
+    >>> exif_latlon(__file__) is None  # no photo
+    True
 
     Returns:
         Latitude and longitude in degrees.
@@ -146,6 +152,11 @@ class Answers:
 def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
     """The best places of one image, each a dictionary of the columns from rank to exif_km.
 
+    >>> from geoflow import Geolocator
+    >>> best = Geolocator.from_pretrained("land").predict(k=2, n=50)
+    >>> [row["rank"] for row in rows(best, camera=(48.86, 2.29))]
+    [1, 2]
+
     Args:
         best: `Places` of one image.
         camera: where the camera says it was, in degrees.
@@ -171,6 +182,12 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
 
 def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
     """A GeoJSON FeatureCollection of one image: regions of 50, 90 and 95 %, samples, best places.
+
+    >>> from geoflow import Geolocator
+    >>> geo = Geolocator.from_pretrained("land")
+    >>> found = to_geojson(geo.density(resolution=20.0), geo.sample(n=50)[0], best=[])
+    >>> [feature["geometry"]["type"] for feature in found["features"]]
+    ['MultiPolygon', 'MultiPolygon', 'MultiPolygon', 'MultiPoint']
 
     Args:
         density: a DensityMap.

@@ -128,6 +128,9 @@ def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
 def render(x: Tensor) -> Tensor:
     """Tiles around the given centres.
 
+    >>> render(sphere.from_latlon(torch.tensor([[24.0, 6.0]]))).shape
+    torch.Size([1, 3, 32, 32])
+
     Args:
         x: (n, 3) unit vectors.
 
@@ -170,7 +173,11 @@ def tile(lat: float, lon: float) -> Image.Image:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """(3, H, W) uint8 → PIL image."""
+    """(3, H, W) uint8 → PIL image.
+
+    >>> to_pil(torch.zeros(3, 4, 8, dtype=torch.uint8)).size
+    (8, 4)
+    """
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
@@ -179,7 +186,11 @@ def to_pil(image: Tensor) -> Image.Image:
 
 @functools.lru_cache(maxsize=1)
 def held_out_blocks() -> Tensor:
-    """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, by hash of the number."""
+    """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, by hash of the number.
+
+    >>> int(held_out_blocks().sum())
+    136
+    """
     digests = (runtime.sha256_of(f"block {i}") for i in range(12 * 4**BLOCK_LEVEL))
     return torch.tensor([int(digest[:2], 16) % 5 == 0 for digest in digests])
 
@@ -197,6 +208,9 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
     """Random tile centres of a split: on land with probability LAND_SHARE, uniform otherwise.
 
     The whole footprint of a tile lies on one side of the split.
+
+    >>> sample_centers(3, "train", torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 3])
 
     Returns:
         (n, 3) unit vectors.
