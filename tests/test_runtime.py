@@ -166,3 +166,12 @@ def test_a_folder_belongs_to_the_run_that_claimed_it(tmp_path):
 
 def test_machine_is_named():
     assert runtime.machine()
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_one_of_several_processes_is_the_first(monkeypatch, rank):
+    assert runtime.is_first_process()
+    monkeypatch.setenv(rank, "0")
+    assert runtime.is_first_process()
+    monkeypatch.setenv(rank, "1")
+    assert not runtime.is_first_process()

@@ -35,7 +35,7 @@ def evaluate(
     from geoflow.data.shards import FIELDS, open_shards
 
     geo = geoflow.Geolocator.from_pretrained(model)
-    geoflow.evaluation.distributed_if_launched()
+    geoflow.scores.evaluation.distributed_if_launched()
     how: dict[str, Any] = dict(samples=samples, steps=steps, solver=solver, guidance=guidance)
     how |= dict(seed=seed, seeds=seeds, labels=labels, calibrated=calibrated, answer=answer)
     if data is None:
