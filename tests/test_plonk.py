@@ -40,7 +40,9 @@ def official_likelihood():
 
 
 def test_network_gives_the_official_output(forward):
-    out = network("flow")(forward["y"][:, None], forward["gamma"], forward["emb"])[:, 0]
+    out = plonk.plain(network("flow"))(forward["y"][:, None], forward["gamma"], forward["emb"])[
+        :, 0
+    ]
     assert torch.allclose(out, forward["out"], rtol=0, atol=1e-5)
 
 
@@ -317,58 +319,90 @@ def test_a_model_from_a_hub_is_whole_pinned_and_found_again_without_a_network(hu
     assert missing.startswith("ConnectionError nicolas-dufour/PLONK_YFCC is not in")
 
 
-# Few steps on a network that is rough in time
+# Averages over time: few steps on a network that is rough in time
 
 
-def errors_km(geo, cond, *options, guidance=0.0, fine=300, n=64):
-    """Mean errors of samples from the same starting points, one for each way to solve, against a fine solution."""
+@pytest.mark.parametrize("method", paths.PATHS)
+def test_intervals_around_the_middles_of_the_default_steps_cover_all_moments_once(method):
+    net, path = network(method), paths.by_name(method)
+    start, end = path.clock(torch.tensor([0.0, 1.0]))
+    s = schedules.time_grid(schedules.by_name("few-steps"), 2 * plonk.OPTIONS.steps)
+    times = path.time(start + (end - start) * s)  # of the steps, and of their middles
+    low, high = net.interval(times[1::2])
+    assert torch.allclose(low, times[:-1:2], rtol=0, atol=1e-5)
+    assert torch.allclose(high, times[2::2], rtol=0, atol=1e-5)
+    assert torch.allclose(low[1:], high[:-1], rtol=0, atol=1e-5)
+    for t in times[[0, -1]]:  # half an interval remains at the ends
+        low, high = net.interval(t)
+        assert times[0] <= low < high <= times[-1]
+
+
+def test_the_conditioning_is_the_mean_over_its_interval():
+    net, cond = network(), torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([[0.2], [0.7]])
+    (low, high), moments = net.interval(t), (torch.arange(4000) + 0.5) / 4000
+    plain = plonk.plain(net)
+    mean = torch.stack(
+        [plain.condition(low + (high - low) * moment, cond) for moment in moments]
+    ).mean(0)
+    assert torch.allclose(net.condition(t, cond), mean, rtol=0, atol=1e-3)
+    assert (plain.condition(t, cond) - mean).abs().max() > 0.02
+    x = sphere.uniform((2, 5), torch.Generator().manual_seed(1))
+    assert torch.equal(net(x, t, cond), net.velocity(x, net.condition(t, cond)))
+    assert torch.equal(plain(x, t, cond), plain.velocity(x, plain.condition(t, cond)))
+
+
+def errors_km(folder, cond, guidance, n=32):
+    """Mean errors of samples from the same starting points, against a fine solution of the plain network: averaged, plain, official."""
+    geo = Geolocator.from_pretrained(folder)
+    plain = Geolocator(plonk.plain(geo.network), "riemannian", "few-steps")
     noise = sphere.uniform((1, n), torch.Generator().manual_seed(0)).expand(len(cond), -1, -1)
-    truth, *ends = (
-        sphere.from_latlon(geo.sample(cond=cond, noise=noise, guidance=guidance, **way)).double()
-        for way in ({"steps": fine}, *options)
-    )
-    return [float(sphere.distance_km(end, truth).mean()) for end in ends]
-
-
-OFFICIAL = {"steps": 250, "solver": "plonk"}
-
-
-def test_averages_over_time_make_few_steps_accurate():
-    geo = Geolocator.from_pretrained(FIXTURES)
-    cond = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
-    averaged, theirs = errors_km(geo, cond, {"steps": 16}, OFFICIAL)
-    plain = Geolocator(geo.network, "riemannian", schedules.FEW_STEPS)
-    noise = sphere.uniform((1, 64), torch.Generator().manual_seed(0)).expand(4, -1, -1)
-    fine, few = (
-        sphere.from_latlon(model.sample(cond=cond, noise=noise, steps=n))
-        for model, n in ((geo, 300), (plain, 16))
-    )
-    assert averaged < float(sphere.distance_km(few, fine).mean()) / 3
-    assert averaged < theirs
-
-
-@pytest.mark.parametrize("solver", ["rk4", "ab3"])
-def test_more_steps_on_a_rough_network_err_less(solver, official_likelihood):
-    """Also where a step holds less than a wave of the time embedding, but not yet many steps a wave. The reference was solved elsewhere."""
-    geo, truth = Geolocator.from_pretrained(FIXTURES), official_likelihood
-    places, exact = truth["coordinates_deg"][:, None], truth["RIEMANNIAN_logp_raw_cfg0_f64"]
-    errors = [
-        float(
-            (geo.log_prob(places, cond=truth["emb"], steps=n, solver=solver)[:, 0] - exact)
-            .abs()
-            .mean()
-        )
-        for n in (16, 64, 170, 384)
+    solved = [
+        (plain, 200, "rk4"),
+        (geo, None, None),
+        (plain, plonk.OPTIONS.steps, plonk.OPTIONS.solver),
+        (geo, 250, "plonk"),
     ]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < errors[0] / 8
+    ends = [
+        sphere.from_latlon(
+            model.sample(cond=cond, noise=noise, guidance=guidance, steps=steps, solver=solver)
+        ).double()
+        for model, steps, solver in solved
+    ]
+    return [float(sphere.distance_km(end, ends[0]).mean()) for end in ends[1:]]
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_ten_steps_on_a_trained_network_err_less_than_the_official_sampler_with_250(guidance):
-    geo = Geolocator.from_pretrained(FIXTURES / "trained")
-    cond = torch.nn.functional.normalize(
-        torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("name", ["", "trained"], ids=["random", "trained"])
+def test_samples_of_few_steps_err_less_than_the_official_sampler_with_250(name, guidance):
+    cond = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    averaged, plain, theirs = errors_km(
+        FIXTURES / name, cond if not name else torch.nn.functional.normalize(cond), guidance
     )
-    ours, theirs = errors_km(geo, cond, {"steps": 10}, OFFICIAL, guidance=guidance, n=128)
-    assert ours < theirs
+    assert averaged < theirs
+    assert averaged < plain
+
+
+@pytest.mark.parametrize("guidance", [0, 2])
+def test_likelihoods_of_few_steps_beside_an_independent_solution(guidance, official_likelihood):
+    truth = official_likelihood
+    geo = Geolocator.from_pretrained(FIXTURES)
+    plain = Geolocator(plonk.plain(geo.network), "riemannian", "few-steps")
+    options = dict(cond=truth["emb"], guidance=float(guidance))
+    places, exact = (
+        truth["coordinates_deg"][:, None],
+        truth[f"RIEMANNIAN_logp_raw_cfg{guidance}_f64"],
+    )
+    averaged = (geo.log_prob(places, **options)[:, 0] - exact).abs().mean()
+    without = (
+        (
+            plain.log_prob(
+                places, steps=plonk.OPTIONS.steps, solver=plonk.OPTIONS.solver, **options
+            )[:, 0]
+            - exact
+        )
+        .abs()
+        .mean()
+    )
+    assert averaged < without / 3
+    assert averaged < 0.02
