@@ -2,7 +2,7 @@
 
 import functools
 import importlib.resources
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,15 @@ class Materials:
     """
 
     def __init__(
-        self, scale: str, out="outputs/reproduce", models=None, data=None, committed=None,
-        log: Callable[[str], None] = print, say: Callable[[str], None] | None = None,
-    ):  # fmt: skip
+        self,
+        scale: str,
+        out="outputs/reproduce",
+        models=None,
+        data=None,
+        committed=None,
+        log=print,
+        say=None,
+    ):
         self.scale = choose("scale", scale, SCALES)
         self.out = Path(out)
         self.models = None if models is None else Path(models)
