@@ -63,6 +63,7 @@ def test_from_images_to_a_report_on_two_processes(shards, tmp_path):
     with subprocess.Popen(command(f"{train}/run", processes=2), **options) as process:
         while process.poll() is None and not list(tmp_path.glob("run/flow/log-*/metrics.csv")):
             time.sleep(0.05)
+        assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
     run(f"{train}/run", processes=2)
     assert "steps of 16" in run(f"{train}/whole", processes=2)
