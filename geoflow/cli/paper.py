@@ -33,9 +33,10 @@ def evaluate(
     Under `torchrun` the processes share the images, and each image is counted once.
     """
     from geoflow.data.shards import FIELDS, open_shards
+    from geoflow.scores import evaluation
 
     geo = geoflow.Geolocator.from_pretrained(model)
-    geoflow.scores.evaluation.distributed_if_launched()
+    evaluation.distributed_if_launched()
     how: dict[str, Any] = dict(samples=samples, steps=steps, solver=solver, guidance=guidance)
     how |= dict(seed=seed, seeds=seeds, labels=labels, calibrated=calibrated, answer=answer)
     if data is None:
@@ -44,7 +45,7 @@ def evaluate(
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
         cond, x = shards.mapped()
         dataset = cond, geoflow.sphere.to_latlon(x)
-        reports = [geoflow.evaluate(geo, dataset, name or shards.name, **how)]
+        reports = [evaluation.evaluate(geo, dataset, name or shards.name, **how)]
     for report in reports:
         if runtime.is_first_process():
             if out is not None:
