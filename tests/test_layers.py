@@ -15,7 +15,7 @@ import geoflow
 
 PACKAGE = Path(__file__).resolve().parent.parent / "geoflow"
 TESTS = Path(__file__).resolve().parent
-CORE = [  # one layer each; `data` stands among them, because baselines and labels of places come from data
+CORE = [  # one layer each; `data` and `scores` stand among them: baselines come from data, best places from scores
     *(
         "runtime",
         "sphere",
@@ -32,15 +32,15 @@ CORE = [  # one layer each; `data` stands among them, because baselines and labe
         "likelihood",
         "density",
         "plonk",
-        "metrics",
         "encoders",
         "data",
         "baselines",
         "methods",
         "checkpoint",
         "inputs",
+        "scores",
     ),
-    *("geolocator", "evaluation"),
+    "geolocator",
 ]
 ORDER = [*CORE, "training", "viz", "paper", "cli"]
 CONFINED = {
@@ -246,7 +246,7 @@ def test_import_is_light():
 
 def test_evaluation_needs_neither_training_nor_figures():
     loaded = loaded_by("from geoflow import evaluate")
-    assert "geoflow.evaluation" in loaded
+    assert "geoflow.scores.evaluation" in loaded
     assert loaded.isdisjoint(
         {"lightning", "transformers", "matplotlib", "cartopy", "IPython", "pyarrow", "typer"}
     )

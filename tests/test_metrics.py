@@ -1,9 +1,6 @@
 """Scores: references, closed forms, NaN counted, best places; scores of distributions and of sets; every image once."""
 
 import math
-import os
-import subprocess
-import sys
 
 import official
 import pytest
@@ -14,17 +11,26 @@ from geoflow import metrics, sphere
 
 
 def points(*shape, seed=0):
-    return sphere.project(torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return sphere.project(
+        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
 
 
 def at_km(x, km):
     """Points at exact distances from x."""
-    return sphere.exp(x, (torch.as_tensor(km, dtype=x.dtype) / sphere.EARTH_RADIUS_KM)[..., None] * sphere.tangent_basis(x)[0])
+    return sphere.exp(
+        x,
+        (torch.as_tensor(km, dtype=x.dtype) / sphere.EARTH_RADIUS_KM)[..., None]
+        * sphere.tangent_basis(x)[0],
+    )
 
 
 def test_distances_and_scores_agree_with_the_official_code():
     known = official.tensors("metrics")
-    truth, predicted = (sphere.from_latlon(torch.rad2deg(known[f"{name}_gps_rad"].double())) for name in ("gt", "pred"))
+    truth, predicted = (
+        sphere.from_latlon(torch.rad2deg(known[f"{name}_gps_rad"].double()))
+        for name in ("gt", "pred")
+    )
     km = metrics.error_km(predicted, truth)
     assert torch.allclose(km, known["haversine_km_f64"], rtol=1e-6, atol=1e-6)
     assert torch.allclose(metrics.geoscore(km), known["geoscore"].double(), rtol=1e-5, atol=1e-2)
@@ -33,7 +39,9 @@ def test_distances_and_scores_agree_with_the_official_code():
     assert found["mean_km"] == pytest.approx(expected["Haversine"], rel=1e-6)
     assert found["geoscore"] == pytest.approx(expected["Geoguessr"], rel=1e-6)
     for radius in (1, 25, 200, 750, 2500):
-        assert found[f"within_{radius}_km"] == pytest.approx(expected[f"Accuracy_{radius}_km_radius"], abs=1e-7)
+        assert found[f"within_{radius}_km"] == pytest.approx(
+            expected[f"Accuracy_{radius}_km_radius"], abs=1e-7
+        )
 
 
 def test_errors_are_exact_distances():
@@ -67,7 +75,9 @@ def test_summary_in_closed_form():
     assert found["mean_km"] == pytest.approx((0.5 + 20 + 150 + 700 + 3000) / 5)
     assert found["median_km"] == pytest.approx(150)
     assert [found[f"within_{r}_km"] for r in metrics.RADII_KM] == [0.2, 0.4, 0.6, 0.8, 0.8]
-    assert found["geoscore"] == pytest.approx(sum(5000 * math.exp(-d / 1492.7) for d in (0.5, 20, 150, 700, 3000)) / 5)
+    assert found["geoscore"] == pytest.approx(
+        sum(5000 * math.exp(-d / 1492.7) for d in (0.5, 20, 150, 700, 3000)) / 5
+    )
 
 
 def test_nan_predictions_are_counted_misses():
@@ -86,7 +96,15 @@ def test_nan_predictions_are_counted_misses():
 
 
 @pytest.mark.parametrize(
-    ("predicted", "truth"), [((3, 3), (4, 3)), ((0, 3), (0, 3)), ((3, 2), (3, 2)), ((3,), (3,)), ((2, 4, 3), (2, 4, 3)), ((1, 3), (4, 3))]
+    ("predicted", "truth"),
+    [
+        ((3, 3), (4, 3)),
+        ((0, 3), (0, 3)),
+        ((3, 2), (3, 2)),
+        ((3,), (3,)),
+        ((2, 4, 3), (2, 4, 3)),
+        ((1, 3), (4, 3)),
+    ],
 )
 def test_summary_refuses_what_are_not_pairs(predicted, truth):
     with pytest.raises(ValueError, match="expected two equal shapes"):
@@ -105,7 +123,9 @@ def test_best_answer_for_the_geoscore():
     score = metrics.expected_geoscore(samples)
     assert score.shape == (3, 40)
     for i in range(3):
-        by_hand = [float(metrics.geoscore(metrics.error_km(samples[i], s)).mean()) for s in samples[i]]
+        by_hand = [
+            float(metrics.geoscore(metrics.error_km(samples[i], s)).mean()) for s in samples[i]
+        ]
         assert score[i].tolist() == pytest.approx(by_hand)
     best = metrics.best_for_geoscore(samples)
     assert torch.equal(best, samples[torch.arange(3), score.argmax(-1)])
@@ -113,7 +133,10 @@ def test_best_answer_for_the_geoscore():
 
 def test_best_answer_for_many_images_is_the_same_as_one_by_one():
     samples = points(130, 6)
-    assert torch.equal(metrics.best_for_geoscore(samples), torch.cat([metrics.best_for_geoscore(s[None]) for s in samples]))
+    assert torch.equal(
+        metrics.best_for_geoscore(samples),
+        torch.cat([metrics.best_for_geoscore(s[None]) for s in samples]),
+    )
 
 
 def test_best_answer_lies_in_the_larger_cluster_not_between():
@@ -144,8 +167,12 @@ def test_best_places_of_two_clusters():
     assert share.tolist() == [0.75, 0.25]
     assert float(metrics.error_km(x[0], place(24.0, 6.0))) < 50
     assert float(metrics.error_km(x[1], place(-25.0, 134.0))) < 50
-    assert radius.tolist() == pytest.approx([100 * math.sqrt(2 * math.log(2))] * 2, rel=0.2)  # half of a 2-D Gaussian
-    assert all(bool((samples == place_).all(-1).any()) for place_ in x)  # each is one of the samples
+    assert radius.tolist() == pytest.approx(
+        [100 * math.sqrt(2 * math.log(2))] * 2, rel=0.2
+    )  # half of a 2-D Gaussian
+    assert all(
+        bool((samples == place_).all(-1).any()) for place_ in x
+    )  # each is one of the samples
 
 
 def test_one_best_place_is_the_best_answer():
@@ -153,7 +180,9 @@ def test_one_best_place_is_the_best_answer():
     x, share, radius = metrics.best_places(samples, 1)
     assert torch.equal(x[0], metrics.best_for_geoscore(samples[None])[0])
     assert share.tolist() == [1]
-    assert float(radius[0]) == pytest.approx(float(metrics.error_km(samples, x[0]).quantile(0.5)), rel=0.02)
+    assert float(radius[0]) == pytest.approx(
+        float(metrics.error_km(samples, x[0]).quantile(0.5)), rel=0.02
+    )
 
 
 def test_more_places_never_serve_worse():
@@ -161,7 +190,11 @@ def test_more_places_never_serve_worse():
     served = []
     for k in (1, 2, 3, 5, 8):
         x, share, _ = metrics.best_places(samples, k)
-        served.append(float(metrics.geoscore(metrics.error_km(samples[:, None], x[None])).max(-1).values.mean()))
+        served.append(
+            float(
+                metrics.geoscore(metrics.error_km(samples[:, None], x[None])).max(-1).values.mean()
+            )
+        )
         assert float(share.sum()) == pytest.approx(1)
         assert share.tolist() == sorted(share.tolist(), reverse=True)
     assert served == sorted(served)
@@ -178,16 +211,33 @@ def test_more_places_than_distinct_samples():
 
 
 def test_labels_are_compared_where_there_is_a_true_one():
-    truth = {"country": ["FR", "FR", "NA", "US"], "sub-region": ["Finistere_Brittany_FR", "", "nan", math.nan], "city": ["", "", "", None]}
-    predicted = {"country": ["FR", "DE", "NA", ""], "sub-region": ["", "", "nan", "x"], "city": [""] * 4}
+    truth = {
+        "country": ["FR", "FR", "NA", "US"],
+        "sub-region": ["Finistere_Brittany_FR", "", "nan", math.nan],
+        "city": ["", "", "", None],
+    }
+    predicted = {
+        "country": ["FR", "DE", "NA", ""],
+        "sub-region": ["", "", "nan", "x"],
+        "city": [""] * 4,
+    }
     scores = metrics.label_accuracy(predicted, truth)
     assert math.isnan(scores.pop("city"))  # there is nothing to be right about
-    assert scores == {"country": 0.5, "country_missing": 0, "sub-region": 0, "sub-region_missing": 3, "city_missing": 4}
+    assert scores == {
+        "country": 0.5,
+        "country_missing": 0,
+        "sub-region": 0,
+        "sub-region_missing": 3,
+        "city_missing": 4,
+    }
 
 
 @pytest.mark.parametrize(
     ("predicted", "message"),
-    [({"country": ["FR"]}, "1 predicted and 2 true labels of level 'country'"), ({"land": ["FR", "US"]}, "predicted levels")],
+    [
+        ({"country": ["FR"]}, "1 predicted and 2 true labels of level 'country'"),
+        ({"land": ["FR", "US"]}, "predicted levels"),
+    ],
 )
 def test_labels_that_are_not_pairs_are_refused(predicted, message):
     with pytest.raises(ValueError, match=message):
@@ -199,7 +249,13 @@ def test_labels_that_are_not_pairs_are_refused(predicted, message):
 
 def around(x, km, n, seed=0):
     """n Gaussian draws around each x (B, 3), on the tangent plane."""
-    v = torch.randn(len(x), n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * km / sphere.EARTH_RADIUS_KM
+    v = (
+        torch.randn(
+            len(x), n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
+        * km
+        / sphere.EARTH_RADIUS_KM
+    )
     x = x[:, None].expand(-1, n, -1)
     return sphere.exp(x, sphere.to_tangent(x, v))
 
@@ -209,15 +265,23 @@ def test_energy_score_by_hand(n):
     samples, truth = points(3, n), points(3, seed=1)
     for x, y, score in zip(samples, truth, metrics.energy_score(samples, truth), strict=True):
         pairs = [float(metrics.error_km(x[i], x[j])) for i in range(n) for j in range(n) if i != j]
-        assert float(score) == pytest.approx(float(metrics.error_km(x, y).mean()) - sum(pairs) / len(pairs) / 2)
+        assert float(score) == pytest.approx(
+            float(metrics.error_km(x, y).mean()) - sum(pairs) / len(pairs) / 2
+        )
 
 
 def test_energy_score_in_closed_form(generator):
     """A point scores its error; the uniform distribution a quarter of half the circumference, with as few as two samples."""
     x, y = points(4), points(4, seed=1)
-    assert torch.allclose(metrics.energy_score(x[:, None].expand(-1, 5, -1), y), metrics.error_km(x, y))
-    uniform = metrics.energy_score(sphere.uniform((50_000, 2), generator), sphere.uniform(50_000, generator))
-    assert float(uniform.mean()) == pytest.approx(math.pi * 6371 / 4, abs=4 * float(uniform.std()) / math.sqrt(50_000))
+    assert torch.allclose(
+        metrics.energy_score(x[:, None].expand(-1, 5, -1), y), metrics.error_km(x, y)
+    )
+    uniform = metrics.energy_score(
+        sphere.uniform((50_000, 2), generator), sphere.uniform(50_000, generator)
+    )
+    assert float(uniform.mean()) == pytest.approx(
+        math.pi * 6371 / 4, abs=4 * float(uniform.std()) / math.sqrt(50_000)
+    )
 
 
 @pytest.mark.parametrize(("shift_km", "width_km"), [(300, 500), (0, 800), (0, 300), (0, 1e-6)])
@@ -236,7 +300,10 @@ def test_energy_score_of_nan_is_nan():
     assert metrics.energy_score(samples, points(2)).isnan().tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("samples", "truth"), [((2, 1, 3), (2, 3)), ((2, 4, 3), (3, 3)), ((2, 4, 2), (2, 2)), ((4, 3), (4, 3))])
+@pytest.mark.parametrize(
+    ("samples", "truth"),
+    [((2, 1, 3), (2, 3)), ((2, 4, 3), (3, 3)), ((2, 4, 2), (2, 2)), ((4, 3), (4, 3))],
+)
 def test_energy_score_refuses_other_shapes(samples, truth):
     with pytest.raises(ValueError, match=r"expected \(B, n, 3\), n ≥ 2"):
         metrics.energy_score(torch.ones(samples), torch.ones(truth))
@@ -253,7 +320,9 @@ def vmf(concentration, n, generator):
 
 
 def vmf_log_prob(height, concentration):
-    return (concentration / (2 * math.pi * -torch.expm1(-2 * concentration)))[:, None].log() - concentration[:, None] * height
+    return (concentration / (2 * math.pi * -torch.expm1(-2 * concentration)))[
+        :, None
+    ].log() - concentration[:, None] * height
 
 
 def test_ranks_of_exact_draws_are_uniform_and_regions_hold_what_they_say(generator):
@@ -265,14 +334,20 @@ def test_ranks_of_exact_draws_are_uniform_and_regions_hold_what_they_say(generat
     scores = metrics.calibration(samples, truth)
     assert scores["calibration_nan"] == 0
     for level in (0.5, 0.9, 0.95):
-        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / images))
+        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(
+            level, abs=4 * math.sqrt(level * (1 - level) / images)
+        )
 
 
 def test_few_samples_resolve_coarse_levels(generator):
     n, concentration = 24, torch.full((20_000,), 30.0, dtype=torch.float64)
-    scores = metrics.calibration(vmf(concentration, n, generator)[0], vmf(concentration, 1, generator)[0][:, 0])
+    scores = metrics.calibration(
+        vmf(concentration, n, generator)[0], vmf(concentration, 1, generator)[0][:, 0]
+    )
     for level in (0.5, 0.9, 0.95):
-        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(math.ceil(level * n) / (n + 1), abs=0.015)
+        assert scores[f"calibration_{100 * level:g}"] == pytest.approx(
+            math.ceil(level * n) / (n + 1), abs=0.015
+        )
 
 
 def test_over_confidence_is_detected(generator):
@@ -298,7 +373,9 @@ def test_region_of_a_vmf_is_a_cap(level, generator):
     area = metrics.region_area_km2(samples, level)
     assert area.tolist() == pytest.approx((2 * math.pi * 6371**2 * height).tolist(), rel=0.05)
     truth = samples[:, 0]
-    assert metrics.calibration(samples, truth, [level])[f"area_{100 * level:g}_km2"] == pytest.approx(float(area[2]))
+    assert metrics.calibration(samples, truth, [level])[
+        f"area_{100 * level:g}_km2"
+    ] == pytest.approx(float(area[2]))
 
 
 def test_region_of_the_uniform_density_is_its_share_of_the_earth():
@@ -307,14 +384,24 @@ def test_region_of_the_uniform_density_is_its_share_of_the_earth():
 
 
 def test_rank_counts_ties_half_and_keeps_nan():
-    samples = torch.tensor([[1.0, 2, 2, 3], [1, 2, 3, 4], [1, 2, 3, math.nan], [1, 2, 3, 4], [1, 2, 3, 4]])
+    samples = torch.tensor(
+        [[1.0, 2, 2, 3], [1, 2, 3, 4], [1, 2, 3, math.nan], [1, 2, 3, 4], [1, 2, 3, 4]]
+    )
     truth = torch.tensor([2.0, -math.inf, 0, math.nan, 5])
-    assert metrics.hpd_rank(samples, truth).tolist() == pytest.approx([0.5, 1, math.nan, math.nan, 0], nan_ok=True)
+    assert metrics.hpd_rank(samples, truth).tolist() == pytest.approx(
+        [0.5, 1, math.nan, math.nan, 0], nan_ok=True
+    )
     scores = metrics.calibration(samples, truth, [0.6])
     assert scores["calibration_nan"] == 2
     assert scores["calibration_60"] == 0.4  # NaN is outside
     assert math.isfinite(scores["area_60_km2"])
-    assert metrics.region_area_km2(samples, 0.5).isnan().tolist() == [False, False, True, False, False]
+    assert metrics.region_area_km2(samples, 0.5).isnan().tolist() == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_calibration_refuses_what_it_cannot_score():
@@ -336,210 +423,25 @@ def test_bits_per_dimension_of_the_paper():
     assert metrics.bits_per_dimension(nats).tolist() == pytest.approx([0, -1])
 
 
-# Precision, recall, density, coverage
-
-
-def prdc_by_hand(real, fake, k):
-    """The definitions, on all pairwise distances."""
-    to_other = sphere.distance(real[:, None], fake[None])
-    radius, other = (sphere.distance(x[:, None], x[None]).sort(-1).values[:, k] * (1 + 1e-9) for x in (real, fake))
-    inside = to_other <= radius[:, None]
-    return {
-        "precision": float(inside.any(0).double().mean()),
-        "recall": float((to_other <= other).any(1).double().mean()),
-        "density": float(inside.sum(0).double().mean() / k),
-        "coverage": float(inside.any(1).double().mean()),
-    }
-
-
-def test_prdc_agrees_with_the_official_code():
-    known = official.tensors("metrics")
-    expected = official.scores()
-    real, fake, truth, predicted = (
-        sphere.from_latlon(torch.rad2deg(known[f"{name}_rad"].double())) for name in ("prdc_real", "prdc_fake", "gt_gps", "pred_gps")
-    )
-    for k in (3, 5):
-        assert metrics.prdc(real, fake, k) == pytest.approx(expected["prdc_300x250"][f"k{k}"], abs=1e-12)
-    chunked = metrics.prdc(truth, predicted, chunks=20)
-    assert chunked == pytest.approx({name: expected["haversine_metrics_400"][name] for name in chunked}, abs=1e-12)
-    distinct, _, chord = (torch.from_numpy(part) for part in metrics._balls(real, 3, "real"))
-    order = sphere.distance(distinct[:, None], real).argmin(0)  # distinct points are sorted
-    assert torch.allclose(2 * torch.arcsin(chord / 2)[order], known["prdc_radii_real_k3"].double(), rtol=1e-4)
-
-
-@pytest.mark.parametrize(("n", "m", "k"), [(60, 40, 1), (50, 80, 3), (6, 200, 5), (1500, 1400, 1000)])  # the last lists its pairs in parts
-def test_prdc_by_hand(n, m, k):
-    real, fake = around(points(2), 800.0, n // 2).flatten(0, 1), around(points(5), 1500.0, m // 5, seed=1).flatten(0, 1)
-    assert metrics.prdc(real, fake, k) == pytest.approx(prdc_by_hand(real, fake, k), abs=1e-12)
-    mirrored = metrics.prdc(fake, real, k)
-    assert mirrored["precision"] == metrics.prdc(real, fake, k)["recall"]
-
-
-@pytest.mark.parametrize("degrees", [180, 60, 20, 5])
-def test_prdc_of_points_that_coincide(degrees):
-    """On a coarse grid most balls have radius 0, and contain their own place."""
-    real, fake = (sphere.from_latlon((sphere.to_latlon(points(300, seed=seed)) / degrees).round() * degrees) for seed in (0, 1))
-    for k in (1, 3, 7):
-        assert metrics.prdc(real, fake, k) == pytest.approx(prdc_by_hand(real, fake, k), abs=1e-12)
-
-
-def test_prdc_of_one_place_and_of_places_apart():
-    here, there = place(48.0, 2.0).expand(9, 3), place(-48.0, 100.0).expand(7, 3)
-    assert metrics.prdc(here, here) == {"precision": 1, "recall": 1, "density": 3, "coverage": 1}
-    assert metrics.prdc(here, there) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
-
-
-@pytest.mark.parametrize("k", [1, 3, 10])
-def test_prdc_of_a_set_with_itself(k):
-    """A closed ball holds its centre and k neighbours."""
-    x = points(200)
-    assert metrics.prdc(x, x, k) == pytest.approx({"precision": 1, "recall": 1, "density": (k + 1) / k, "coverage": 1})
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_prdc_of_two_draws_of_one_density(k):
-    """Density 1, coverage 1 − 2^−k (Naeem et al., 2020, lemma 2), whatever the density."""
-    center = points(20)
-    real, fake = (around(center, 900.0, 500, seed=seed).flatten(0, 1) for seed in (1, 2))
-    scores = metrics.prdc(real, fake, k)
-    assert scores["density"] == pytest.approx(1, abs=0.05)
-    assert scores["coverage"] == pytest.approx(1 - 2**-k, abs=0.02)
-
-
-def test_prdc_tells_what_is_lost():
-    """Half of the places never proposed: fake points are plausible, half of the real ones are not reached."""
-    center = points(40)
-    real = around(center, 20.0, 50).flatten(0, 1)
-    fake = around(center[:20], 20.0, 100, seed=1).flatten(0, 1)
-    scores = metrics.prdc(real, fake)
-    assert scores["precision"] > 0.9
-    assert scores["recall"] == pytest.approx(0.5, abs=0.05)
-    assert scores["coverage"] < 0.51
-
-
-def test_prdc_in_chunks_is_the_mean_over_consecutive_parts():
-    real, fake = points(50), points(50, seed=1)
-    parts = [metrics.prdc(real[i : i + 13], fake[i : i + 13]) for i in (0, 13, 26, 39)]
-    assert metrics.prdc(real, fake, chunks=4) == pytest.approx({name: sum(part[name] for part in parts) / 4 for name in parts[0]})
-    assert metrics.prdc(real, fake, chunks=1) == metrics.prdc(real, fake)
-
-
-def test_prdc_refuses_what_has_no_score():
-    x, bad = points(10), points(10)
-    bad[3, 1] = math.nan
-    for call, message in (
-        (lambda: metrics.prdc(x[:3], x), r"real points \(3, 3\) with k = 3; expected \(N, 3\), N > k"),
-        (lambda: metrics.prdc(x, x[:3]), "fake points"),
-        (lambda: metrics.prdc(x, x, 0), "k = 0"),
-        (lambda: metrics.prdc(x, bad), "nan"),
-        (lambda: metrics.prdc(x[:, :2], x), "expected"),
-        (lambda: metrics.prdc(x[None], x), "real points"),
-        (lambda: metrics.prdc(x, x, chunks=4), "k = 3"),
-        (lambda: metrics.prdc(x, x[:9], chunks=2), "10 real and 9 fake points in 2 chunks"),
-        (lambda: metrics.prdc(x, x, chunks=0), "0 chunks"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
-
-
-# Every image once
-
-
-def test_accumulated_batches_score_as_one():
-    predicted, truth = points(10), points(10, seed=1)
-    predicted[4] = math.nan
-    rows = metrics.Accumulator(10)
-    for batch in torch.randperm(10, generator=torch.Generator().manual_seed(0)).split(4):
-        rows.update(batch, predicted=predicted[batch], truth=truth[batch], name=batch)
-    found = rows.compute()
-    assert found.pop("name").tolist() == list(range(10))
-    assert metrics.summary(**found) == metrics.summary(predicted, truth)
-    assert metrics.summary(**found)["nan"] == 1
-
-
-def accumulated(*batches, images=4):
-    rows = metrics.Accumulator(images)
-    for index, *values in batches:
-        rows.update(torch.tensor(index), score=torch.tensor(*values or [[float(i) for i in index]]))
-    return rows.compute()["score"]
-
-
-def test_repeated_rows_count_once_if_they_agree():
-    assert accumulated([[0, 3]], [[2, 1]], [[0]]).tolist() == [0, 1, 2, 3]
-    assert accumulated([[0, 1], [math.nan, 1.0]], [[0], [math.nan]], images=2).tolist() == pytest.approx([math.nan, 1], nan_ok=True)
-    with pytest.raises(ValueError, match=r"1 images \(numbers 0\) were counted with different 'score'"):
-        accumulated([[0, 1, 2, 3]], [[0], [0.5]])
-    with pytest.raises(ValueError, match="different"):
-        accumulated([[0, 1, 2, 3]], [[0], [math.nan]])
-
-
-@pytest.mark.parametrize(
-    ("batches", "message"),
-    [
-        ([[[0, 1, 1]]], r"2 of 4 images were not counted \(numbers 2, 3\), 1 more than once"),
-        ([], "4 of 4 images"),
-        ([[[0, 4]]], "image numbers 0 … 4; expected 0 … 3"),
-        ([[[-1]]], "image numbers -1"),
-        ([[[0, 1], [0.0]]], "with values of shape"),
-    ],
-)
-def test_images_that_are_not_counted_once_are_refused(batches, message):
-    with pytest.raises(ValueError, match=message):
-        accumulated(*batches)
-
-
-def test_batches_have_the_same_values():
-    rows = metrics.Accumulator(2)
-    rows.update(torch.tensor([0]), a=torch.zeros(1))
-    with pytest.raises(ValueError, match=r"values \['b'\]; expected \['a'\]"):
-        rows.update(torch.tensor([1]), b=torch.zeros(1))
-
-
-PROCESS = """
-import sys, torch
-from geoflow.metrics import Accumulator
-rank, file = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-for images, expected in ((7, 7), (1, 1), (5, 6)):
-    rows = Accumulator(expected)
-    numbers = list(torch.utils.data.DistributedSampler(range(images), 2, rank, shuffle=False))
-    for index in torch.tensor(numbers).split(2) if images > 1 or rank == 0 else ():  # the other one of two may have nothing to do
-        rows.update(index, score=index ** 2.0)
-    try:
-        print(rows.compute()["score"].tolist())
-    except ValueError as error:
-        print(error)
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_count_every_image_once(tmp_path):
-    """The sampler gives image 0 to both of them when their number is odd."""
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROCESS]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True, env=environment)
-        for rank in (0, 1)
-    ]
-    for rank in ranks:
-        whole, one, part = rank.communicate(timeout=120)[0].splitlines()
-        assert whole == "[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0]"
-        assert one == "[0.0]"
-        assert part.startswith("1 of 6 images were not counted (numbers 5), 1 more than once")
-
-
 # Point answers
 
 
 def test_medoid_is_robust_and_the_mean_lies_between():
     """Three samples in one region and two in another: the medoid is the middle one of the three, the mean between the regions."""
-    samples = sphere.from_latlon(torch.tensor([[[0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 90.0], [0.0, 91.0]]], dtype=torch.float64))
+    samples = sphere.from_latlon(
+        torch.tensor(
+            [[[0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 90.0], [0.0, 91.0]]], dtype=torch.float64
+        )
+    )
     assert sphere.to_latlon(metrics.medoid(samples))[0, 1] == pytest.approx(3.0)
     assert 20 < float(sphere.to_latlon(metrics.spherical_mean(samples))[0, 1]) < 50
 
 
 def test_spherical_mean_minimises_the_squared_chord():
-    samples = sphere.unit(torch.tensor([1.0, 0.2, 0.5]) + 0.4 * torch.randn(3, 40, 3, generator=torch.Generator().manual_seed(0)))
+    samples = sphere.unit(
+        torch.tensor([1.0, 0.2, 0.5])
+        + 0.4 * torch.randn(3, 40, 3, generator=torch.Generator().manual_seed(0))
+    )
 
     def cost(x):
         return (samples - x[:, None]).square().sum(-1).mean(-1)
