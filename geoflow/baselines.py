@@ -22,12 +22,8 @@ class MixtureNetwork(nn.Module):
     It has the blocks of the velocity network, with a learnt vector in place of the location.
 
     Args:
-        cond_dim: C, width of the embedding.
+        cond_dim, dim, depth, expansion: as in `VelocityTransformer`.
         components: K; 1 is a single vMF, the paper's mixture has 3.
-        dim, depth, expansion: as in `VelocityTransformer`.
-
-    Raises:
-        ValueError: components < 1.
     """
 
     def __init__(
@@ -40,8 +36,7 @@ class MixtureNetwork(nn.Module):
     ):
         super().__init__()
         if int(components) != components or components < 1:
-            expected = "expected a whole number of at least 1"
-            raise ValueError(f"a mixture of {components} components; {expected}")
+            raise ValueError(f"a mixture of {components} components; expected at least 1")
         self.config = dict(cond_dim=cond_dim, components=components)
         self.config |= dict(dim=dim, depth=depth, expansion=expansion)
         self.register = nn.Parameter(torch.randn(dim))
@@ -94,20 +89,17 @@ class ClosedForm:
         return torch.rand(*shape, 3, generator=generator, device=device)
 
     def prepare(self, noise: Tensor) -> Tensor:
-        """Noise that somebody else drew, checked.
-
-        Raises:
-            ValueError: numbers outside [0, 1].
-        """
+        """Noise that somebody else drew; a `ValueError` if numbers lie outside [0, 1]."""
         if not bool(((noise >= 0) & (noise <= 1)).all()):
-            low, high = noise.min().item(), noise.max().item()
-            expected = "expected numbers in [0, 1]"
-            raise ValueError(f"noise of method {self.name!r} from {low} to {high}; {expected}")
+            have = (
+                f"noise of method {self.name!r} from {noise.min().item()} to {noise.max().item()}"
+            )
+            raise ValueError(f"{have}; expected numbers in [0, 1]")
         return noise
 
     def sample_with_log_prob(self, noise: Tensor, cond, options) -> tuple[Tensor, Tensor]:
-        x = self.sample(noise, cond, options)
-        return x, self.log_prob(x, cond, options)
+        x = self.sample(noise, cond, options)  # ty: ignore[missing-attribute]
+        return x, self.log_prob(x, cond, options)  # ty: ignore[missing-attribute]
 
 
 class VonMisesFisher(ClosedForm):
@@ -175,20 +167,13 @@ class Retrieval(ClosedForm):
 
     Its density has a vMF around the place of each of the k nearest embeddings, and a share of the
     uniform density.
-
-    Attributes:
-        gallery: (M, C) embeddings.
-        places: (M, 3) unit vectors.
-        neighbors: k.
-        concentration: κ of each kernel.
-        background: weight of the uniform density.
     """
 
-    gallery: Tensor
-    places: Tensor
-    neighbors: int = 8
-    concentration: float = 1e3
-    background: float = 0.05
+    gallery: Tensor  # (M, C) embeddings
+    places: Tensor  # (M, 3) unit vectors
+    neighbors: int = 8  # k
+    concentration: float = 1e3  # κ of each kernel
+    background: float = 0.05  # weight of the uniform density
 
     name = "retrieval"
 

@@ -20,15 +20,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model is made of.
-
-    Attributes:
-        network: a VelocityTransformer, a MixtureNetwork, a Retrieval or None.
-        method: its name, see `geoflow.methods`.
-        schedule: name of the schedule that places a sampler's steps.
-        encoder: images → embeddings, or None.
-        provenance: how the weights came to be.
-    """
+    """What a model is made of; see `Geolocator`."""
 
     network: Any
     method: str

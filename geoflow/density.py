@@ -16,17 +16,11 @@ LogDensity = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Raster:
-    """A density on a grid of latitudes and longitudes, as maps draw it.
+    """A density on a grid of latitudes and longitudes, as maps draw it."""
 
-    Attributes:
-        lat: (H,) latitudes of the pixel centres, degrees, north to south.
-        lon: (W,) longitudes, degrees, −180 to 180.
-        log_density: (H, W) nats per steradian.
-    """
-
-    lat: Tensor
-    lon: Tensor
-    log_density: Tensor
+    lat: Tensor  # (H,) latitudes of the pixel centres, degrees, north to south
+    lon: Tensor  # (W,) longitudes, degrees, −180 to 180
+    log_density: Tensor  # (H, W) nats per steradian
 
 
 def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
@@ -47,16 +41,12 @@ def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
 class DensityMap(Raster):
     """A density on the sphere, exact at the cells of an equal-area grid, finer where the mass is.
 
-    Attributes:
-        lat, lon, log_density: the raster, interpolated between the cells; see `Raster`.
-        x: (M, 3) centres of the cells.
-        area: (M,) their areas on the unit sphere, which add up to 4π.
-        cell_log_density: (M,) log-density at the centres, nats.
+    The raster is interpolated between the cells.
     """
 
-    x: Tensor
-    area: Tensor
-    cell_log_density: Tensor
+    x: Tensor  # (M, 3) centres of the cells
+    area: Tensor  # (M,) their areas on the unit sphere, which add up to 4π
+    cell_log_density: Tensor  # (M,) log-density at the centres, nats
 
     @property
     def cell_mass(self) -> Tensor:
@@ -80,11 +70,7 @@ class DensityMap(Raster):
         return sphere.to_latlon(self.x[self.cell_log_density.argmax()])
 
     def mass(self, region: Callable[[Tensor], Tensor]) -> float:
-        """Probability of a region, to the size of a cell.
-
-        Args:
-            region: latlon (M, 2) in degrees → (M,) bool, `lambda latlon: latlon[:, 0] > 66.5`.
-        """
+        """Probability of a region like `lambda latlon: latlon[:, 0] > 66.5`, to a cell's size."""
         inside = region(sphere.to_latlon(self.x))
         return float(self.cell_mass[inside].sum()) / self.integral
 
@@ -106,10 +92,9 @@ class DensityMap(Raster):
         return float(self.area[inside].sum()) * sphere.EARTH_RADIUS_KM**2
 
     def to_geojson(self, probabilities=(0.5, 0.9, 0.95)) -> dict:
-        """Highest-density regions as a GeoJSON FeatureCollection of polygons, largest first.
+        """Highest-density regions as a GeoJSON FeatureCollection, largest first.
 
-        Polygons follow the raster's pixels: a region smaller than a pixel becomes that pixel, and
-        `area_km2` is its true area.
+        Polygons follow the raster's pixels; `area_km2` is the true area.
         """
         from rasterio import features
 
@@ -209,7 +194,7 @@ def density_map(
 
 
 def _in_parts(log_prob: LogDensity, x: Tensor, bar) -> Tensor:
-    """Log-densities of places, float64, some thousands of places at a time."""
+    """Log-densities of places, some thousands at a time."""
     values = []
     for part in x.float().split(4096):
         values.append(log_prob(part).double())

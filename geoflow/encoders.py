@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
-from geoflow import sphere
 from geoflow.runtime import choose
 
 
@@ -123,21 +122,12 @@ class _Photo:
     square_first: bool
 
 
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_DINO = "facebook/dinov2-with-registers-large", "Dinov2WithRegistersModel"
 _PHOTO = {
-    "dinov2": _Photo(
-        "facebook/dinov2-with-registers-large",
-        "Dinov2WithRegistersModel",
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        True,
-    ),
-    "streetclip": _Photo(
-        "geolocal/StreetCLIP",
-        "CLIPVisionModel",
-        (0.48145466, 0.4578275, 0.40821073),
-        (0.26862954, 0.26130258, 0.27577711),
-        False,
-    ),
+    "dinov2": _Photo(*_DINO, *_IMAGENET, square_first=True),
+    "streetclip": _Photo("geolocal/StreetCLIP", "CLIPVisionModel", *_CLIP, square_first=False),
 }
 
 
@@ -166,9 +156,7 @@ class PhotoEncoder(nn.Module):
         self.config = {} if source is None else {"source": str(source)}
         self.source = source
         self.body: nn.Module | None = None
-        self.register_buffer(
-            "place", torch.zeros(0), persistent=False
-        )  # says which device to load to
+        self.register_buffer("place", torch.zeros(0), persistent=False)  # is on the device
 
     def preprocess(self, image) -> Tensor:
         """A PIL image or path → (3, 336, 336), normalised: the central square, bicubic.
@@ -183,9 +171,7 @@ class PhotoEncoder(nn.Module):
         width, height = (self.size * length // short for length in image.size)
         image = _central_square(image.resize((width, height), Image.Resampling.BICUBIC), math.floor)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        mean, std = (
-            torch.tensor(values)[:, None, None] for values in (self.photo.mean, self.photo.std)
-        )
+        mean, std = torch.tensor([self.photo.mean, self.photo.std])[:, :, None, None]
         return (pixels - mean) / std
 
     @torch.no_grad()
@@ -198,11 +184,8 @@ class PhotoEncoder(nn.Module):
         """
         body, device = self.load(), self.get_buffer("place").device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            states = [
-                body(chunk.to(device)).last_hidden_state[:, 0].float().cpu()
-                for chunk in pixels.split(batch)
-            ]
-        return torch.cat(states)
+            states = (body(part.to(device)).last_hidden_state for part in pixels.split(batch))
+            return torch.cat([state[:, 0].float().cpu() for state in states])
 
     def describe(self) -> dict:
         """What a manifest of embeddings says of it, beside its name and weights."""
@@ -211,11 +194,8 @@ class PhotoEncoder(nn.Module):
         size = f"{self.size} × {self.size}"
         seen = f"{crop} to {size}, mean {self.photo.mean}, deviation {self.photo.std}"
         revision = getattr(self.load().config, "_commit_hash", None)
-        return {
-            "source": self.source or self.photo.repository,
-            "revision": revision,
-            "preprocessing": seen,
-        }
+        source = self.source or self.photo.repository
+        return {"source": source, "revision": revision, "preprocessing": seen}
 
     def load(self) -> nn.Module:
         """The network, loaded on the first call."""
@@ -223,17 +203,15 @@ class PhotoEncoder(nn.Module):
             try:
                 import transformers
             except ModuleNotFoundError as error:
+                needs = f"encoder {self.name!r} needs transformers"
                 advice = "pip install -c constraints.txt -e '.[photos]'"
-                raise ModuleNotFoundError(
-                    f"encoder {self.name!r} needs transformers: {advice}"
-                ) from error
+                raise ModuleNotFoundError(f"{needs}: {advice}") from error
             source = self.source or self.photo.repository
             try:
                 body = getattr(transformers, self.photo.model).from_pretrained(source)
             except OSError as error:
-                raise ConnectionError(
-                    f"encoder {self.name!r} could not be read from {source}: {error}"
-                ) from error
+                text = f"encoder {self.name!r} could not be read from {source}"
+                raise ConnectionError(f"{text}: {error}") from error
             self.body = body.to(self.get_buffer("place").device).eval().requires_grad_(False)
         return self.body
 
@@ -246,25 +224,6 @@ def _central_square(image: Image.Image, whole: Callable[[float], int]) -> Image.
     side = min(image.size)
     left, top = (whole((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
-
-
-class GeocellClassifier(nn.Module):
-    """Trains the encoder: in which of `cells` Fibonacci cells is the image? → logits (B, cells)."""
-
-    centers: Tensor
-
-    def __init__(self, encoder: TileEncoder, cells: int):
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(encoder.dim, cells))
-        self.register_buffer("centers", sphere.fibonacci_grid(cells), persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.head(self.encoder(pixels))
-
-    def cell_of(self, x: Tensor) -> Tensor:
-        """Number of the nearest cell: (B, 3) → (B,)."""
-        return (x @ self.centers.T).argmax(-1)
 
 
 PHOTO_ENCODERS = tuple(_PHOTO)

@@ -20,17 +20,11 @@ DENSITY_STEPS = 20  # of a density map, at least
 
 @dataclass(frozen=True)
 class Places:
-    """The k best places of each image, most probable first.
+    """The k best places of each image, most probable first."""
 
-    Attributes:
-        latlon: (B, k, 2) degrees.
-        mass: (B, k) share of the samples for which this is the nearest of the k places.
-        radius_km: (B, k) distance within which half of those samples lie.
-    """
-
-    latlon: Tensor
-    mass: Tensor
-    radius_km: Tensor
+    latlon: Tensor  # (B, k, 2) degrees
+    mass: Tensor  # (B, k) share of the samples for which this is the nearest of the k places
+    radius_km: Tensor  # (B, k) distance within which half of those samples lie
 
 
 class Geolocator:
@@ -55,9 +49,8 @@ class Geolocator:
         encoder: images → embeddings, or None.
         provenance: how the weights came to be.
 
-    A flow also has `velocity`, the field (x (B, N, 3), t, cond) → (B, N, 3) that samplers and
-    likelihoods integrate; its `path`, see `geoflow.paths`; and its `schedule`, where samplers place
-    their steps, a function [0, 1] → [0, 1].
+    A flow also has `velocity`, the field (x (B, N, 3), t, cond) → (B, N, 3) that is integrated;
+    its `path`, see `geoflow.paths`; and its `schedule`, a function [0, 1] → [0, 1].
     """
 
     def __init__(
@@ -260,11 +253,7 @@ class Geolocator:
 
     def _sample_with_log_prob(self, noise: Tensor, cond, options: SolverOptions):
         """Unit vectors (B, n, 3) and their log-densities (B, n)."""
-
-        def compute(x: Tensor, c: Tensor | None):
-            return self.model.sample_with_log_prob(x, c, options)
-
-        return inputs.by_parts(compute, noise, cond, self.model.points_per_place)
+        return self._by_place(self.model.sample_with_log_prob, noise, cond, options)
 
     # Densities
 
@@ -296,11 +285,8 @@ class Geolocator:
     def ambient_log_prob(self, latlon, images=None, cond=None, steps=None, solver=None) -> Tensor:
         """Log-density where a flow's states live; for R³ methods with respect to volume.
 
-        This is the paper's number for them, at the places on the unit sphere. It says nothing about
-        S², since it has no bound as the states near the sphere. Arguments as in `log_prob`.
-
-        Raises:
-            ValueError: as `log_prob`, or a closed form.
+        This is the paper's number for them. It is no density on S², and has no bound as the states
+        near the sphere. Arguments and errors as in `log_prob`.
         """
         options = self._options(steps, solver, 0.0)
         compute = self._flow("states").ambient_log_prob
@@ -308,17 +294,19 @@ class Geolocator:
 
     def _log_prob(self, compute: Callable, latlon, images, cond, options: SolverOptions) -> Tensor:
         batch, cond = self._condition(images, cond)
-        x = inputs.places(latlon, batch).to(self.device)
+        return self._by_place(compute, inputs.places(latlon, batch).to(self.device), cond, options)
+
+    def _by_place(self, compute: Callable, x: Tensor, cond, options: SolverOptions):
+        """compute(x, cond, options) in calls of bounded size."""
         states = self.model.points_per_place
         return inputs.by_parts(lambda x, c: compute(x, c, options), x, cond, states)
 
     def density(
         self, images=None, cond=None, resolution: float = 1.0, guidance: float = 0.0
     ) -> density.DensityMap:
-        """Density map of one image, refined where its mass is; `integral` says how exact it is.
+        """Density map of one image; its `integral` says how exact it is.
 
-        Guidance of more than a half or so makes peaks so narrow that neither the grid nor the
-        solver resolves them, and the integral falls short.
+        With strong guidance peaks are too narrow for grid and solver, and the integral falls short.
 
         Args:
             images, cond: one image or embedding.
@@ -336,11 +324,7 @@ class Geolocator:
         fine = replace(options, steps=max(options.steps, DENSITY_STEPS))
 
         def log_prob(x: Tensor) -> Tensor:
-            states = self.model.points_per_place
-            places = x[None].to(self.device)
-            return inputs.by_parts(
-                lambda x, c: self.model.log_prob(x, c, fine), places, cond, states
-            )[0]
+            return self._by_place(self.model.log_prob, x[None].to(self.device), cond, fine)[0]
 
         return density.density_map(log_prob, samples, resolution)
 

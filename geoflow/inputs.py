@@ -1,4 +1,7 @@
-"""What a Geolocator is handed, checked; and large requests computed in parts."""
+"""What a Geolocator is handed, checked; and large requests computed in parts.
+
+Every function raises a `ValueError` that names the value and what was expected.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,11 +18,7 @@ STATES_PER_CALL_ON_GPU = 64 * STATES_PER_CALL
 
 
 def as_list(images) -> list:
-    """One image or several → a list.
-
-    Raises:
-        ValueError: an empty list.
-    """
+    """One image or several → a list that is not empty."""
     images = list(images) if isinstance(images, (list, tuple)) else [images]
     if not images:
         raise ValueError("an empty list of images; expected at least one")
@@ -27,22 +26,14 @@ def as_list(images) -> list:
 
 
 def check_one_given(images, cond) -> None:
-    """Exactly one of the two must be given.
-
-    Raises:
-        ValueError: both or neither.
-    """
+    """Refuse both or neither."""
     if (images is None) == (cond is None):
         got = "both" if images is not None else "neither"
         raise ValueError(f"give exactly one of images and cond; got {got}")
 
 
 def check_cond(cond, width: int) -> Tensor:
-    """Embeddings as float32, (B, width).
-
-    Raises:
-        ValueError: another shape, no rows, or numbers that are not finite.
-    """
+    """Finite embeddings as float32, (B, width)."""
     cond = torch.as_tensor(cond, dtype=torch.float32)
     if cond.ndim != 2 or cond.shape[1] != width or not len(cond):
         raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
@@ -52,11 +43,7 @@ def check_cond(cond, width: int) -> Tensor:
 
 
 def starting_points(model, batch: int, n: int, seed, noise, options: SolverOptions) -> Tensor:
-    """(batch, n, 3): the noise given, or n points that all images share.
-
-    Raises:
-        ValueError: n < 1, another shape, or numbers that are no noise of the method.
-    """
+    """(batch, n, 3): the noise given, or n points that all images share."""
     if noise is None:
         if int(n) != n or n < 1:
             raise ValueError(f"n={n} samples; expected a whole number of at least 1")
@@ -68,11 +55,7 @@ def starting_points(model, batch: int, n: int, seed, noise, options: SolverOptio
 
 
 def solver_options(model, steps=None, solver=None, guidance: float = 0.0) -> SolverOptions:
-    """Options of a method, its own defaults where they are None.
-
-    Raises:
-        ValueError: unknown solver, guidance that is not finite or that the method has none of.
-    """
+    """Options of a method, its own defaults where they are None."""
     if not math.isfinite(guidance):
         raise ValueError(f"guidance of {guidance}; expected a finite number, 0 for none")
     if guidance and not model.guidable:
@@ -84,11 +67,7 @@ def solver_options(model, steps=None, solver=None, guidance: float = 0.0) -> Sol
 
 
 def places(latlon, batch: int) -> Tensor:
-    """Unit vectors (batch, N, 3) of (batch, N, 2) or (N, 2) degrees.
-
-    Raises:
-        ValueError: another shape, or what is no place.
-    """
+    """Unit vectors (batch, N, 3) of (batch, N, 2) or (N, 2) degrees."""
     x = sphere.from_latlon(latlon).float()
     x = x.expand(batch, -1, -1) if x.ndim == 2 else x
     if x.ndim != 3 or len(x) != batch or not x.shape[1]:

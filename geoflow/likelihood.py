@@ -88,8 +88,8 @@ def _solve(velocity, path, x, times, cond, solver) -> tuple[Tensor, Tensor]:
     def field(x: Tensor, t) -> tuple[Tensor, Tensor]:
         return divergence(velocity, path, x, t, cond)
 
-    for state, total in integrate(field, path, x, times, solver):
-        pass
+    *_, (state, total) = integrate(field, path, x, times, solver)
+    assert total is not None
     return state, total
 
 

@@ -34,24 +34,17 @@ ANTIPODE_MARGIN = 1e-3  # radians; closer to the antipode a geodesic's direction
 
 @dataclass(frozen=True)
 class PathSample:
-    """A point on a path.
+    """A point on a path."""
 
-    Attributes:
-        x_t: (..., 3) the point at time t.
-        t: (...) its time.
-        target: (..., 3) what the network should answer there.
-        x0, x1: (..., 3) the ends: noise and data.
-    """
-
-    x_t: Tensor
-    t: Tensor
-    target: Tensor
-    x0: Tensor
-    x1: Tensor
+    x_t: Tensor  # (..., 3) the point at time t
+    t: Tensor  # (...) its time
+    target: Tensor  # (..., 3) what the network should answer there
+    x0: Tensor  # (..., 3) noise, where the path starts
+    x1: Tensor  # (..., 3) data, where it ends
 
 
 class _Flow:
-    """What flows share: the network's answer is the velocity dx/dt, and t itself is the clock."""
+    """What flows share: the network answers with the velocity dx/dt, and t is the clock."""
 
     def velocity(self, network):
         return network

@@ -38,17 +38,11 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint.
+    """A published checkpoint."""
 
-    Attributes:
-        repository: on the hub.
-        method: see `geoflow.methods`.
-        encoder: which images → embeddings it was trained on, see `geoflow.encoders`.
-    """
-
-    repository: str
-    method: str
-    encoder: str
+    repository: str  # on the hub
+    method: str  # see `geoflow.methods`
+    encoder: str  # see `geoflow.encoders`
 
 
 _DATA = {

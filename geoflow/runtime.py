@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,7 @@ def choose(what: str, name: str, options: Iterable[str]) -> str:
 
 
 def scale() -> str:
-    """The scale of this run: `smoke`, `laptop` or `gpu`.
-
-    Raises:
-        ValueError: GEOFLOW_SCALE holds another name.
-    """
+    """The scale of this run, by GEOFLOW_SCALE: `smoke`, `laptop` or `gpu`."""
     return choose("GEOFLOW_SCALE", os.environ.get("GEOFLOW_SCALE", "laptop"), SCALES)
 
 
@@ -102,15 +98,10 @@ def progress(iterable=None, disable: bool = False, **options):
 
 
 @contextlib.contextmanager
-def replacing(target) -> Iterator[Path]:
+def replacing(target) -> Generator[Path]:
     """A path to write a file or folder to, which becomes `target` if the block ends without error.
 
     After an error nothing is left behind, and `target` is as it was.
-
-    >>> with replacing("/tmp/geoflow-example.txt") as partial:
-    ...     _ = partial.write_text("whole")
-    >>> Path("/tmp/geoflow-example.txt").read_text()
-    'whole'
     """
     target = Path(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")

@@ -23,7 +23,7 @@ Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge–Kutta method: times c, stage weights a, final weights b (Butcher)."""
+    """An explicit Runge–Kutta method in Butcher's notation."""
 
     order: int
     c: tuple[float, ...]
@@ -47,17 +47,11 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How a flow is solved.
+    """How a flow is solved."""
 
-    Attributes:
-        steps: number of steps, placed by the model's schedule.
-        solver: see `integrate`.
-        guidance: ω, 0 is none.
-    """
-
-    steps: int = 16
-    solver: str = "rk4"
-    guidance: float = 0.0
+    steps: int = 16  # placed by the model's schedule
+    solver: str = "rk4"  # see `integrate`
+    guidance: float = 0.0  # ω, 0 is none
 
 
 def evaluations(solver: str, steps: int) -> int | None:
@@ -97,13 +91,11 @@ def integrate(
     """
     choose("solver", solver, NAMES)
     if solver == PLONK:
-        raise ValueError(
-            f"solver {PLONK!r} draws samples, it does not solve the ODE; "
-            "a likelihood needs another, such as 'rk4'"
-        )
+        text = f"solver {PLONK!r} draws samples, it does not solve the ODE"
+        raise ValueError(f"{text}; a likelihood needs another, such as 'rk4'")
     if solver == DDIM and path.name != "diffusion":
-        expected = "expected 'diffusion', or another solver"
-        raise ValueError(f"solver {DDIM!r} with method {path.name!r}; {expected}")
+        text = f"solver {DDIM!r} with method {path.name!r}"
+        raise ValueError(f"{text}; expected 'diffusion', or another solver")
     if solver in SOLVERS:
         return _runge_kutta(field, path, x, times, SOLVERS[solver])
     if solver in ADAPTIVE:
@@ -155,9 +147,8 @@ def _weighted(weights, terms):
 def _adams_bashforth(field, path, x, times):
     """Adams–Bashforth of order 3 on uneven steps: one call of the field per step.
 
-    A step follows the parabola through the velocities at this state and the two before, seen in the
-    chart here. The first step is the midpoint rule's and the second follows a line, which is enough
-    for order 3, since each is taken once.
+    A step integrates the parabola through the velocities at this state and the two before. The
+    first step is the midpoint rule's and the second has a line, which keeps order 3.
     """
     total, history = None, []
     yield x, total
@@ -178,7 +169,7 @@ def _adams_bashforth(field, path, x, times):
 
 
 def _quadrature(nodes: list[float], end: float) -> list[float]:
-    """Weights w with Σ wᵢ p(nodesᵢ) = ∫ p from nodes₀ to end, for polynomials p of degree < n."""
+    """Weights w with Σ wᵢ p(nodesᵢ) = ∫ p from nodes₀ to end, for polynomials of degree < n."""
     offsets = torch.tensor(nodes, dtype=torch.float64) - nodes[0]
     powers = torch.arange(len(nodes), dtype=torch.float64)
     integrals = (end - nodes[0]) ** (powers + 1) / (powers + 1)
@@ -187,16 +178,12 @@ def _quadrature(nodes: list[float], end: float) -> list[float]:
 
 @torch.no_grad()
 def _ddim(field, path, x, times):
-    """Song et al. (2021): if the prediction is constant, the state turns by the angle h of a step.
-
-    x ← cos h x + sin h dx/dφ.
-    """
+    """x ← cos h x + sin h dx/dφ: exact where the prediction is constant (Song et al., 2021)."""
     yield x, None
     for s, s_next in _intervals(path, times):
         v, rate = field(x, path.time(s))
         if rate is not None:
-            advice = "a likelihood needs another, such as 'rk4'"
-            raise ValueError(f"solver {DDIM!r} draws samples; {advice}")
+            raise ValueError(f"solver {DDIM!r} draws samples; a likelihood needs another")
         x = math.cos(s_next - s) * x + math.sin(s_next - s) * v
         _check_finite(x, float(path.time(s_next)))
         yield x, None
@@ -228,10 +215,8 @@ def _adaptive(field, path, x, times, solver):
 
 def _check_finite(x: Tensor, t: float) -> None:
     if not bool(x.isfinite().all()):
-        count = int((~x.isfinite()).any(-1).sum())
-        raise FloatingPointError(
-            f"the velocity is not finite near t = {t:.4g}: {count} states are NaN or infinite"
-        )
+        count = f"{int((~x.isfinite()).any(-1).sum())} states are NaN or infinite"
+        raise FloatingPointError(f"the velocity is not finite near t = {t:.4g}: {count}")
 
 
 def guided(velocity, guidance: float):

@@ -30,9 +30,6 @@ def from_latlon(latlon: Tensor) -> Tensor:
     Args:
         latlon: (..., 2) degrees.
 
-    Returns:
-        (..., 3) unit vectors.
-
     Raises:
         ValueError: wrong last dimension, NaN, a latitude beyond ±90 or a longitude beyond ±360.
     """
@@ -59,12 +56,6 @@ def to_latlon(x: Tensor) -> Tensor:
 
     φ = atan2(z, √(x² + y²)), λ = atan2(y, x), for vectors of any length. At the poles this is
     accurate where arcsin(z) is not. The longitude of a pole is 0.
-
-    Args:
-        x: (..., 3).
-
-    Returns:
-        (..., 2) degrees.
 
     Raises:
         ValueError: wrong last dimension, NaN or a zero vector.
@@ -126,13 +117,7 @@ def to_tangent(x: Tensor, v: Tensor) -> Tensor:
 def tangent_basis(x: Tensor) -> Tensor:
     """Two orthonormal tangent vectors at each x, smooth except at z = 0.
 
-    Duff et al., 2017, *Building an orthonormal basis, revisited*.
-
-    Args:
-        x: (..., 3) unit vectors.
-
-    Returns:
-        (2, ..., 3).
+    Duff et al., 2017, *Building an orthonormal basis, revisited*: (..., 3) → (2, ..., 3).
     """
     a, b, c = x.unbind(-1)
     sign = torch.where(c >= 0, 1.0, -1.0).to(x)
@@ -151,9 +136,6 @@ def exp(x: Tensor, v: Tensor) -> Tensor:
     Args:
         x: (..., 3) unit vectors.
         v: (..., 3) tangent vectors at x, radians.
-
-    Returns:
-        (..., 3) unit vectors.
     """
     n = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     return unit(x * torch.cos(n) + v * torch.sinc(n / math.pi))

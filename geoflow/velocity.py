@@ -10,6 +10,8 @@ has no attention. This is PLONK's network (supplement, figure B), and its publis
 Whatever depends on the image and the time alone is computed once per image, not once per point.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
@@ -113,9 +115,9 @@ class VelocityTransformer(nn.Module):
         super().__init__()
         if dim < 16 or dim % 8:
             raise ValueError(f"dim={dim}; expected a multiple of 8, at least 16")
-        self.config = dict(cond_dim=cond_dim, dim=dim, depth=depth, expansion=expansion)
-        self.config |= dict(fourier=fourier, fourier_scale=fourier_scale)
-        self.config |= dict(time_scale=time_scale, tangent=tangent)
+        size = dict(cond_dim=cond_dim, dim=dim, depth=depth, expansion=expansion)
+        waves = dict(fourier=fourier, fourier_scale=fourier_scale, time_scale=time_scale)
+        self.config: dict[str, Any] = {**size, **waves, "tangent": tangent}
         self.tangent = tangent
         frequencies = fourier_scale * torch.randn(3, fourier)
         self.register_buffer("frequencies", frequencies, persistent=fourier > 0)
@@ -175,11 +177,7 @@ class VelocityTransformer(nn.Module):
         return t.reshape(t.shape + (1,) * (2 - t.ndim))
 
     def check(self, x: Tensor, cond: Tensor | None) -> None:
-        """Refuse shapes that do not fit.
-
-        Raises:
-            ValueError: x is not (B, N, 3), or cond is not one embedding per image.
-        """
+        """Refuse points that are not (B, N, 3), and other than one embedding per image."""
         if x.ndim != 3 or x.shape[-1] != 3:
             raise ValueError(f"points have shape {tuple(x.shape)}; expected (B, N, 3)")
         width, have = self.config["cond_dim"], () if cond is None else tuple(cond.shape)

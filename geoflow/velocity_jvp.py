@@ -33,10 +33,10 @@ def jvp(velocity, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tupl
     """
     x = x.contiguous()  # forward-mode derivatives cannot write into a tensor expanded over images
 
-    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+    def along(direction: Tensor):
         return torch.func.jvp(lambda y: velocity(y, t, cond), (x,), (direction,))
 
-    return torch.func.vmap(along, out_dims=(None, 0))(directions)
+    return torch.func.vmap(along, out_dims=(None, 0))(directions)  # ty: ignore[invalid-argument-type]
 
 
 @jvp.register
@@ -73,7 +73,7 @@ def network_jvp(network: VelocityTransformer, x: Tensor, c: Tensor, directions: 
         stack = torch.cat([value, torch.cat([directions, cos * rates, -sin * rates], -1)])
         stack = _linear(network.embed_location, stack)  # (1 + k, B, N, d)
     for block in network.blocks:
-        stack = _block(block, stack, c)
+        stack = _block(block, stack, c)  # ty: ignore[invalid-argument-type]
     stack = _modulate(stack, *network.modulation(c).chunk(2, dim=-1))
     with torch.autocast(x.device.type, enabled=False):
         stack = _linear(network.head, stack.to(x.dtype))  # (1 + k, B, N, 3)
@@ -88,7 +88,8 @@ def network_jvp(network: VelocityTransformer, x: Tensor, c: Tensor, directions: 
 def _block(block: Block, stack: Tensor, c: Tensor) -> Tensor:
     scale, shift, gate = block.modulation(c).chunk(3, dim=-1)
     inner, _, outer = block.mlp
-    return stack + gate * _linear(outer, _gelu(_linear(inner, _modulate(stack, scale, shift))))
+    h = _gelu(_linear(inner, _modulate(stack, scale, shift)))  # ty: ignore[invalid-argument-type]
+    return stack + gate * _linear(outer, h)  # ty: ignore[invalid-argument-type]
 
 
 def _linear(layer: nn.Linear, stack: Tensor) -> Tensor:

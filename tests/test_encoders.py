@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from geoflow import Geolocator, encoders, sphere
-from geoflow.encoders import GeocellClassifier, TileEncoder, load_image
+from geoflow.encoders import TileEncoder, load_image
+from geoflow.training.modules import GeocellClassifier
 from geoflow.velocity import VelocityTransformer
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
@@ -14,7 +15,9 @@ MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
 def picture(size=32, seed=0):
     width, height = size if isinstance(size, tuple) else (size, size)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def encoder():
@@ -34,7 +37,9 @@ def test_embedding_has_its_shape_and_is_standardised():
 
 def test_embedding_does_not_depend_on_the_batch_and_leaves_the_mode_alone():
     net = encoder()
-    pixels = torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     whole = net.embed(pixels)
     assert torch.allclose(net.embed(pixels, batch=3), whole, atol=1e-5)
     net.train()
@@ -46,7 +51,9 @@ def test_embedding_does_not_depend_on_the_batch_and_leaves_the_mode_alone():
 
 def test_preprocess_of_a_tile_is_the_tile():
     image = picture()
-    assert torch.equal(encoder().preprocess(image), torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    assert torch.equal(
+        encoder().preprocess(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    )
 
 
 def test_preprocess_squeezes_the_whole_image_with_antialiasing():
@@ -98,7 +105,9 @@ def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
 
 @pytest.mark.parametrize("thing", [3, None, np.zeros((32, 32, 3)), b"bytes"])
 def test_what_is_no_image(thing):
-    with pytest.raises(ValueError, match=f"type {type(thing).__name__}; expected a PIL image or a path"):
+    with pytest.raises(
+        ValueError, match=f"type {type(thing).__name__}; expected a PIL image or a path"
+    ):
         load_image(thing)
 
 
@@ -113,7 +122,9 @@ def test_missing_file_and_folder(tmp_path):
 def test_files_that_are_not_images(content, tmp_path):
     picture(200).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
-    (tmp_path / "bad.png").write_bytes({"text": b"not an image", "truncated": whole[: len(whole) // 2], "empty": b""}[content])
+    (tmp_path / "bad.png").write_bytes(
+        {"text": b"not an image", "truncated": whole[: len(whole) // 2], "empty": b""}[content]
+    )
     with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
         load_image(tmp_path / "bad.png")
 
@@ -126,12 +137,18 @@ def photo_encoder(request, tmp_path):
     """A tiny network of the published class, with random weights, in a folder."""
     import transformers
 
-    small = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=336)
+    small = dict(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=336
+    )
     torch.manual_seed(0)
     if request.param == "dinov2":
-        body = transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**small))
+        body = transformers.Dinov2WithRegistersModel(
+            transformers.Dinov2WithRegistersConfig(**small)
+        )
     else:
-        body = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**small, intermediate_size=64))
+        body = transformers.CLIPVisionModel(
+            transformers.CLIPVisionConfig(**small, intermediate_size=64)
+        )
     body.save_pretrained(tmp_path / "body")
     return encoders.PhotoEncoder(request.param, tmp_path / "body"), body.eval()
 
@@ -146,7 +163,9 @@ def test_photos_are_embedded_by_the_last_layers_class_token(photo_encoder):
     assert embedding.shape == (3, 32)
     described = net.describe()
     assert described["source"] == net.source
-    assert described["preprocessing"].startswith({"dinov2": "central square", "streetclip": "bicubic"}[net.name])
+    assert described["preprocessing"].startswith(
+        {"dinov2": "central square", "streetclip": "bicubic"}[net.name]
+    )
     if net.name == "streetclip":  # before CLIP's final norm
         assert not torch.allclose(embedding, body(pixels).pooler_output, atol=1e-2)
 
@@ -162,17 +181,33 @@ def test_photo_encoders_are_named_not_saved(photo_encoder, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 60_000
 
 
-SIZES = [(500, 300), (300, 500), (336, 336), (337, 336), (339, 336), (165, 120), (170, 120), (640, 427), (341, 512), (1, 1), (3000, 20)]
+SIZES = [
+    (500, 300),
+    (300, 500),
+    (336, 336),
+    (337, 336),
+    (339, 336),
+    (165, 120),
+    (170, 120),
+    (640, 427),
+    (341, 512),
+    (1, 1),
+    (3000, 20),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_streetclip_sees_pixel_for_pixel_what_clips_own_processor_makes(size):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+    )
     image = picture(size)
     theirs = torch.as_tensor(processor(images=image, return_tensors="np")["pixel_values"][0])
-    assert torch.allclose(encoders.PhotoEncoder("streetclip").preprocess(image), theirs, rtol=0, atol=1e-6)
+    assert torch.allclose(
+        encoders.PhotoEncoder("streetclip").preprocess(image), theirs, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -181,14 +216,25 @@ def test_dinov2_sees_the_central_square_resized(size):
     rounded to even, as torchvision's CenterCrop does: 0.5 to 0, 1.5 to 2."""
     net = encoders.PhotoEncoder("dinov2")
     row, column = np.mgrid[: size[1], : size[0]]
-    waves = [128 + 50 * np.sin(row / 9 + phase) * np.cos(column / 13 - phase) for phase in range(3)]  # PIL clips overshoots in between
+    waves = [
+        128 + 50 * np.sin(row / 9 + phase) * np.cos(column / 13 - phase) for phase in range(3)
+    ]  # PIL clips overshoots in between
     image = Image.fromarray(np.stack(waves, -1).astype(np.uint8))
     mean, std = (torch.tensor(values)[:, None, None] for values in (net.photo.mean, net.photo.std))
     ours = (net.preprocess(image) * std + mean) * 255
     side = min(size)
-    left, top = (2 * ((length - side + 1) // 4) if (length - side) % 2 else (length - side) // 2 for length in size)
-    square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top : top + side, left : left + side].float()
-    theirs = torch.nn.functional.interpolate(square, size=(336, 336), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 255)
+    left, top = (
+        2 * ((length - side + 1) // 4) if (length - side) % 2 else (length - side) // 2
+        for length in size
+    )
+    square = (
+        torch.from_numpy(np.array(image))
+        .permute(2, 0, 1)[None, :, top : top + side, left : left + side]
+        .float()
+    )
+    theirs = torch.nn.functional.interpolate(
+        square, size=(336, 336), mode="bicubic", antialias=True, align_corners=False
+    )[0].clamp(0, 255)
     assert (ours - theirs).abs().max() <= 2
 
 

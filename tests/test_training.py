@@ -13,9 +13,10 @@ import torch
 import yaml
 
 from geoflow import Geolocator, methods, paths, runtime, schedules, sphere, training
-from geoflow.encoders import GeocellClassifier, TileEncoder
+from geoflow.encoders import TileEncoder
 from geoflow.training import EncoderModule, FlowModule, Optimization, fit, runs, trainer
 from geoflow.training.batches import Order, Rows, TensorBatches
+from geoflow.training.modules import GeocellClassifier
 from geoflow.training.recipes import read_recipe
 from geoflow.velocity import VelocityTransformer
 

@@ -11,8 +11,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from geoflow import losses, methods, paths, schedules
-from geoflow.encoders import GeocellClassifier
+from geoflow import losses, methods, paths, schedules, sphere
+from geoflow.encoders import TileEncoder
 from geoflow.losses import WHOLE, Share
 from geoflow.runtime import choose
 
@@ -91,6 +91,25 @@ class Module(L.LightningModule):
     def validation_step(self, batch, index):
         loss = self.loss(batch, self.generator(-1 - index))
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch[1]), sync_dist=True)
+
+
+class GeocellClassifier(nn.Module):
+    """Trains the encoder: in which of `cells` Fibonacci cells is the image? → logits (B, cells)."""
+
+    centers: Tensor
+
+    def __init__(self, encoder: TileEncoder, cells: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(encoder.dim, cells))
+        self.register_buffer("centers", sphere.fibonacci_grid(cells), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.encoder(pixels))
+
+    def cell_of(self, x: Tensor) -> Tensor:
+        """Number of the nearest cell: (B, 3) → (B,)."""
+        return (x @ self.centers.T).argmax(-1)
 
 
 class EncoderModule(Module):

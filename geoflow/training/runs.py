@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from geoflow import sphere
 from geoflow.data import tiles
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
-from geoflow.encoders import GeocellClassifier, TileEncoder
+from geoflow.encoders import TileEncoder
 from geoflow.geolocator import Geolocator
 from geoflow.runtime import machine, sha256_of
 from geoflow.training.batches import Batches, Order, Rows, StreamBatches, TensorBatches
-from geoflow.training.modules import EncoderModule, Module, Optimization, network_module
+from geoflow.training.modules import (
+    EncoderModule,
+    GeocellClassifier,
+    Module,
+    Optimization,
+    network_module,
+)
 from geoflow.training.trainer import fit, seconds_per_step
 
 
