@@ -7,14 +7,11 @@ from types import SimpleNamespace
 import cartopy.crs as ccrs
 import numpy as np
 import pytest
-import shapely
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from geoflow import maps, sphere
-from geoflow.viz import basemap
 
 VIEWS = {
     "equal-earth": (0, 0),
@@ -61,33 +58,6 @@ def rendered(fig, dpi=150):
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
-
-
-def test_land_share_of_the_sphere():
-    lat, lon = sphere.to_latlon(sphere.fibonacci_grid(50_000).double()).T.numpy()
-    assert shapely.contains_xy(basemap.land(), lon, lat).mean() == pytest.approx(0.2914, abs=0.005)
-
-
-@pytest.mark.parametrize(
-    ("lat", "lon", "land"),
-    [
-        (48.8, 2.3, True), (-85, 100, True), (-86, 179.9, True), (-86, -179.9, True), (67, 179.5, True), (67, -179.5, True),
-        (-3, -60, True), (0, 0, False), (89, 0, False), (42, 51, False), (0, -179.9, False), (-60, 60, False),
-    ],
-)  # fmt: skip
-def test_land_outline_knows_land_from_sea(lat, lon, land):
-    assert shapely.contains_xy(basemap.land(), lon, lat) == land
-
-
-def test_coast_has_no_edge_along_the_antimeridian_or_the_pole():
-    start, end = basemap.coast()
-    along_edge = (
-        (np.abs(start[:, 1]) > 179.9)
-        & (np.abs(end[:, 1]) > 179.9)
-        & (np.abs(end[:, 0] - start[:, 0]) > 0.5)
-    )
-    assert not along_edge.any()
-    assert start[:, 0].min() > -89
 
 
 def test_maps_need_no_network(monkeypatch):
@@ -228,17 +198,6 @@ def test_marks_beyond_the_edge_of_a_cap_are_left_out():
 
 def test_notebooks_show_figures_without_pyplot():
     assert maps.density_figure(vmf(0, 0, 1.0)[0])._repr_png_().startswith(b"\x89PNG")
-
-
-def test_world_draws_where_it_is_told():
-    fig = Figure()
-    grid = fig.add_gridspec(1, 2)
-    assert maps.world(ax=grid[0]).get_subplotspec() == grid[0]
-    plain = fig.add_subplot(grid[1])
-    assert maps.world("south-pole", ax=plain).get_subplotspec() == grid[1]
-    assert plain not in fig.axes
-    assert len(fig.axes) == 2
-    assert maps.world(ax=Figure()).figure is not fig
 
 
 @pytest.mark.parametrize("width", [3.3, 7.0])
