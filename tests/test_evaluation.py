@@ -43,8 +43,12 @@ def test_each_image_has_starting_points_of_its_own(geo):
     cond, latlon = data(3)
     noise = samplers.noise_for(geo.path, range(3), 4, seed=5)
     assert not torch.equal(noise[0], noise[1])
-    alone = [geo.sample(cond=cond[i : i + 1], noise=noise[i : i + 1], steps=2)[0, 0] for i in range(3)]
-    km = sphere.distance_km(sphere.from_latlon(torch.stack(alone)).double(), sphere.from_latlon(latlon).float().double())
+    alone = [
+        geo.sample(cond=cond[i : i + 1], noise=noise[i : i + 1], steps=2)[0, 0] for i in range(3)
+    ]
+    km = sphere.distance_km(
+        sphere.from_latlon(torch.stack(alone)).double(), sphere.from_latlon(latlon).float().double()
+    )
     report = geoflow.evaluate(geo, (cond, latlon), samples=4, steps=2, seed=5)
     assert report.metrics["single_median_km"] == pytest.approx(float(km.median()), rel=1e-5)
 
@@ -82,7 +86,8 @@ def test_likelihood_can_be_left_out(geo):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "samples", "message"), [((0, 0), 2, "at least 1"), ((3, 2), 2, "3 embeddings and 2 places"), ((2, 2), 0, "0 samples")]
+    ("sizes", "samples", "message"),
+    [((0, 0), 2, "at least 1"), ((3, 2), 2, "3 embeddings and 2 places"), ((2, 2), 0, "0 samples")],
 )
 def test_bad_input_is_named(geo, sizes, samples, message):
     cond, latlon = torch.zeros(sizes[0], 4), torch.zeros(sizes[1], 2)
@@ -91,7 +96,10 @@ def test_bad_input_is_named(geo, sizes, samples, message):
 
 
 def test_several_seeds_give_mean_and_deviation(geo):
-    single = [geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=seed, likelihood=False).metrics for seed in (4, 5)]
+    single = [
+        geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=seed, likelihood=False).metrics
+        for seed in (4, 5)
+    ]
     report = geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=4, seeds=2, likelihood=False)
     assert report.settings["seeds"] == [4, 5]
     assert report.metrics["images"] == 5
@@ -106,7 +114,9 @@ def test_a_uniform_model_has_the_papers_numbers():
     uniform = Geolocator.from_pretrained("uniform")
     report = geoflow.evaluate(uniform, data(400), samples=2, calibrated=400)
     assert report.metrics["calibration_nan"] == 0
-    assert report.metrics["bits_per_dimension"] == pytest.approx(1.2172, abs=1e-4)  # the paper's row
+    assert report.metrics["bits_per_dimension"] == pytest.approx(
+        1.2172, abs=1e-4
+    )  # the paper's row
     assert report.metrics["area_50_km2"] == pytest.approx(sphere.EARTH_AREA_KM2 / 2, rel=1e-3)
 
 
@@ -114,7 +124,9 @@ def test_labels_of_places():
     """A model that always says Paris has the labels of Paris, at the levels that a place shares."""
     paris, versailles, brest, sydney = [48.85, 2.35], [48.8, 2.13], [48.39, -4.49], [-33.9, 151.2]
     gallery = sphere.from_latlon(torch.tensor([paris]))
-    always = Geolocator(Retrieval(torch.ones(1, 4), gallery, 1, concentration=1e8, background=0.0), "retrieval")
+    always = Geolocator(
+        Retrieval(torch.ones(1, 4), gallery, 1, concentration=1e8, background=0.0), "retrieval"
+    )
     truth = torch.tensor([paris, versailles, brest, sydney])
     scores = geoflow.evaluate(
         always, (torch.ones(4, 4), truth), samples=2, likelihood=False, labels=True
@@ -125,10 +137,14 @@ def test_labels_of_places():
 
 def test_r3_methods_report_the_papers_number_beside_the_density_on_the_sphere():
     torch.manual_seed(0)
-    flow = Geolocator(VelocityTransformer(cond_dim=4, dim=16, depth=1, tangent=False), "flow", "linear")
+    flow = Geolocator(
+        VelocityTransformer(cond_dim=4, dim=16, depth=1, tangent=False), "flow", "linear"
+    )
     scores = geoflow.evaluate(flow, data(4), samples=2, steps=2).metrics
     assert scores["bits_per_dimension"] == pytest.approx(scores["nll"] / math.log(2) / 3)
-    assert scores["ambient_bits_per_dimension"] != pytest.approx(scores["bits_per_dimension"], abs=0.01)
+    assert scores["ambient_bits_per_dimension"] != pytest.approx(
+        scores["bits_per_dimension"], abs=0.01
+    )
 
 
 SHARE = """
@@ -144,7 +160,9 @@ torch.distributed.destroy_process_group()
 
 def test_two_processes_count_every_image_once(tmp_path):
     torch.save(data(301), tmp_path / "data.pt")
-    processes = [subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(rank)]) for rank in (0, 1)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(rank)]) for rank in (0, 1)
+    ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     alone = geoflow.evaluate(Geolocator.from_pretrained("uniform"), data(301), samples=3).metrics
     for rank in (0, 1):
@@ -155,7 +173,10 @@ def test_two_processes_count_every_image_once(tmp_path):
 
 def test_mean_over_training_seeds(tmp_path):
     reports = [
-        geoflow.evaluation.Report("data", {"images": 5, "geoscore": g}, {}, {"steps": 2}, 1.0, "here") for g in (1000.0, 1100.0, 1300.0)
+        geoflow.evaluation.Report(
+            "data", {"images": 5, "geoscore": g}, {}, {"steps": 2}, 1.0, "here"
+        )
+        for g in (1000.0, 1100.0, 1300.0)
     ]
     mean = geoflow.evaluation.mean_report(reports)
     assert mean.metrics == {"images": 5, "geoscore": pytest.approx(3400 / 3)}
