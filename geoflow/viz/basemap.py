@@ -174,16 +174,12 @@ def visible(ax: GeoAxes, places) -> np.ndarray:
     return xy
 
 
-def pixels(ax: GeoAxes) -> tuple[np.ndarray, float]:
+@lru_cache(maxsize=8)
+def pixels(crs: ccrs.Projection, xlim, ylim) -> tuple[np.ndarray, float]:
     """Pixels of a map: their places (h, w, 2), top row first, and the side of one in metres.
 
     The places are NaN where the map shows no Earth.
     """
-    return _pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
-
-
-@lru_cache(maxsize=8)
-def _pixels(crs: ccrs.Projection, xlim, ylim) -> tuple[np.ndarray, float]:
     width, height = xlim[1] - xlim[0], ylim[1] - ylim[0]
     side = math.sqrt(width * height / PIXELS)
     w, h = round(width / side), round(height / side)

@@ -171,7 +171,7 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
 
     A grid that is finer than the pixels is averaged first, so that no cell falls between them.
     """
-    latlon, pixel_m = basemap.pixels(ax)
+    latlon, pixel_m = basemap.pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
     field = torch.as_tensor(values)[None, None]
     finest = math.pi * basemap.RADIUS_M / (2 * pixel_m)  # rows
     factor = math.ceil(values.shape[0] / finest)
@@ -433,9 +433,7 @@ def trajectories_figure(
     >>> figure = trajectories_figure(ways, image=image, truth=(24, 6))
 
     Args:
-        trajectories: (T + 1, n, 2) degrees, the first state being noise: one image of
-            `Geolocator.trajectories`.
-        times: (T + 1,) times of the states; None: equally spaced.
+        trajectories, times: as in `draw_trajectories`, of one image.
         image: the image that the points should find, a PIL image or an array (H, W, 3).
         truth: its true place, latitude and longitude.
         title: a line above.
