@@ -234,8 +234,8 @@ def _hours(module: Module, batches: Batches) -> float:
     return seconds_per_step(module, batches) * module.optimization.steps / 3600
 
 
-def _fit(name: str, log, module: Module, *where, **machines) -> float:
-    seconds = fit(module, *where, **machines)
+def _fit(name: str, log, module: Module, batches, folder, run: dict, **machines) -> float:
+    seconds = fit(module, batches, folder, run, **machines)
     log(f"{name}: {module.optimization.steps:,} steps, {seconds / 60:.1f} min")
     return seconds
 

@@ -178,6 +178,9 @@ def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float
 def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
     """Read the losses that `fit` logged in a folder, over all its interruptions.
 
+    >>> loss_curve("a folder without a run")
+    {'loss': [], 'val_loss': []}
+
     Returns:
         {"loss": [(step, value), …], "val_loss": …}.
     """
