@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from typer.testing import CliRunner
 
 from geoflow import sphere
 from geoflow.data import tiles
@@ -178,6 +179,13 @@ def embed_slowly(records, encoder, out: Path) -> None:
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["synthetic", "geoflow.training.embedding", "geoflow.training.runs"])
+
+
+def run_here(line: str) -> str:
+    """What a command of geoflow prints, run in this process."""
+    from geoflow import cli
+
+    return CliRunner().invoke(cli.app, line.split(), catch_exceptions=False).stdout
 
 
 def on_two_processes(port: int, function, *arguments, **options) -> None:
