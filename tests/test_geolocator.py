@@ -219,6 +219,7 @@ def test_guided_density_integrates_to_one(geo, cond):
     )
 
 
+@pytest.mark.slow
 def test_the_density_of_a_shipped_model_integrates_to_one(shipped):
     mapped = shipped("tiles").density(tiles.tile(*tiles.EXAMPLES["coast"]), resolution=10.0)
     assert mapped.integral == pytest.approx(1, abs=0.01)

@@ -234,19 +234,21 @@ def test_ddim_is_refused_where_it_makes_no_sense():
 
 
 @pytest.mark.parametrize("name", ["tiles-flow", "tiles-diffusion"])
+@pytest.mark.slow
 def test_radial_marginal_of_shipped_models_finds_their_thin_shells(name, shipped):
-    """Beside a quadrature with 400 evenly spaced radii. Whole maps take minutes."""
+    """Beside the trapezoidal rule at 300 radii, six hundred-thousandths apart near 1."""
     geo = shipped(name)
-    cond, how = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"])), SolverOptions(steps=8)
-    u = sphere.from_latlon(geo.sample(cond=cond, n=6, seed=0)).float()
-    r = torch.linspace(0.92, 1.08, 400)
-    along = geo.model.ambient_log_prob(
-        (u[..., None, :] * r[:, None]).flatten(1, 2), cond, how
-    ).reshape(6, 400)
-    dense = (along + 2 * r.log() + math.log(float(r[1] - r[0]))).logsumexp(-1)
-    error = geo.model.log_prob(u, cond, how)[0] - dense
-    assert error.abs().max() < 0.15
-    assert error.mean().abs() < 0.04
+    cond, options = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"])), SolverOptions(steps=8)
+    u = sphere.from_latlon(geo.sample(cond=cond, n=4, seed=0)).float()
+    reach = math.asinh(0.08 / 0.002)
+    r = 1 + 0.002 * torch.linspace(-reach, reach, 300, dtype=torch.float64).sinh()
+    rays = (u[..., None, :] * r[:, None].float()).flatten(1, 2)
+    along = geo.model.ambient_log_prob(rays, cond, options).reshape(4, 300).double() + 2 * r.log()
+    top = along.amax(-1, keepdim=True)
+    dense = torch.trapezoid((along - top).exp(), r).log() + top[:, 0]
+    error = geo.model.log_prob(u, cond, options)[0] - dense
+    assert error.abs().max() < 0.08
+    assert error.mean().abs() < 0.03
 
 
 @pytest.mark.parametrize("name", ["tiles", "tiles-flow", "tiles-diffusion"])
@@ -278,6 +280,6 @@ def test_default_steps_suffice_for_the_likelihood_of_a_trained_diffusion(shipped
     """Steps even in t would be too long near the data, where its states differ by √(1 − t), and be 0.05 nats off."""
     geo = shipped("tiles-diffusion")
     cond = geo.embed(tiles.tile(*tiles.EXAMPLES["coast"]))
-    places = geo.sample(cond=cond, n=8, steps=32, seed=1)
+    places = geo.sample(cond=cond, n=6, steps=32, seed=1)
     default, fine = (geo.log_prob(places, cond=cond, steps=steps) for steps in (16, 32))
     assert abs(float((default - fine).mean())) < 0.03

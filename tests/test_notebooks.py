@@ -17,6 +17,7 @@ def test_product_is_fresh_and_clean(name):
 
 
 @pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.slow
 def test_runs_in_smoke_mode(name, monkeypatch):
     monkeypatch.setenv("GEOFLOW_SCALE", "smoke")
     execute.execute(SOURCES[name])

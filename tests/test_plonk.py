@@ -374,6 +374,7 @@ def errors_km(folder, cond, guidance, n=32):
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize("name", ["", "trained"], ids=["random", "trained"])
+@pytest.mark.slow
 def test_samples_of_few_steps_err_less_than_the_official_sampler_with_250(name, guidance):
     cond = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
     averaged, plain, theirs = errors_km(
