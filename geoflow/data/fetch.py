@@ -1,8 +1,9 @@
 """Downloads of published data sets, on request only: checked, and resumed where they stopped.
 
-OpenStreetView-5M comes through `huggingface_hub`, other files through `requests`. A file gets its
-name when it is whole and its checksum is right. `fetched.json` remembers which files were checked,
-so that a second call compares sizes and dates only. A folder that merely exists proves nothing.
+OpenStreetView-5M comes through `huggingface_hub`, other files through `requests`: they may have
+hundreds of gigabytes, and `pooch` would begin a broken download again. A file gets its name when it
+is whole and its checksum is right. `fetched.json` remembers which files were checked, so that a
+second call compares sizes and dates only. A folder that merely exists proves nothing.
 """
 
 import functools
@@ -164,6 +165,7 @@ def _checksum(file: Path, part: Part) -> str:
 
 
 def _bar(text: str, total: int | None, start: int = 0):
+    """A progress bar of bytes."""
     return runtime.progress(desc=text, total=total, initial=start, unit="B", unit_scale=True)
 
 
