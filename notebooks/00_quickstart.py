@@ -44,14 +44,14 @@ samples_of_entropy = by_scale(128, 128, 1024)
 # ## Ten lines to a map
 #
 # *What to look for:* the tile, at the left, shows a dry cape between two seas: the Horn of Africa. The colours say how
-# probable each region is; the cyan reticle is the true place, the numbered rings are the model's three best answers.
+# probable each region is; the cyan cross marks the true place, the numbered rings are the model's three best answers.
 
 # %%
 from geoflow import Geolocator, maps
 from geoflow.data import tiles
 
 geo = Geolocator.from_pretrained("tiles")
-truth = tiles.TELLING["coast"]  # 12° N, 50.5° E
+truth = tiles.EXAMPLES["coast"]  # 12° N, 50.5° E
 image = tiles.tile(*truth)
 density = geo.density(image)
 best = geo.predict(image, k=3, seed=seed)
@@ -127,12 +127,12 @@ maps.trajectories_figure(ways, schedules.time_grid(geo.schedule, steps), image, 
 # any answer? The ice comes with a view of the South Pole, which a world map flattens.
 
 # %%
-densities = {name: density if name == "coast" else geo.density(tiles.tile(*tiles.TELLING[name])) for name in mapped}
+densities = {name: density if name == "coast" else geo.density(tiles.tile(*tiles.EXAMPLES[name])) for name in mapped}
 panels = [
     {
         "density": densities[name],
-        "image": tiles.tile(*tiles.TELLING[name]),
-        "truth": tiles.TELLING[name],
+        "image": tiles.tile(*tiles.EXAMPLES[name]),
+        "truth": tiles.EXAMPLES[name],
         "title": name,
         "inset": "south-pole" if name == "ice" else None,
     }
@@ -152,9 +152,9 @@ maps.contact_sheet(panels)
 # bits. A model that knows nothing has −3.65. Each bit more halves the area in which the place could be.
 
 # %%
-names = list(tiles.TELLING)
+names = list(tiles.EXAMPLES)
 bits = dict(
-    zip(names, geo.localizability([tiles.tile(*tiles.TELLING[name]) for name in names], n=samples_of_entropy).tolist(), strict=True)
+    zip(names, geo.localizability([tiles.tile(*tiles.EXAMPLES[name]) for name in names], n=samples_of_entropy).tolist(), strict=True)
 )
 for name in sorted(names, key=bits.get):
     print(f"{name:8s} {bits[name]:5.1f} bits: as sure as a uniform guess within {6371**2 * 2 ** -bits[name]:12,.0f} km²")

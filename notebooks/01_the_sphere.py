@@ -40,7 +40,7 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import settings, sphere
+from geoflow import healpix, settings, sphere
 
 torch.manual_seed(seed)
 
@@ -547,7 +547,7 @@ print(f"bearing: {bearings[0]:.0f}° when leaving, {bearings[-1]:.0f}° when arr
 #
 # * `sphere.uniform(n)`: random;
 # * `sphere.fibonacci_grid(n)`: a spiral from pole to pole which turns by the golden angle at each step, any n;
-# * `sphere.healpix_centers(cells, level)`: centres of 12 · 4^level cells of *exactly* equal area, each of which splits
+# * `healpix.centers(cells, level)`: centres of 12 · 4^level cells of *exactly* equal area, each of which splits
 #   into four of the next level, so that a map can be refined just where something happens.
 #
 # *What to look for:* clumps and holes.
@@ -558,7 +558,7 @@ cells = 12 * 4**level
 covers = {
     "random": sphere.uniform(cells),
     "Fibonacci": sphere.fibonacci_grid(cells),
-    "HEALPix": sphere.healpix_centers(torch.arange(cells), level),
+    "HEALPix": healpix.centers(torch.arange(cells), level),
 }
 cam = camera(30, 20)
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.1))
@@ -593,7 +593,7 @@ sizes = [12 * 4**k for k in levels]
 errors = {
     "random": [sum(relative_error(sphere.uniform(n)) for _ in range(20)) / 20 for n in sizes],  # the average of 20 draws
     "Fibonacci": [relative_error(sphere.fibonacci_grid(n)) for n in sizes],
-    "HEALPix": [relative_error(sphere.healpix_centers(torch.arange(n), k)) for n, k in zip(sizes, levels, strict=True)],
+    "HEALPix": [relative_error(healpix.centers(torch.arange(n), k)) for n, k in zip(sizes, levels, strict=True)],
 }
 fig, ax = plt.subplots(figsize=(5.4, 3.2))
 for (name, e), color in zip(errors.items(), (RED, BLUE, GREEN), strict=True):

@@ -218,7 +218,7 @@ def my_loss(velocity, x0, x1, t):
 
 # %%
 g = torch.Generator().manual_seed(5)
-noise, moments = path.couple(x1[:, None], g), losses.draw_times((1000, 1), schedules.linear, g)  # (B, N) = 1000 images, one point each
+noise, moments = path.noise_like(x1[:, None], g), losses.draw_times((1000, 1), schedules.linear, g)  # (B, N) = 1000 images, one point each
 by_hand = my_loss(velocity, noise, x1[:, None], moments)
 package = losses.flow_matching_loss(velocity, path, x1, generator=torch.Generator().manual_seed(5))
 torch.testing.assert_close(by_hand, package)

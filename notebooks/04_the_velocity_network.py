@@ -44,7 +44,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from geoflow import losses, paths, samplers, sphere
+from geoflow import losses, paths, samplers, sphere, velocity_jvp
 from geoflow.data import tiles
 from geoflow.velocity import Block, TimeEmbedding, VelocityTransformer
 
@@ -408,7 +408,7 @@ print({name: f"{km:.1f} km" for name, km in error.items()})
 # %% [markdown]
 # *What was seen:* here, with places almost read off the embedding, the printed errors do not favour slow waves. On the
 # tiles of notebook 05, where the field has fine detail, they do: S = 20 lowers the error of the log-density with 16 steps
-# from 0.05 to 0.005 nats, at an equal likelihood (noted in `geoflow/recipes/tiles.yaml`). For the paper's own weights one
+# from 0.05 to 0.005 nats, at an equal likelihood (noted in `geoflow/training/recipes/tiles.yaml`). For the paper's own weights one
 # keeps S = 1000 and takes more steps.
 #
 # ## A transformer with nothing to attend to
@@ -605,16 +605,16 @@ ray = (network(3 * start, 0.5, one) - network(start, 0.5, one)).abs().max().item
 print(f"the velocity at 3x differs from that at x by {ray:.0e}")
 
 # %% [markdown]
-# The package's network can differentiate itself: `network.jvp` carries a point's derivatives along any directions
-# through all layers, beside the value, and is much of why density maps take seconds. It must agree with automatic
-# differentiation of our 20 lines:
+# For likelihoods the package has a faster way to differentiate its network: `velocity_jvp.jvp` carries a point's
+# derivatives along any directions through all layers, beside the value. It must agree with automatic differentiation of
+# our 20 lines:
 
 # %%
 directions = sphere.tangent_basis(x)  # (2, B, N, 3)
-v, rates = network.jvp(x, t, cond, directions)
+v, rates = velocity_jvp.jvp(network, x, t, cond, directions)
 by_autodiff = [torch.func.jvp(lambda y: mine(sphere.unit(y), t, cond), (x,), (e,))[1] for e in directions]
 torch.testing.assert_close(rates, torch.stack(by_autodiff), atol=1e-4, rtol=1e-3)
-print("network.jvp equals torch.func.jvp of MyTransformer")
+print("velocity_jvp.jvp equals torch.func.jvp of MyTransformer")
 
 # %% [markdown]
 # ## No image

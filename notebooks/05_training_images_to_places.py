@@ -118,15 +118,15 @@ def averaged(images):
     return torch.nn.functional.avg_pool2d((images.float() / 255).sqrt(), 4).flatten(1)
 
 
-telling = tiles.render(sphere.from_latlon(torch.tensor(list(tiles.TELLING.values()))))
-telling_x = sphere.from_latlon(torch.tensor(list(tiles.TELLING.values())))
+telling = tiles.render(sphere.from_latlon(torch.tensor(list(tiles.EXAMPLES.values()))))
+telling_x = sphere.from_latlon(torch.tensor(list(tiles.EXAMPLES.values())))
 pool = train[:20_000]
 difference = torch.cdist(averaged(telling), averaged(pool.images))
 difference[sphere.distance_km(telling_x[:, None], pool.x) < 3000] = torch.inf
 double = difference.argmin(1)
 
 fig, axes = plt.subplots(2, 6, figsize=(8, 3.1), layout="constrained")
-for i, name in enumerate(tiles.TELLING):
+for i, name in enumerate(tiles.EXAMPLES):
     show(axes[0, i], telling[i], f"{name}, {name_of(telling_x[i])}")
     show(axes[1, i], pool.images[double[i]], name_of(pool.x[double[i]]))
 plt.show()
@@ -178,7 +178,7 @@ print(f"median distance to the nearest training tile: {apart['seen']:.0f} km in 
 # 2. The encoder is frozen, all embeddings are **computed once**, and **the flow** is trained on pairs (embedding,
 #    place).
 #
-# The whole recipe, from `geoflow/recipes/tiles.yaml`:
+# The whole recipe, from `geoflow/training/recipes/tiles.yaml`:
 
 # %%
 print(yaml.dump(recipe, sort_keys=False, default_flow_style=None))
@@ -254,10 +254,10 @@ def most_similar(images, k):
 neighbours = most_similar(telling, 100)
 fig = plt.figure(figsize=(9, 3.3), layout="constrained")
 places = fig.add_gridspec(2, 3)
-for i, name in enumerate(tiles.TELLING):
+for i, name in enumerate(tiles.EXAMPLES):
     ax = maps.world(ax=places[i])
     maps.draw_points(ax, sphere.to_latlon(train.x[neighbours[i]]), color=RED, size=4)
-    maps.draw_truth(ax, tiles.TELLING[name])
+    maps.draw_truth(ax, tiles.EXAMPLES[name])
     ax.set_title(name, fontsize=9)
 plt.show()
 
@@ -310,13 +310,13 @@ print(f"likelihood of the true place, seen regions: e^{nats:.2f} = {math.exp(nat
 # person would expect?
 
 # %%
-densities = {name: geo.density(tiles.tile(*tiles.TELLING[name])) for name in mapped}
+densities = {name: geo.density(tiles.tile(*tiles.EXAMPLES[name])) for name in mapped}
 maps.contact_sheet(
     [
         {
             "density": densities[name],
-            "image": tiles.tile(*tiles.TELLING[name]),
-            "truth": tiles.TELLING[name],
+            "image": tiles.tile(*tiles.EXAMPLES[name]),
+            "truth": tiles.EXAMPLES[name],
             "title": name,
             "inset": "south-pole" if name == "ice" else None,
         }
@@ -335,16 +335,16 @@ for name, density in densities.items():
 # model, trained five times longer, is narrower: notebook 00.)
 #
 # A map is where a flow ends. *What to look for*, dragging the slider from 0 to 1: when do the points know where to go? The
-# numbered circles are the three best places, the reticle is the true one.
+# numbered circles are the three best places, the cross marks the true one.
 
 # %%
 from geoflow import schedules, widgets
 
-images = [tiles.tile(*tiles.TELLING[name]) for name in mapped]
+images = [tiles.tile(*tiles.EXAMPLES[name]) for name in mapped]
 player = widgets.TrajectoryPlayer(
     geo.trajectories(images, n=200, steps=24, seed=seed),
     times=schedules.time_grid(geo.schedule, 24),
-    truth=[tiles.TELLING[name] for name in mapped],
+    truth=[tiles.EXAMPLES[name] for name in mapped],
     best=geo.predict(images, k=3).latlon,
     images=images,
     titles=list(mapped),

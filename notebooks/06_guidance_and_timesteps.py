@@ -50,7 +50,7 @@ from geoflow.data import tiles
 
 torch.manual_seed(seed)
 geo = Geolocator.from_pretrained("tiles")
-cond = geo.embed([tiles.tile(*place) for place in tiles.TELLING.values()])  # (6, C): six tiles that tell something
+cond = geo.embed([tiles.tile(*place) for place in tiles.EXAMPLES.values()])  # (6, C): six tiles that tell something
 noise = geo.path.noise((points,), torch.Generator().manual_seed(seed)).expand(len(cond), -1, -1)
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
@@ -155,7 +155,7 @@ for n in budget[::2]:
 # %%
 by_tile = sphere.distance_km(solve("euler", 16), reference).median(1).values
 spread_of = sphere.distance_km(metrics.medoid(reference)[:, None], reference).median(1).values
-for name, km, spread in zip(tiles.TELLING, by_tile.tolist(), spread_of.tolist(), strict=True):
+for name, km, spread in zip(tiles.EXAMPLES, by_tile.tolist(), spread_of.tolist(), strict=True):
     print(f"{name:7s} 16 Euler steps: {km:6.1f} km off; half of the samples lie within {spread:6.0f} km of their medoid")
 
 # %% [markdown]
@@ -178,7 +178,7 @@ def solve_diffusion(solver, calls):
     return sphere.unit(samplers.sample(diffusion.velocity, diffusion.path, start, times, own_cond, solver))
 
 
-own_cond = diffusion.embed([tiles.tile(*place) for place in tiles.TELLING.values()])
+own_cond = diffusion.embed([tiles.tile(*place) for place in tiles.EXAMPLES.values()])
 fine = solve_diffusion("rk4", 2 * most)
 error_diffusion = {
     (solver, calls): sphere.distance_km(solve_diffusion(solver, calls), fine).median().item()
@@ -375,7 +375,7 @@ print(f"by hand and by the package: equal; ω = −1 against no image: {same:.3f
 # *What to look for:* samples for the ice tile at six values of ω, around the South Pole. Where do they go?
 
 # %%
-names = list(tiles.TELLING)
+names = list(tiles.EXAMPLES)
 ice = cond[names.index("ice")][None]
 shown = (-1, 0, 0.25, 0.5, 1, 2)
 iced = {omega: geo.sample(cond=ice, n=by_scale(50, 600, 600), seed=seed, guidance=omega, solver="euler", steps=80)[0] for omega in shown}
@@ -383,7 +383,7 @@ fig = plt.figure(figsize=(9, 1.9), layout="constrained")
 for slot, (omega, latlon) in zip(fig.add_gridspec(1, len(shown)), iced.items(), strict=True):
     ax = maps.world("south-pole", ax=slot)
     maps.draw_points(ax, latlon, color=BLUE, size=3)
-    maps.draw_truth(ax, tiles.TELLING["ice"])
+    maps.draw_truth(ax, tiles.EXAMPLES["ice"])
     ax.set_title(f"ω = {omega:g}", fontsize=9)
 plt.show()
 
@@ -397,7 +397,7 @@ def radius_km(latlon):
 
 ice_radius = {omega: radius_km(latlon) for omega, latlon in iced.items()}
 ice_off = {
-    omega: sphere.distance_km(sphere.from_latlon(places), sphere.from_latlon(tiles.TELLING["ice"])).median().item()
+    omega: sphere.distance_km(sphere.from_latlon(places), sphere.from_latlon(tiles.EXAMPLES["ice"])).median().item()
     for omega, places in iced.items()
 }
 for omega in shown:
@@ -580,7 +580,7 @@ fig = plt.figure(figsize=(6, 3.2), layout="constrained")
 for slot, (omega, density) in zip(fig.add_gridspec(1, len(densities)), densities.items(), strict=True):
     ax = maps.world("south-pole", ax=slot)
     maps.draw_density(ax, density, unit="nats", peak=peak)
-    maps.draw_truth(ax, tiles.TELLING["ice"])
+    maps.draw_truth(ax, tiles.EXAMPLES["ice"])
     ax.set_title(f"ω = {omega:g}", fontsize=9)
 plt.show()
 for omega, density in densities.items():

@@ -50,8 +50,9 @@ import cartopy.crs as ccrs
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import Geolocator, likelihood, maps, metrics, paths, samplers, schedules, sphere
+from geoflow import Geolocator, healpix, likelihood, maps, metrics, paths, samplers, schedules, sphere, velocity_jvp
 from geoflow.data import tiles
+from geoflow.density import density_map
 from geoflow.velocity import VelocityTransformer
 
 torch.manual_seed(seed)
@@ -181,8 +182,8 @@ for name, value in factor.items():
 # $$\operatorname{tr} J_f = \operatorname{div} v + 2 \langle x, f(x) \rangle + \tfrac{d}{dr} \langle x, f(r x) \rangle \big|_{r=1} .$$
 #
 # Both extra terms are about the *radial* part of f, of which the flow on the sphere knows nothing. The third formula
-# makes them vanish: normalise inside, project outside. The package does so (`paths.RiemannianFlow.restrict`); then the
-# trace and the sum over two tangent directions agree.
+# makes them vanish: normalise inside, project outside. The package's network does so, and for any other field
+# `likelihood.divergence` takes the sum over two tangent directions and subtracts 2⟨x, f(x)⟩.
 #
 # ## 2 · A flow with a known density
 #
@@ -295,7 +296,7 @@ print(f"{'share of the samples':22s} {'':15s}   {'':18s} {share_north:6.3f}")
 # *What to look for:* one dot per sample of the tile model; both axes should say the same.
 
 # %%
-image = {name: tiles.tile(*place) for name, place in tiles.TELLING.items()}
+image = {name: tiles.tile(*place) for name, place in tiles.EXAMPLES.items()}
 cond = {name: geo.embed(picture) for name, picture in image.items()}
 h, times = 1e-6, schedules.time_grid(geo.schedule, 32).double()
 noise = sphere.unit(sphere.uniform((1, few), torch.Generator().manual_seed(seed)).double())
@@ -334,7 +335,7 @@ def make_map(name):
         return geo.log_prob(sphere.to_latlon(x), cond=cond[name], steps=20)[0]
 
     drawn = sphere.from_latlon(geo.sample(cond=cond[name], n=8192, seed=0))[0]
-    return likelihood.density_map(log_prob, drawn, resolution=0.5, max_cells=most_cells), evaluated
+    return density_map(log_prob, drawn, resolution=0.5, max_cells=most_cells), evaluated
 
 
 made = {name: make_map(name) for name in mapped}
@@ -349,7 +350,7 @@ maps.contact_sheet(
         {
             "density": densities[name],
             "image": image[name],
-            "truth": tiles.TELLING[name],
+            "truth": tiles.EXAMPLES[name],
             "title": name,
             "inset": "south-pole" if name == "ice" else None,
         }
@@ -393,7 +394,7 @@ all_cond = torch.cat(list(cond.values()))
 def three_rates(x, t):
     v, div = likelihood.divergence(geo.network, geo.path, x, t, all_cond)
     axes = torch.eye(3).reshape(3, 1, 1, 3).expand(3, *x.shape)
-    f, along = raw.jvp(x, t, all_cond, axes)
+    f, along = velocity_jvp.jvp(raw, x, t, all_cond, axes)
     raw_trace = (axes * along).sum((0, -1))
     return v, torch.stack([div, raw_trace - 2 * (x * f).sum(-1), raw_trace])
 
@@ -406,7 +407,7 @@ wrong_integral, shift = excess.exp().mean(-1), excess.mean(-1)
 uncertain = excess.exp().std(-1) / excess.shape[-1] ** 0.5
 print("             f tangent on the sphere               f as it is")
 print("             integral          log p̃ − log p       integral          log p̃ − log p")
-for i, name in enumerate(tiles.TELLING):
+for i, name in enumerate(tiles.EXAMPLES):
     print(f"{name:8s}", end="")
     for k in (0, 1):
         print(f"{wrong_integral[k, i]:11.2g} ± {uncertain[k, i]:<8.1g} {shift[k, i]:+.2f} nats    ", end="")
@@ -421,7 +422,7 @@ for i, name in enumerate(tiles.TELLING):
 #
 # ## 4 · How a map is made
 #
-# A density may be a needle: a grid fine enough for it would need millions of cells. `likelihood.density_map` starts from
+# A density may be a needle: a grid fine enough for it would need millions of cells. `density.density_map` starts from
 # 768 equal cells of 7° (HEALPix). It splits a cell in four, and the cells around it too, where more than 1/480 of 8,192
 # samples of the model fall (in the coarsest cells a half or a quarter of that), or where the centre's density promises 1/120
 # of the probability. Why do the samples decide, and not the densities, which are exact? Because a density at a centre
@@ -449,7 +450,7 @@ print(f"together {sum(evaluated):,} evaluations; a regular 1° grid has {180 * 3
 # %%
 fig = maps.MapFigure(figsize=(7.6, 2.9), layout="constrained")
 columns = fig.add_gridspec(1, 2, width_ratios=(1.75, 1))
-wide, near = maps.world(ax=columns[0]), maps.world("orthographic", center=tiles.TELLING[shown], ax=columns[1])
+wide, near = maps.world(ax=columns[0]), maps.world("orthographic", center=tiles.EXAMPLES[shown], ax=columns[1])
 near.set(xlim=(-2.2e6, 2.2e6), ylim=(-2.2e6, 2.2e6))
 sizes = sorted(set(cell_level.tolist()))
 for k in sizes:
@@ -468,7 +469,7 @@ fig
 # %%
 regular = {}
 for k in regular_levels:
-    centres = sphere.healpix_centers(torch.arange(12 * 4**k), k).float()
+    centres = healpix.centers(torch.arange(12 * 4**k), k).float()
     regular[k] = 4 * math.pi * geo.log_prob(sphere.to_latlon(centres), cond=cond[shown], steps=20)[0].double().exp().mean().item()
     print(f"regular, {12 * 4**k:6,} cells: integral {regular[k]:.3f}")
 print(f"adaptive, {sum(evaluated):5,} evaluations: integral {density.integral:.3f}")
@@ -513,7 +514,7 @@ print(
 # that were drawn there for the wrong traces; the right log-density came with them.
 
 # %%
-telling_log_p = dict(zip(tiles.TELLING, (sphere.LOG_UNIFORM - total[0]).double(), strict=True))
+telling_log_p = dict(zip(tiles.EXAMPLES, (sphere.LOG_UNIFORM - total[0]).double(), strict=True))
 gap = {}
 print("             by samples       by the map    as sure as a uniform guess within")
 for name in mapped:
@@ -617,7 +618,7 @@ levels = (0.5, 0.9, 0.95)
 areas = {name: [density.region_area_km2(level) for level in levels] for name, density in densities.items()}
 print("area in km² of" + "".join(f"{level:>14.0%}" for level in levels) + "   holds the truth")
 for name, density in densities.items():
-    at_truth = geo.log_prob(torch.tensor([tiles.TELLING[name]]), cond=cond[name], steps=20).item()
+    at_truth = geo.log_prob(torch.tensor([tiles.EXAMPLES[name]]), cond=cond[name], steps=20).item()
     inside = [f"{level:.0%}" for level in levels if at_truth >= density.region_threshold(level)]
     print(f"{name:14s}" + "".join(f"{area:14,.0f}" for area in areas[name]) + f"   {', '.join(inside) or 'none of them'}")
 
@@ -629,7 +630,7 @@ drawn_regions = [name for name in ("coast", "ocean") if name in densities]
 fig = maps.MapFigure(figsize=(7.0, 3.6), layout="constrained")
 for place, name in zip(fig.add_gridspec(1, len(drawn_regions)), drawn_regions, strict=True):
     density = densities[name]
-    ax = maps.world("orthographic", center=tiles.TELLING[name], ax=place)
+    ax = maps.world("orthographic", center=tiles.EXAMPLES[name], ax=place)
     thresholds = [density.region_threshold(level) for level in sorted(levels, reverse=True)]
     ax.contourf(
         density.lon,
@@ -640,7 +641,7 @@ for place, name in zip(fig.add_gridspec(1, len(drawn_regions)), drawn_regions, s
         alpha=0.85,
         transform=ccrs.PlateCarree(globe=ax.projection.globe),
     )
-    maps.draw_truth(ax, tiles.TELLING[name])
+    maps.draw_truth(ax, tiles.EXAMPLES[name])
     ax.set_title(f"{name}: 50 % on {round(areas[name][0], -3):,.0f} km²", fontsize=9)
 fig
 
@@ -687,7 +688,7 @@ assert math.isclose(sum(evaluated) - 768, 4 * sum(n - int((cell_level == k).sum(
 if scale() != "smoke":
     assert default_error < 0.05
     assert error["the tile model"]["euler"][2] > 1
-    assert 1.5 < wrong_integral[0, list(tiles.TELLING).index("Amazon")] < 6
+    assert 1.5 < wrong_integral[0, list(tiles.EXAMPLES).index("Amazon")] < 6
     assert 0.5 < shift[0].abs().max() < 2
     assert shift[1].max() < -1
     assert all(integral < 0.8 for integral in regular.values())

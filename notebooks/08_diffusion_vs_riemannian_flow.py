@@ -54,11 +54,12 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import Geolocator, likelihood, losses, maps, methods, paths, samplers, schedules, settings, sphere, training
+from geoflow import Geolocator, losses, maps, methods, paths, samplers, schedules, settings, sphere, training
 from geoflow.cli import read_recipe
 from geoflow.data import tiles
+from geoflow.density import density_map
 from geoflow.evaluation import read_report
-from geoflow.methods import How
+from geoflow.methods import SolverOptions
 
 torch.manual_seed(seed)
 SHIPPED = {
@@ -106,7 +107,7 @@ for row, name in zip(axes, ("diffusion", "flow", "riemannian"), strict=True):
     path = paths.by_name(name)
     generator = torch.Generator().manual_seed(seed)
     x1 = paris.expand(drawn, 3)
-    x0 = path.couple(x1, generator)
+    x0 = path.noise_like(x1, generator)
     for ax, t in zip(row, moments, strict=True):
         x = path.sample(x0, x1, t.expand(drawn)).x_t
         behind = x[:, 0] < 0
@@ -134,7 +135,7 @@ left = {}
 for name in COLORS:
     path = paths.by_name(name)
     x1 = paris.expand(2000, 3)
-    x0 = path.couple(x1, torch.Generator().manual_seed(seed))
+    x0 = path.noise_like(x1, torch.Generator().manual_seed(seed))
     km = torch.stack([sphere.distance_km(sphere.unit(path.sample(x0, x1, t.expand(2000)).x_t), x1).median() for t in fine])
     left[name] = float(1 - fine[(km < 500).nonzero()[0]])
     ax.plot(1 - fine, km, color=COLORS[name], label=TITLES[name])
@@ -221,7 +222,7 @@ plt.show()
 
 # %%
 shipped = {method: Geolocator.from_pretrained(name) for method, name in SHIPPED.items()}
-ambiguous = tiles.TELLING["coast"]
+ambiguous = tiles.EXAMPLES["coast"]
 image = tiles.tile(*ambiguous)
 embedding = encoder.embed(torch.stack([encoder.preprocess(image)]))
 
@@ -229,11 +230,11 @@ fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.4), layout="constrained")
 width = {}
 for ax, method in zip(axes, ("flow", "diffusion"), strict=True):
     model = shipped[method].model
-    for state in model.states(model.noise((1, 8), torch.Generator().manual_seed(seed)), embedding, How(16)):
+    for state in model.states(model.noise((1, 8), torch.Generator().manual_seed(seed)), embedding, SolverOptions(16)):
         pass
     radius = torch.linspace(0.97, 1.03, 241)
     for u, r in zip(sphere.unit(state[0, :3]), state[0, :3].norm(dim=-1), strict=True):
-        along = model.ambient_log_prob((u * radius[:, None])[None], embedding, How(16))[0] + 2 * radius.log()
+        along = model.ambient_log_prob((u * radius[:, None])[None], embedding, SolverOptions(16))[0] + 2 * radius.log()
         share = (along - along.logsumexp(0)).exp()
         mean = (share * radius).sum()
         width.setdefault(method, []).append(float((share * (radius - mean) ** 2).sum().sqrt()))
@@ -390,7 +391,7 @@ for k, group in enumerate(group_of):
 # wide. A peak of 40 km is made in the last hundredth of the time, of which training shows the network little, while the width of
 # a blob is one number that the likelihood teaches directly. It fits that the flow improves as training times favour the end: after
 # 2,000 steps −6.14 nats with uniform times, −6.94 with the skewed sigmoid, −7.15 with t = 1 − (1 − s)⁴ (measured once each, on
-# validation tiles; see `geoflow/recipes/tiles.yaml`).
+# validation tiles; see `geoflow/training/recipes/tiles.yaml`).
 #
 # Three of four tiles have one clear answer, since their neighbours were in the training set. Holiday photos are more like the
 # ambiguous quarter. That may be why the paper finds the opposite; only its data can tell.
@@ -409,7 +410,7 @@ def density_of(method):
     """As `Geolocator.density`; methods in R³, which follow 32 points of a ray for each place, on cells twice as heavy."""
     model, in_space = shipped[method], method in ("flow", "diffusion")
     samples = sphere.from_latlon(model.sample(cond=embedding, n=8192, seed=seed))[0]
-    return likelihood.density_map(
+    return density_map(
         lambda x: model.log_prob(sphere.to_latlon(x), cond=embedding, steps=20)[0], samples, resolution, 1 / 60 if in_space else 1 / 120
     )
 
@@ -459,7 +460,7 @@ fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.4), layout="constrained", sharey=
 for ax, method in zip(axes, ("flow", "diffusion"), strict=True):
     model = shipped[method].model
     noise = model.noise((1, 60), torch.Generator().manual_seed(seed))
-    states = torch.stack(list(model.states(noise, embedding, How(steps))))[:, 0]
+    states = torch.stack(list(model.states(noise, embedding, SolverOptions(steps))))[:, 0]
     times = schedules.time_grid(model.schedule, steps)
     ax.plot(times, states.norm(dim=-1), color=COLORS[method], lw=0.5, alpha=0.6)
     ax.axhline(1, color="black", lw=0.8, ls=":")

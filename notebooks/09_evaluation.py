@@ -48,7 +48,7 @@ import torch
 
 from geoflow import Geolocator, evaluate, likelihood, maps, metrics, places, samplers, sphere, vmf
 from geoflow.data import tiles
-from geoflow.methods import How
+from geoflow.methods import SolverOptions
 
 torch.manual_seed(seed)
 
@@ -83,7 +83,7 @@ cond = {split: models["riemannian"].encoder.embed(part.images) for split, part i
 def draw(geo, cond, x):
     """Samples (B, draws, 3), their log-densities (B, draws), and those of the true places x: (B,)."""
     noise = samplers.noise_for(geo.model, range(len(cond)), draws, seed)
-    parts = [geo.model.sample_with_log_prob(*part, How()) for part in zip(noise.split(10), cond.split(10), strict=True)]
+    parts = [geo.model.sample_with_log_prob(*part, SolverOptions()) for part in zip(noise.split(10), cond.split(10), strict=True)]
     points, of_samples = (torch.cat(column) for column in zip(*parts, strict=True))
     return points, of_samples, geo.log_prob(sphere.to_latlon(x[:, None]), cond=cond)[:, 0]
 
@@ -207,7 +207,7 @@ by_name = metrics.label_accuracy(guessed, named)
 for level in places.LEVELS:
     print(f"{level:10s} right {by_name[level]:6.1%}   no true label {by_name[level + '_missing']:4d} of {scored}")
 for name in ("ocean", "ice"):
-    print(f"{name} {tiles.TELLING[name]}: {places.lookup(torch.tensor([tiles.TELLING[name]]))['city'][0]}")
+    print(f"{name} {tiles.EXAMPLES[name]}: {places.lookup(torch.tensor([tiles.EXAMPLES[name]]))['city'][0]}")
 
 # %% [markdown]
 # *What was seen:* four countries in five are right, and two towns in five. But every place has a
@@ -388,7 +388,7 @@ for method in ("flow", "diffusion"):
     geo, some = models[method], cond["seen"][:compared]
     log_prob = geo.ambient_log_prob(sphere.to_latlon(few[:, None]), cond=some)
     volume[method] = metrics.bits_per_dimension(log_prob.double().mean().item())
-    *_, last = geo.model.states(samplers.noise_for(geo.model, range(compared), 4, seed), some, How())
+    *_, last = geo.model.states(samplers.noise_for(geo.model, range(compared), 4, seed), some, SolverOptions())
     thickness[method] = last.norm(dim=-1).sub(1).abs().median().item()
 print(f"bits per dimension: riemannian on S² {surface['riemannian']:.2f}")
 for method, value in volume.items():

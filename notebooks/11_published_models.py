@@ -95,7 +95,7 @@ if my_photos:
     files = photos.find(my_photos)
     named = {file.name: (file, photos.exif_latlon(file)) for file in files}
 else:
-    named = {name: (tiles.tile(*tiles.TELLING[name]), tiles.TELLING[name]) for name in examples}
+    named = {name: (tiles.tile(*tiles.EXAMPLES[name]), tiles.EXAMPLES[name]) for name in examples}
     if reached:
         print("these are satellite tiles, which a photo model was not made for: name photos of your own in the parameters")
 named = dict(list(named.items())[:4])
@@ -191,10 +191,10 @@ for label, options, evaluations in (
 # *What was seen* with the tile model: a quarter of the evaluations, and a tenth of the error. Straight steps err in proportion to
 # their length, fourth-order ones far less.
 #
-# Published networks are rougher in time than the tile model: their time embedding turns up to 1000 t radians. Few steps meet such
-# waves at random phases, and a higher order alone gains nothing. geoflow notices it and averages the conditioning over each
-# step, which costs nothing (`geoflow.velocity.TimeAveraged`), and places the steps for it (`geoflow.schedules.few_steps`). On a small
-# trained network of that kind, 8 steps (32 evaluations) then err by 6 km, 16 by 2 km, and the official 250 by 10 km.
+# Published networks are rougher in time than the tile model: their time embedding turns by up to 1000 t radians. A solver of few
+# steps meets such waves at a few arbitrary phases, and a higher order alone gains nothing. So loading a published model averages its
+# conditioning over the length of a step, which costs nothing (`geoflow.plonk.TimeAveraged`), and places the steps for it
+# (`geoflow.schedules.few_steps`). What that gains on networks trained here is in `tests/benchmarks/solvers.py`.
 #
 # ## Responsible use
 #

@@ -43,7 +43,7 @@ from IPython.display import Markdown, display
 
 from geoflow import reproduce
 
-setup = reproduce.Setup(chosen_scale, folder, committed=reproduce.COMMITTED, say=lambda line: None)
+setup = reproduce.Setup(chosen_scale, folder, committed=reproduce.COMMITTED, log=lambda line: None)
 shown = {}
 
 

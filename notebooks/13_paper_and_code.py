@@ -45,6 +45,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from geoflow import likelihood, losses, metrics, paths, plonk, samplers, schedules, sphere
+from geoflow.density import density_map
 from geoflow.velocity import VelocityTransformer
 from geoflow.vmf import Mixture
 
@@ -102,7 +103,7 @@ network, flow_network = trained(sphere_path), trained(paths.by_name("flow"))
 # %%
 times = schedules.time_grid(schedules.by_name("sigmoid"), by_scale(4, 32, 64))
 drawn = samplers.sample(network, sphere_path, sphere.uniform((1, 8192), torch.Generator().manual_seed(seed)), times)[0]
-grid = likelihood.density_map(lambda x: likelihood.log_prob(network, sphere_path, x[None], times)[0], drawn, max_cells=cells_at_most)
+grid = density_map(lambda x: likelihood.log_prob(network, sphere_path, x[None], times)[0], drawn, max_cells=cells_at_most)
 values = {
     "data": truth.log_prob(grid.x[None])[0],
     "Riemannian": grid.cell_log_density,

@@ -50,9 +50,7 @@ html_use_index = False
 html_show_copyright = False
 html_show_search_summary = False  # summaries are fetched, which browsers refuse to pages on disk
 
-ROW = re.compile(
-    r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \|$", re.MULTILINE
-)  # of the README's table of notebooks
+ROW = re.compile(r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \|$", re.MULTILINE)  # of the README's table of notebooks
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -123,14 +121,8 @@ def most_vivid(notebook: Path) -> Image.Image:
     """The figure with the most colour of a notebook, among those neither tall nor very wide."""
     cells = nbformat.read(notebook, as_version=4).cells
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    figures = [
-        Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB")
-        for d in data
-        if "image/png" in d
-    ]
-    return max(
-        (figure for figure in figures if 1 < figure.width / figure.height < 2.6), key=vividness
-    )
+    figures = [Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB") for d in data if "image/png" in d]
+    return max((figure for figure in figures if 1 < figure.width / figure.height < 2.6), key=vividness)
 
 
 def vividness(figure: Image.Image) -> float:
