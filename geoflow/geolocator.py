@@ -214,8 +214,7 @@ class Geolocator:
             (B, n, 2) latitude and longitude, degrees.
 
         Raises:
-            ValueError: unknown solver, steps or n below 1, wrong shapes, NaN, guidance of a closed
-                form.
+            ValueError: unknown solver, steps or n < 1, wrong shapes, guidance of a closed form.
         """
         request = self._request(images, cond, n, steps, solver, guidance, seed, noise)
         return sphere.to_latlon(self._sample(*request))
