@@ -7,14 +7,9 @@ import sys
 
 import pytest
 import torch
+from small import points
 
-from geoflow import metrics, sphere
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
+from geoflow import metrics
 
 
 def test_accumulated_batches_score_as_one():

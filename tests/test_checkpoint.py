@@ -4,32 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
+from small import model as make
+from small import picture
 
 from geoflow import Geolocator, checkpoint, runtime, sphere
-from geoflow.encoders import TileEncoder
-from geoflow.velocity import VelocityTransformer
-
-
-def make(encoder=True, schedule="linear", seed=0):
-    """A small random model."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = VelocityTransformer(cond_dim=8, dim=32, depth=2, time_scale=3.0)
-        for name, weight in net.named_parameters():
-            if "modulation" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-        return Geolocator(
-            net,
-            "riemannian",
-            schedule,
-            TileEncoder(8, width=4) if encoder else None,
-            {"seed": seed},
-        )
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +21,6 @@ def geo():
 @pytest.fixture(scope="module")
 def cond():
     return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
-
-
-def picture(seed=0):
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    )
 
 
 # Saving and loading

@@ -8,15 +8,10 @@ import pytest
 import rasterio
 import shapely
 import torch
+from small import points
 
 from geoflow import density, sphere
 from geoflow.vmf import Mixture
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
 
 
 def vmf(latlon, kappa):

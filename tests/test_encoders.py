@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import picture
 
 from geoflow import Geolocator, encoders, sphere
 from geoflow.encoders import TileEncoder, load_image
@@ -11,13 +12,6 @@ from geoflow.training.modules import GeocellClassifier
 from geoflow.velocity import VelocityTransformer
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
-
-
-def picture(size=32, seed=0):
-    width, height = size if isinstance(size, tuple) else (size, size)
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    )
 
 
 def encoder():

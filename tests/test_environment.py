@@ -16,7 +16,11 @@ PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["pr
 LOCK = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 LOCKED = [Requirement(line) for line in LOCK]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-DIRECT = [Requirement(text) for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()) for text in group]
+DIRECT = [
+    Requirement(text)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for text in group
+]
 MACHINES = [
     {"python_version": minor, "python_full_version": f"{minor}.9", **machine}
     for minor in ("3.10", "3.11", "3.12", "3.13")
@@ -30,11 +34,17 @@ MACHINES = [
 def pins(package: str, machine: dict[str, str]) -> list[Version]:
     """Versions that the lock gives a package on a machine."""
     ours = [r for r in LOCKED if canonicalize_name(r.name) == canonicalize_name(package)]
-    return [Version(str(r.specifier).removeprefix("==")) for r in ours if r.marker is None or r.marker.evaluate(machine)]
+    return [
+        Version(str(r.specifier).removeprefix("=="))
+        for r in ours
+        if r.marker is None or r.marker.evaluate(machine)
+    ]
 
 
 def test_lock_is_exact_pins_and_nothing_else():
-    pin = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^#@]+)?")  # so: no hash, no address, no local version such as +cpu
+    pin = re.compile(
+        r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^#@]+)?"
+    )  # so: no hash, no address, no local version such as +cpu
     assert [line for line in LOCK if not pin.fullmatch(line)] == []
 
 

@@ -2,34 +2,16 @@
 
 import math
 
-import numpy as np
 import official
 import pytest
 import torch
-from PIL import Image
+from small import model as make
+from small import picture
 
 from geoflow import Geolocator, inputs, samplers, schedules, sphere, velocity_jvp
 from geoflow.data import tiles
 from geoflow.density import DensityMap
-from geoflow.encoders import TileEncoder
 from geoflow.velocity import VelocityTransformer
-
-
-def make(cond_dim=8, schedule="linear", encoder=True, seed=0):
-    """A small random model, smooth enough for few steps."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = VelocityTransformer(cond_dim=cond_dim, dim=32, depth=2, time_scale=3.0)
-        for name, weight in net.named_parameters():
-            if "modulation" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-        return Geolocator(
-            net,
-            "riemannian",
-            schedule,
-            TileEncoder(cond_dim, width=4) if encoder and cond_dim else None,
-            {"seed": seed},
-        )
 
 
 def uniform_model():
@@ -47,12 +29,6 @@ def geo():
 @pytest.fixture(scope="module")
 def cond():
     return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
-
-
-def picture(seed=0):
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    )
 
 
 def km(a, b):
@@ -73,7 +49,7 @@ def test_samples_have_their_shape_and_are_places(geo, cond):
 
 
 def test_images_paths_and_embeddings_give_the_same_samples(geo, tmp_path):
-    images = [picture(0), picture(1)]
+    images = [picture(seed=0), picture(seed=1)]
     images[1].save(tmp_path / "one.png")
     expected = geo.sample(cond=geo.embed(images), n=20, seed=0)
     assert geo.embed(images).shape == (2, 8)

@@ -4,14 +4,9 @@ import math
 
 import pytest
 import torch
+from small import points
 
 from geoflow import healpix, sphere
-
-
-def points(n, seed=0):
-    return sphere.project(
-        torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 6])

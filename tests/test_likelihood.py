@@ -5,33 +5,16 @@ import math
 import official
 import pytest
 import torch
+from small import network, points
 
 from geoflow import healpix, likelihood, paths, plonk, samplers, sphere
-from geoflow.velocity import VelocityTransformer
 
 PATH = paths.by_name("riemannian")
 POLE = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
 
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
-
-
 def times(steps):
     return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-
-
-def smooth_network(seed=0):
-    """A random network, smooth in time, that turns uniform noise into something uneven."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = VelocityTransformer(cond_dim=4, dim=32, depth=2, time_scale=3.0)
-        for name, weight in net.named_parameters():
-            if "modulation" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-    return net.double().eval()
 
 
 def spring(rate=1.0):
@@ -50,6 +33,11 @@ def spring_log_prob(x, rate=1.0):
     p(z) = dz₀/dz / 4π = cosh²u / cosh²(u − rate) / 4π = 1 / (4π (cosh rate − z sinh rate)²).
     """
     return sphere.LOG_UNIFORM - 2 * torch.log(math.cosh(rate) - x[..., 2] * math.sinh(rate))
+
+
+def smooth_network():
+    """A random network, smooth in time, that turns uniform noise into something uneven."""
+    return network(cond_dim=4, time_scale=3.0).double()
 
 
 # Divergence

@@ -40,10 +40,16 @@ def test_exact_field_of_one_place_has_no_loss(float64):
     def exact(x, t, cond):
         return sphere.log(x, place.expand_as(x)) / (1 - t.to(x))[..., None]
 
-    loss = losses.flow_matching_loss(exact, PATH, place.expand(256, -1), draws=4, generator=seeded())
+    loss = losses.flow_matching_loss(
+        exact, PATH, place.expand(256, -1), draws=4, generator=seeded()
+    )
     assert float(loss) < 1e-6  # noise is drawn in float32
-    slower = losses.flow_matching_loss(lambda *a: 0.9 * exact(*a), PATH, place.expand(256, -1), draws=4, generator=seeded())
-    assert float(slower) == pytest.approx(0.01 * (math.pi**2 / 2 - 2), rel=0.1)  # 0.1² E θ² of uniform noise
+    slower = losses.flow_matching_loss(
+        lambda *a: 0.9 * exact(*a), PATH, place.expand(256, -1), draws=4, generator=seeded()
+    )
+    assert float(slower) == pytest.approx(
+        0.01 * (math.pi**2 / 2 - 2), rel=0.1
+    )  # 0.1² E θ² of uniform noise
 
 
 def test_loss_of_zero_is_the_mean_squared_distance():
@@ -56,7 +62,11 @@ def test_one_generator_one_loss():
     x1, cond = sphere.uniform(64, seeded(1)), torch.randn(64, 3, generator=seeded(2))
 
     def loss(seed):
-        return float(losses.flow_matching_loss(lambda x, t, c: c[:, None] * t[..., None], PATH, x1, cond, generator=seeded(seed)))
+        return float(
+            losses.flow_matching_loss(
+                lambda x, t, c: c[:, None] * t[..., None], PATH, x1, cond, generator=seeded(seed)
+            )
+        )
 
     assert loss(3) == loss(3)
     assert loss(3) != loss(4)
@@ -113,10 +123,20 @@ def test_times_of_a_batch_are_evenly_spread():
 
 def test_each_time_alone_is_uniform():
     generator = seeded()
-    first = torch.stack([losses.draw_times((8,), schedules.linear, generator)[0] for _ in range(4000)]).double().sort().values
-    assert (first - torch.linspace(0, 1, 4000, dtype=torch.float64)).abs().max() < 1.63 / math.sqrt(4000)  # Kolmogorov, 1 %
+    first = (
+        torch.stack([losses.draw_times((8,), schedules.linear, generator)[0] for _ in range(4000)])
+        .double()
+        .sort()
+        .values
+    )
+    assert (first - torch.linspace(0, 1, 4000, dtype=torch.float64)).abs().max() < 1.63 / math.sqrt(
+        4000
+    )  # Kolmogorov, 1 %
 
 
 def test_times_follow_the_schedule():
     warp = schedules.by_name("skewed-sigmoid")
-    assert torch.allclose(losses.draw_times((50,), warp, seeded()), warp(losses.draw_times((50,), schedules.linear, seeded())))
+    assert torch.allclose(
+        losses.draw_times((50,), warp, seeded()),
+        warp(losses.draw_times((50,), schedules.linear, seeded())),
+    )

@@ -6,14 +6,9 @@ import official
 import pytest
 import scipy.stats
 import torch
+from small import around, place, points
 
 from geoflow import metrics, sphere
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
 
 
 def at_km(x, km):
@@ -145,10 +140,6 @@ def test_best_answer_lies_in_the_larger_cluster_not_between():
     assert float(metrics.error_km(best, place(60.0, -100.0))) < 100
 
 
-def place(lat, lon):
-    return sphere.from_latlon(torch.tensor([lat, lon], dtype=torch.float64))
-
-
 def clusters(parts, km=100.0):
     """Samples around places (latitude, longitude, how many), shuffled."""
     generator = torch.Generator().manual_seed(1)
@@ -245,19 +236,6 @@ def test_labels_that_are_not_pairs_are_refused(predicted, message):
 
 
 # Energy score
-
-
-def around(x, km, n, seed=0):
-    """n Gaussian draws around each x (B, 3), on the tangent plane."""
-    v = (
-        torch.randn(
-            len(x), n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        )
-        * km
-        / sphere.EARTH_RADIUS_KM
-    )
-    x = x[:, None].expand(-1, n, -1)
-    return sphere.exp(x, sphere.to_tangent(x, v))
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 7])

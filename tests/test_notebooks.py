@@ -5,9 +5,7 @@ import nbformat
 import pytest
 
 SOURCES = execute.sources()
-HEADER = (
-    "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3 (ipykernel)\n#     language: python\n#     name: python3\n# ---\n\n"
-)
+HEADER = "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3 (ipykernel)\n#     language: python\n#     name: python3\n# ---\n\n"
 TITLE = HEADER + '# %% [markdown]\n# # A title\n\n# %% tags=["parameters"]\nseed = 0\n'
 
 
@@ -26,7 +24,11 @@ def test_runs_in_smoke_mode(name, monkeypatch):
 def test_product_is_reproducible_and_its_changes_are_seen(tmp_path, capsys):
     source = tmp_path / "01_a.py"
     figure = "import matplotlib.pyplot as plt\nplt.plot(range(9))\nplt.show()\n"
-    source.write_text(TITLE + "\n# %%\nimport sys\nprint('a', 'warning', file=sys.stderr)\nprint(seed)\n\n# %%\n" + figure)
+    source.write_text(
+        TITLE
+        + "\n# %%\nimport sys\nprint('a', 'warning', file=sys.stderr)\nprint(seed)\n\n# %%\n"
+        + figure
+    )
     product = execute.write(execute.execute(source), source)
     first = product.read_bytes()
     assert execute.product_problems(source) == []
@@ -60,7 +62,9 @@ def test_changed_text_is_carried_into_the_product_but_no_changed_code(tmp_path):
         execute.update_text(source)
     product = execute.write(execute.execute(source), source)
     before = nbformat.read(product, as_version=4).cells[-1].outputs
-    source.write_text(source.read_text().replace("A title", "Another title") + "\n# %% [markdown]\n# the end\n")
+    source.write_text(
+        source.read_text().replace("A title", "Another title") + "\n# %% [markdown]\n# the end\n"
+    )
     assert execute.product_problems(source) == ["its cells are not those of the source"]
     execute.update_text(source)
     assert execute.product_problems(source) == []

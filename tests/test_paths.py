@@ -5,17 +5,12 @@ import math
 import official
 import pytest
 import torch
+from small import points
 from torch.func import jvp
 
 from geoflow import paths, sphere
 
 PATH = paths.by_name("riemannian")
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
 
 
 def test_target_is_the_derivative_of_the_path():

@@ -5,32 +5,10 @@ import math
 import official
 import pytest
 import torch
+from small import around, place, points
 
 from geoflow import metrics, sphere
 from geoflow.scores.prdc import _balls
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
-
-
-def place(lat, lon):
-    return sphere.from_latlon(torch.tensor([lat, lon], dtype=torch.float64))
-
-
-def around(x, km, n, seed=0):
-    """n Gaussian draws around each x (B, 3), on the tangent plane."""
-    v = (
-        torch.randn(
-            len(x), n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        )
-        * km
-        / sphere.EARTH_RADIUS_KM
-    )
-    x = x[:, None].expand(-1, n, -1)
-    return sphere.exp(x, sphere.to_tangent(x, v))
 
 
 def prdc_by_hand(real, fake, k):

@@ -4,18 +4,13 @@ import math
 
 import pytest
 import torch
+from small import points
 
 from geoflow import paths, samplers, sphere
 from geoflow.velocity import VelocityTransformer
 
 PATH = paths.by_name("riemannian")
 AXIS = sphere.unit(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64))
-
-
-def points(*shape, seed=0):
-    return sphere.project(
-        torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    )
 
 
 def times(steps):

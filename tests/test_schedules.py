@@ -29,14 +29,18 @@ def test_symmetric_schedules(name):
 
 
 def test_skewed_sigmoid_has_the_noise_levels_of_the_official_code():
-    noise_level = 1 - schedules.by_name("skewed-sigmoid")(1 - torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64))
+    noise_level = 1 - schedules.by_name("skewed-sigmoid")(
+        1 - torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
+    )
     assert noise_level.tolist() == pytest.approx([0.0016, 0.0179, 0.1243, 0.5244, 0.9246], abs=6e-5)
 
 
 def test_schedules_agree_with_the_official_code():
     expected = official.tensors("schedulers")
     s = torch.linspace(1, 0, 101, dtype=torch.float64)  # its clock starts at the data
-    assert torch.allclose(schedules.by_name("skewed-sigmoid")(s), expected["sigmoid_m7_3_1_f64"], rtol=0, atol=2e-9)
+    assert torch.allclose(
+        schedules.by_name("skewed-sigmoid")(s), expected["sigmoid_m7_3_1_f64"], rtol=0, atol=2e-9
+    )
     assert torch.allclose(schedules.by_name("linear")(s), expected["linear_f64"], rtol=0, atol=2e-9)
 
 

@@ -287,7 +287,12 @@ def test_coordinates_agree_with_the_official_code():
     expected = official.tensors("geo")
     x = sphere.from_latlon(torch.rad2deg(expected["gps_rad"].double()))
     assert torch.allclose(x, expected["cartesian"].double(), rtol=0, atol=1e-6)
-    assert torch.allclose(sphere.to_latlon(expected["cartesian"]), torch.rad2deg(expected["back_rad"]), rtol=0, atol=1e-4)
+    assert torch.allclose(
+        sphere.to_latlon(expected["cartesian"]),
+        torch.rad2deg(expected["back_rad"]),
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 def test_latlon_round_trip_in_float32_is_right_to_three_metres_everywhere():

@@ -5,20 +5,10 @@ import json
 import official
 import pytest
 import torch
+from small import network
 
 from geoflow import plonk, sphere
 from geoflow.velocity import VelocityTransformer
-
-
-def network(seed=0, **options):
-    """A small network none of whose weights are zero."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = VelocityTransformer(**{"cond_dim": 8, "dim": 32, "depth": 2, **options})
-        for name, weight in net.named_parameters():
-            if "modulation" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-    return net.eval()
 
 
 def points(*shape, seed=0):
@@ -164,7 +154,9 @@ def test_wrong_width(dim):
 
 @pytest.mark.parametrize("name", ["", "odd/"], ids=["even", "odd"])
 def test_official_weights_give_official_answers(name):
-    net = plonk.plain(plonk.network(official.FOLDER / name, "flow"))  # the plain function, not projected
+    net = plonk.plain(
+        plonk.network(official.FOLDER / name, "flow")
+    )  # the plain function, not projected
     io = official.tensors(f"{name}forward")
     assert torch.allclose(net.embed_time(io["gamma"]), io["time_embedding"], rtol=0, atol=1e-5)
     for y, t, cond in ((io["y"][:, None], io["gamma"], io["emb"]),):

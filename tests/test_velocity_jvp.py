@@ -2,21 +2,10 @@
 
 import pytest
 import torch
+from small import network
 
 from geoflow import paths, samplers, sphere
-from geoflow.velocity import VelocityTransformer
 from geoflow.velocity_jvp import jvp
-
-
-def network(**options):
-    """A small network none of whose weights are zero."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = VelocityTransformer(**{"cond_dim": 8, "dim": 32, "depth": 2, **options})
-        for name, weight in net.named_parameters():
-            if "modulation" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-    return net.eval()
 
 
 def draws(*shape, seed=0):
