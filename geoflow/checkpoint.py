@@ -81,7 +81,8 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
         raise ValueError(_other_method(str(folder), config["method"], method))
     shared = isinstance(config["encoder"], str)  # the encoder of another shipped model
     try:
-        network = methods.network_for(config["method"], config["network"])
+        fresh = plonk.averaged_network if config.get("averaged") else methods.network_for
+        network = fresh(config["method"], config["network"])
         own = config["encoder"] and not shared
         encoder = encoders.from_config(config["encoder"]) if own else None
     except TypeError as error:
@@ -148,6 +149,8 @@ def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
         "encoder": encoder,
         "provenance": model.provenance,
     }
+    if isinstance(model.network, plonk.TimeAveraged):
+        config["averaged"] = True
     weights = {
         prefix + name: tensor.contiguous()
         for prefix, part in parts.items()

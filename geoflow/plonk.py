@@ -93,14 +93,11 @@ def named_after(folder: Path) -> Published | None:
 def download(model: Published, revision: str | None = None) -> Path:
     """The folder of a checkpoint in the hub's cache, fetched if it is not there.
 
-    Args:
-        model: which.
-        revision: a branch, tag or commit; None is the newest.
+    The revision is a branch, tag or commit; None is the newest.
 
     Raises:
         ValueError: the repository has no such revision.
-        ConnectionError: it is not in the cache, and the hub cannot be reached or the environment
-            says HF_HUB_OFFLINE.
+        ConnectionError: it is not in the cache, and the hub cannot be reached.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -137,13 +134,12 @@ def network(folder: Path, method: str) -> "TimeAveraged":
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
-    path = paths.by_name(method)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         theirs = load_file(folder / WEIGHTS)
         if config.pop("input_dim") != 3:
             raise ValueError("input_dim is not 3")
-        net = TimeAveraged(path, **config)
+        net = averaged_network(method, config)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder} is damaged or no published model: {error}") from error
     theirs.pop("time_embedder.encode_time.freqs", None)  # a constant
@@ -163,6 +159,12 @@ def first_mismatch(have: dict[str, Tensor], want: dict[str, Tensor]):
         if shapes[0] != shapes[1]:
             return name, *shapes
     return None
+
+
+def averaged_network(method: str, config: dict) -> "TimeAveraged":
+    """A fresh network that averages over time, for a method: riemannian, flow or diffusion."""
+    own = {key: value for key, value in config.items() if key != "tangent"}
+    return TimeAveraged(paths.by_name(method), **own)
 
 
 def official_name(name: str) -> str:
@@ -304,8 +306,6 @@ def ambient_trace_log_prob(
     Args:
         net: a published network.
         x: (B, N, 3) unit vectors.
-        cond: (B, C) or None.
-        guidance: ω.
 
     Returns:
         (B, N) nats. The official unit divides by 3 log 2.

@@ -407,3 +407,15 @@ def test_likelihoods_of_few_steps_beside_an_independent_solution(guidance, offic
     )
     assert averaged < without / 3
     assert averaged < 0.02
+
+
+@pytest.mark.parametrize("method", paths.PATHS)
+def test_a_published_model_that_is_saved_again_still_averages(method, tmp_path):
+    geo = Geolocator.from_pretrained(FIXTURES, method)
+    again = Geolocator.from_pretrained(geo.save_pretrained(tmp_path / "model"))
+    assert isinstance(again.network, plonk.TimeAveraged)
+    assert again.model.defaults == geo.model.defaults == plonk.OPTIONS
+    cond = torch.randn(
+        1, geo.network.config["cond_dim"], generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(again.sample(cond=cond, n=8, seed=0), geo.sample(cond=cond, n=8, seed=0))
