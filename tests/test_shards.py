@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoflow.data.shards import ShardWriter, key_of, open_shards, samples
+from geoflow.training.runs import train_shards
 
 
 def row(i):
@@ -177,3 +178,14 @@ def test_spoilt_samples_are_refused(tmp_path):
     file.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match=r"'photo.1' has shape \(3,\), expected \(2,\)"):
         open_shards(tmp_path).read(0)
+
+
+def test_a_damaged_shard_is_refused_by_name_before_training(tmp_path):
+    write(tmp_path)
+    file = tmp_path / "00000.tar"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"00000.tar differs from its checksum"):
+        train_shards({}, [open_shards(tmp_path)], tmp_path / "run")  # the recipe is not read yet
+    assert not (tmp_path / "run").exists()

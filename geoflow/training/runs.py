@@ -15,7 +15,7 @@ from geoflow.data import tiles
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import TileEncoder
 from geoflow.geolocator import Geolocator
-from geoflow.runtime import machine, sha256_of
+from geoflow.runtime import is_first_process, machine, sha256_of
 from geoflow.training.batches import Batches, Order, Rows, StreamBatches, TensorBatches
 from geoflow.training.modules import (
     EncoderModule,
@@ -120,13 +120,17 @@ def train_shards(
     Raises:
         ValueError: a method that is not trained, embeddings of different encoders, or a folder
             with a single shard.
+        OSError: a shard that differs from its checksum.
     """
     _check_shards(data)
+    distinct = {shards.files[0]: shards for shards in data}
+    if is_first_process():
+        for shards in distinct.values():
+            shards.verify()
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, data[0].dim, seed)
     o = module.optimization
     train = [shards.but_last() for shards in data]
-    distinct = {shards.files[0]: shards for shards in data}
     judged = Rows(*(shards.last() for shards in distinct.values()))
     if stream:
         batches: Batches = StreamBatches(train, judged, Order(o.batch, o.steps, seed))
