@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import memory
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -38,16 +39,6 @@ def timed(call):
     """Result and seconds of one call."""
     start = time.perf_counter()
     return call(), time.perf_counter() - start
-
-
-def peak_gb() -> float:
-    """Largest memory of this process so far (Linux; getrusage would report the parent's, which forked it)."""
-    (line,) = (
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 2**20
 
 
 def official(folder: Path, task: str) -> None:
@@ -138,55 +129,17 @@ def official(folder: Path, task: str) -> None:
             )
     save_file({"result": result.contiguous()}, folder / "official.safetensors")
     (folder / "official.json").write_text(
-        json.dumps({"seconds": seconds, "peak_gb": peak_gb(), "threads": threads})
+        json.dumps({"seconds": seconds, "peak_gb": memory.peak_gb(), "threads": threads})
     )
 
 
 def network(steps: int):
     """A network of the published size, trained for some steps on Earth tiles whose embeddings are padded to 1,024 channels."""
-    from geoflow import Geolocator, losses, paths, plonk, runtime, schedules
-    from geoflow.data import tiles
-    from geoflow.velocity import VelocityTransformer
+    import solvers
 
-    encoder = Geolocator.from_pretrained("tiles").encoder
     folder = Path(f"outputs/official-{steps}")
-    data = tiles.load("train", 20_000)
-    cond = torch.nn.functional.pad(encoder.embed(data.images), (0, 1024 - encoder.config["dim"]))
-    torch.manual_seed(0)
-    net = VelocityTransformer(cond_dim=1024, dim=512, depth=12, tangent=False)
-    if not (folder / "model.safetensors").exists():
-        optimizer, generator = (
-            torch.optim.AdamW(net.parameters(), lr=1e-3),
-            torch.Generator().manual_seed(0),
-        )
-        rate = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, 1e-3, total_steps=steps, pct_start=0.05
-        )
-        for _ in runtime.progress(range(steps), desc="training 36 million parameters"):
-            rows = torch.randint(len(data), (512,), generator=generator)
-            loss = losses.flow_matching_loss(
-                net,
-                paths.RiemannianFlow(),
-                data.x[rows],
-                cond[rows],
-                schedule=schedules.by_name("skewed-sigmoid"),
-                generator=generator,
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            rate.step()
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "input_dim": 3,
-            **{key: net.config[key] for key in ("cond_dim", "dim", "depth", "expansion")},
-        }
-        (folder / "config.json").write_text(json.dumps(config))
-        save_file(
-            {plonk.official_name(name): weight for name, weight in net.state_dict().items()},
-            folder / "model.safetensors",
-        )
+    cond, data = solvers.embeddings()
+    solvers.train(folder, steps, 0, cond, data, dim=512)
     return folder, cond[:1]
 
 
@@ -235,7 +188,9 @@ def geoflow(folder: Path, task: str) -> None:
         result = sphere.from_latlon(latlon)[0]
     save_file({"result": result.contiguous()}, folder / "geoflow.safetensors")
     (folder / "geoflow.json").write_text(
-        json.dumps({"seconds": seconds, "peak_gb": peak_gb(), "threads": torch.get_num_threads()})
+        json.dumps(
+            {"seconds": seconds, "peak_gb": memory.peak_gb(), "threads": torch.get_num_threads()}
+        )
     )
 
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import memory
 import torch
 
 DIM, BATCH = 1024, 1024
@@ -55,26 +56,21 @@ def write(folder: Path, n: int, shard: int = 2_500) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def peak_gb() -> float:
-    (line,) = (
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 2**20
-
-
 def stream(folder: Path) -> dict:
     """One epoch in this process: embeddings a second of one core, peak memory."""
     from geoflow.data.shards import open_shards
     from geoflow.training.batches import Order, ShardStream
 
     shards = open_shards(folder)
-    before = peak_gb()
+    before = memory.peak_gb()
     start, count = time.perf_counter(), 0
     for cond, _x in ShardStream([shards], Order(BATCH, len(shards) // BATCH)):
         count += len(cond)
-    return {"rate": count / (time.perf_counter() - start), "gb": peak_gb(), "gb_before": before}
+    return {
+        "rate": count / (time.perf_counter() - start),
+        "gb": memory.peak_gb(),
+        "gb_before": before,
+    }
 
 
 def mapped(folder: Path) -> dict:
@@ -90,7 +86,11 @@ def mapped(folder: Path) -> dict:
     start, count = time.perf_counter(), 0
     for index in StepSampler(len(rows), Order(BATCH, steps)):
         count += len(rows[index][0])
-    return {"rate": count / (time.perf_counter() - start), "unpacking": unpacking, "gb": peak_gb()}
+    return {
+        "rate": count / (time.perf_counter() - start),
+        "unpacking": unpacking,
+        "gb": memory.peak_gb(),
+    }
 
 
 def waiting(folder: Path, steps: int = 12) -> dict:

@@ -43,10 +43,12 @@ def embeddings() -> tuple[torch.Tensor, tiles.Tiles]:
     ), data
 
 
-def train(folder: Path, steps: int, seed: int, cond: torch.Tensor, data: tiles.Tiles) -> None:
-    """A network trained for so many steps of 512 tiles, written in the published layout."""
+def train(folder: Path, steps: int, seed: int, cond: torch.Tensor, data, dim: int = 256) -> None:
+    """A network trained for so many steps of 512 tiles, written in the published layout, once."""
+    if folder.exists():
+        return
     torch.manual_seed(seed)
-    net = VelocityTransformer(cond_dim=1024, dim=256, depth=12, tangent=False)
+    net = VelocityTransformer(cond_dim=1024, dim=dim, depth=12, tangent=False)
     optimizer, generator = (
         torch.optim.AdamW(net.parameters(), lr=1e-3),
         torch.Generator().manual_seed(seed),
@@ -130,8 +132,7 @@ def main() -> None:
     for steps in arguments.steps:
         for seed in range(arguments.seeds):
             folder = FOLDER / f"{steps}-{seed}"
-            if not folder.exists():
-                train(folder, steps, seed, cond, data)
+            train(folder, steps, seed, cond, data)
             networks[folder.name] = judge(folder, cond[:IMAGES])
             print(
                 folder.name,
