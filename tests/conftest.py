@@ -43,6 +43,12 @@ def shipped() -> Callable:
     return functools.cache(Geolocator.from_pretrained)
 
 
+@pytest.fixture(scope="session")
+def cond() -> torch.Tensor:
+    """Embeddings of three images, for the models of `small.model`."""
+    return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """A headless Chromium, see `chromium.opened`. Where there is none its tests are skipped; on Debian `apt-get install chromium` brings it."""

@@ -18,11 +18,6 @@ def geo():
     return make()
 
 
-@pytest.fixture(scope="module")
-def cond():
-    return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
-
-
 # Saving and loading
 
 

@@ -26,11 +26,6 @@ def geo():
     return make()
 
 
-@pytest.fixture(scope="module")
-def cond():
-    return torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
-
-
 def km(a, b):
     return float(
         sphere.distance_km(sphere.from_latlon(a.double()), sphere.from_latlon(b.double())).max()
