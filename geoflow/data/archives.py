@@ -1,6 +1,7 @@
 """Files inside zip and tar archives: checked to be whole, and read without unpacking.
 
-A path may lead into an archive: `images/test/00.zip/00/1.jpg`, `0000.tar/1.jpg`.
+A path may lead into an archive: `images/test/00.zip/00/1.jpg`, `0000.tar/1.jpg`. Whatever is
+missing, damaged or truncated raises an `OSError` that names it.
 """
 
 import functools
@@ -9,25 +10,15 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-SUFFIXES = (".zip", ".tar")
-
 
 def exists(path: Path) -> bool:
-    """Whether a file is there, in a folder or in an archive.
-
-    Raises:
-        OSError: the archive is damaged.
-    """
+    """Whether a file is there, in a folder or in an archive."""
     archive, member = _split(path)
     return path.is_file() if archive is None else archive.is_file() and member in members(archive)
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file in a folder or in an archive.
-
-    Raises:
-        OSError: it is missing, or its archive is damaged.
-    """
+    """The bytes of a file in a folder or in an archive."""
     archive, member = _split(path)
     if archive is None:
         return path.read_bytes()
@@ -41,9 +32,6 @@ def members(archive: Path) -> dict:
     """What an archive holds: name of each file → function that returns its bytes.
 
     An archive is listed once by each process, because processes must not share a file position.
-
-    Raises:
-        OSError: it is damaged.
     """
     status = archive.stat()
     return _members(archive, os.getpid(), status.st_size, status.st_mtime_ns)
@@ -52,10 +40,8 @@ def members(archive: Path) -> dict:
 @functools.lru_cache(maxsize=128)
 def _members(archive: Path, _process: int, _size: int, _date: int) -> dict:
     if archive.suffix == ".tar":
-        return {
-            name: functools.partial(_span, archive, start, size)
-            for name, start, size in tar_members(archive)
-        }
+        spans = tar_members(archive)
+        return {name: functools.partial(_span, archive, *span) for name, *span in spans}
     try:
         opened = zipfile.ZipFile(archive)
     except zipfile.BadZipFile as error:
@@ -68,20 +54,17 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
 
     `tarfile` takes a damaged header for the end of the archive. So whatever follows the last member
     must be the zeros that close an archive.
-
-    Raises:
-        OSError: it is missing, damaged or truncated.
     """
     try:
         with tarfile.open(file, "r:") as opened, file.open("rb") as raw:
             found = [(each.name, each.offset_data, each.size) for each in opened if each.isfile()]
             raw.seek(opened.offset)
             end = raw.read()
+            if len(end) < 2 * tarfile.BLOCKSIZE or end.strip(b"\0"):
+                at = f"byte {opened.offset:,}"
+                raise tarfile.TarError(f"its list of members breaks off at {at}")
     except tarfile.TarError as error:
         raise OSError(f"{file} is no whole tar archive ({error}); fetch it again") from error
-    if len(end) < 2 * tarfile.BLOCKSIZE or end.strip(b"\0"):
-        why = f"its list of members breaks off at byte {opened.offset:,}"
-        raise OSError(f"{file} is no whole tar archive ({why}); fetch it again")
     return found
 
 
@@ -94,6 +77,6 @@ def _span(file: Path, start: int, size: int) -> bytes:
 def _split(path: Path) -> tuple[Path | None, str]:
     """A path into an archive → the archive and the member; (None, "") for an ordinary path."""
     for parent in path.parents:
-        if parent.suffix in SUFFIXES:
+        if parent.suffix in (".zip", ".tar"):
             return parent, path.relative_to(parent).as_posix()
     return None, ""

@@ -10,21 +10,14 @@ from filelock import FileLock
 
 from geoflow import runtime
 
-Layout = dict[str, tuple[type, tuple[int, ...]]]
-"""Name of an array → number type and shape."""
 
-
-def cached(folder: Path, layout: Layout, fill: Callable[..., None], advice: str = "") -> None:
-    """Make a folder of memory-mapped arrays (`NAME.npy`), if it is not there.
+def cached(folder: Path, layout: dict, fill: Callable[..., None], advice: str = "") -> None:
+    """Make a folder of memory-mapped arrays (`NAME.npy`) in the cache, if it is not there.
 
     Args:
-        folder: in the cache.
-        layout: what goes into the folder.
+        layout: name of an array → number type and shape.
         fill: gets the arrays as keyword arguments and writes their numbers.
-        advice: what helps if the disk is too small.
-
-    Raises:
-        OSError: not enough disk space.
+        advice: what helps if the disk is too small, which is an OSError.
     """
     if folder.exists():
         return

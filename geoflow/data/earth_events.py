@@ -21,11 +21,11 @@ URL = f"https://raw.githubusercontent.com/oxcsml/riemannian-score-sde/{COMMIT}/d
 
 @dataclass(frozen=True)
 class Source:
-    """One file: its name, checksum, and number of events."""
+    """One file."""
 
     file: str
     sha256: str
-    events: int
+    events: int  # how many it holds
 
 
 SOURCES = {
@@ -59,15 +59,12 @@ def load(name: str, root=None) -> Tensor:
     folder = default_root() if root is None else Path(root)
     file = folder / source.file
     if not file.is_file():
-        raise FileNotFoundError(
-            f"no {file.name} in {folder}: geoflow data fetch earth-events --root {folder}"
-        )
+        get = f"geoflow data fetch earth-events --root {folder}"
+        raise FileNotFoundError(f"no {file.name} in {folder}: {get}")
     latlon = read(file)
     if runtime.sha256(file) != source.sha256:
-        expected = f"{source.events} with sha256 {source.sha256[:16]}…"
-        raise ValueError(
-            f"{file} is not the published file: {len(latlon)} events, expected {expected}"
-        )
+        text = f"{file} is not the published file: {len(latlon)} events"
+        raise ValueError(f"{text}, expected {source.events} with sha256 {source.sha256[:16]}…")
     return latlon
 
 
@@ -79,10 +76,8 @@ def default_root() -> Path:
 def read(file) -> Tensor:
     """Latitude and longitude in degrees from a CSV of two columns: (n, 2) float64.
 
-    Comments (#) and a header are skipped.
-
-    Raises:
-        ValueError: malformed rows, or places that are not on Earth; the first is named.
+    Comments (#) and a header are skipped. Malformed rows and places that are not on Earth are a
+    ValueError, which names the first.
     """
     file = Path(file)
     rows, malformed = [], []
@@ -106,13 +101,10 @@ def read(file) -> Tensor:
 
 
 def split(latlon: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, validation and test events of a random split, 80 / 10 / 10 %.
+    """Train, validation and test events of a random split, 80 / 10 / 10 %, of at least 10.
 
     >>> [len(part) for part in split(torch.zeros(46, 2), seed=0)]
     [38, 4, 4]
-
-    Raises:
-        ValueError: fewer than 10 events.
     """
     n = len(latlon)
     if n < 10:

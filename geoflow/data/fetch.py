@@ -6,7 +6,6 @@ is whole and its checksum is right. `fetched.json` remembers which files were ch
 second call compares sizes and dates only. A folder that merely exists proves nothing.
 """
 
-import functools
 import hashlib
 import shutil
 import tarfile
@@ -51,20 +50,12 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Part:
-    """A file to fetch.
+    """A file to fetch. A `.tar.gz` is replaced by the one file or folder in it."""
 
-    Attributes:
-        url: where it is; `hub:REVISION` for a file of the OpenStreetView-5M repository.
-        path: where it goes, relative to the data set's root. A `.tar.gz` is replaced by the one
-            file or folder in it.
-        checksum: `md5:…` or `sha256:…`.
-        size: in bytes; 0 if it is not known before.
-    """
-
-    url: str
-    path: str
-    checksum: str
-    size: int = 0
+    url: str  # `hub:REVISION` for a file of the OpenStreetView-5M repository
+    path: str  # where it goes, relative to the data set's root
+    checksum: str  # `md5:…` or `sha256:…`
+    size: int = 0  # in bytes; 0 if it is not known before
 
     @property
     def final(self) -> str:
@@ -75,11 +66,11 @@ class Part:
 def fetch(name: str, split: str, root, log: Callable[[str], object] = print) -> None:
     """Download a split of a data set into a folder, or continue an interrupted download.
 
+    What is there already is checked, not trusted. The licence is logged before the first byte.
+
     Args:
         name: `osv5m`, `inat21` or `earth-events`.
         split: `train` or `test`; earth events have one file each.
-        root: folder of the data set; what is there already is checked, not trusted.
-        log: takes lines of text; the licence comes before the first byte is fetched.
 
     Raises:
         ValueError: unknown data set or split, or one that cannot be fetched.
@@ -104,8 +95,9 @@ def fetch_parts(parts: list[Part], root: Path, log: Callable[[str], object] = pr
     here = f"{len(parts)} files, {len(parts) - len(todo)} of them here and checked"
     log(f"{here}; {missing / 1e9:.2f} GB to fetch into {root}")
     runtime.require_space(root, missing)
-    for target in (root / part.final for part in todo if part.path != part.final):
-        if target.exists():
+    for part in todo:
+        target = root / part.final
+        if part.path != part.final and target.exists():
             unknown = "this command did not fetch it, so whether it is whole is unknown"
             raise OSError(f"{target} is there, but {unknown}; use it as it is, or move it")
     for part in todo:
@@ -132,8 +124,7 @@ def _receipt(root: Path, part: Part) -> list | None:
 def download(part: Part, root: Path) -> None:
     """Download one file. A right one is kept, a part is continued, and nothing wrong gets the name.
 
-    Raises:
-        OSError: it cannot be fetched, or it differs from its checksum; the message names it.
+    What cannot be fetched or differs from its checksum is an OSError that names it.
     """
     file = root / part.path
     if file.exists():
@@ -141,6 +132,7 @@ def download(part: Part, root: Path) -> None:
             return
         wrong = f"{file} differs from the published one (expected {part.checksum})"
         raise OSError(f"{wrong}; delete it to fetch it again")
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial = (_from_hub if part.url.startswith("hub:") else _resumed)(part, root)
     except (requests.RequestException, HTTPError) as error:
@@ -171,16 +163,13 @@ def _bar(text: str, total: int | None, start: int = 0):
 
 def _from_hub(part: Part, root: Path) -> Path:
     """Get a file of the repository by the hub's own client, which resumes and retries."""
-    (root / part.path).parent.mkdir(parents=True, exist_ok=True)
-    revision = part.url.removeprefix("hub:")
-    get = functools.partial(hf_hub_download, repo_type="dataset", endpoint=ENDPOINT)
-    return Path(get(HUB, part.path, revision=revision, local_dir=root / HUB_FOLDER))
+    where = {"revision": part.url.removeprefix("hub:"), "local_dir": root / HUB_FOLDER}
+    return Path(hf_hub_download(HUB, part.path, repo_type="dataset", endpoint=ENDPOINT, **where))
 
 
 def _resumed(part: Part, root: Path) -> Path:
     """Get a file, from where an interrupted transfer has stopped."""
     partial = root / f"{part.path}.partial"
-    partial.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
         try:
             _continue(part.url, partial)
@@ -202,8 +191,7 @@ def _continue(url: str, partial: Path) -> None:
         start = start if answer.status_code == requests.codes.partial_content else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        mode = "ab" if start else "wb"
-        with partial.open(mode) as out, _bar(partial.stem, total, start) as bar:
+        with partial.open("ab" if start else "wb") as out, _bar(partial.stem, total, start) as bar:
             for block in answer.iter_content(BLOCK):
                 bar.update(out.write(block))
 
@@ -233,15 +221,10 @@ def _osv5m(split: str) -> list[Part]:
 
 
 def _inat21(split: str) -> list[Part]:
-    return [
-        Part(f"{INAT21}/{name}.tar.gz", f"{name}.tar.gz", f"md5:{md5}")
-        for (of, name), md5 in INAT21_MD5.items()
-        if of == split
-    ]
+    names = {f"{name}.tar.gz": md5 for (of, name), md5 in INAT21_MD5.items() if of == split}
+    return [Part(f"{INAT21}/{name}", name, f"md5:{md5}") for name, md5 in names.items()]
 
 
 def _earth_events(_split: str) -> list[Part]:
-    return [
-        Part(f"{earth_events.URL}/{source.file}", source.file, f"sha256:{source.sha256}")
-        for source in earth_events.SOURCES.values()
-    ]
+    url, sources = earth_events.URL, earth_events.SOURCES.values()
+    return [Part(f"{url}/{each.file}", each.file, f"sha256:{each.sha256}") for each in sources]

@@ -14,12 +14,7 @@ FILES = {"train": "train.json", "test": "val.json"}
 
 
 def read(root, split: str) -> Records:
-    """Rows of a split whose image is there. Images without coordinates are counted.
-
-    Raises:
-        FileNotFoundError: there is no json.
-        ValueError: unknown split, a damaged json, or no image at all.
-    """
+    """Rows of a split whose image is there. Images without coordinates are counted."""
     root = Path(root)
     name = FILES[runtime.choose("split", split, FILES)]
     file = existing(root / name, f"the layout of iNat21: {name} beside {Path(name).stem}/")
@@ -32,7 +27,6 @@ def read(root, split: str) -> Records:
         for name in COORDINATES:
             columns[name] = pa.array([image.get(name) for image in images], pa.float64())
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} is no COCO-style json with images of id and file_name: {error!r}"
-        ) from error
+        text = f"{file} is no COCO-style json with images of id and file_name"
+        raise ValueError(f"{text}: {error!r}") from error
     return clean(f"inat21 {split}", pa.table(columns), root).with_images()

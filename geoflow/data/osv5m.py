@@ -8,14 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from geoflow import runtime
-from geoflow.data.records import (
-    COORDINATES,
-    Records,
-    clean,
-    existing,
-    images_below,
-    read_columns,
-)
+from geoflow.data import records
+from geoflow.data.records import COORDINATES, Records
 from geoflow.data.towns import LEVELS
 
 SPLITS = ("train", "test")
@@ -23,18 +17,12 @@ NAMES = {name: name for name in ("id", *COORDINATES)} | {f"unique_{name}": name 
 
 
 def read(root, split: str) -> Records:
-    """Rows of a split whose image is there. Of the csv only the needed columns are read.
-
-    Raises:
-        FileNotFoundError: there is no csv.
-        ValueError: unknown split, a damaged csv, or no image at all.
-        OSError: a zip archive is not whole.
-    """
+    """Rows of a split whose image is there. Of the csv only the needed columns are read."""
     root = Path(root)
     name = f"{runtime.choose('split', split, SPLITS)}.csv"
-    file = existing(root / name, f"the layout of osv5m/osv5m: {name} and images/{split}/")
-    records = clean(f"osv5m {split}", read_columns(file, NAMES), root)
-    images = images_below(root / "images" / split, root)
-    paths = pa.array([images.get(id_) for id_ in records.rows["id"].to_pylist()], pa.string())
-    rows = records.rows.append_column("path", paths)
-    return Records(records.name, rows, root, records.dropped).with_images(paths.is_valid())
+    file = records.existing(root / name, f"the layout of osv5m/osv5m: {name} and images/{split}/")
+    listed = records.clean(f"osv5m {split}", records.read_columns(file, NAMES), root)
+    images = records.images_below(root / "images" / split, root)
+    paths = pa.array([images.get(id_) for id_ in listed.rows["id"].to_pylist()], pa.string())
+    rows = listed.rows.append_column("path", paths)
+    return Records(listed.name, rows, root, listed.dropped).with_images(paths.is_valid())

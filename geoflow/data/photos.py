@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,16 +35,15 @@ def find(paths: Iterable) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_file():
-            found.append(path)
-            continue
-        if path.is_dir():
+            inside = iter([path])
+        elif path.is_dir():
             inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         else:
             inside = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
         matching = sorted(file for file in inside if file.is_file())
         if path.is_dir() and not matching:
-            expected = f"expected one that ends in {', '.join(SUFFIXES)}"
-            raise ValueError(f"no image file in {path}; {expected}")
+            ends = ", ".join(SUFFIXES)
+            raise ValueError(f"no image file in {path}; expected one that ends in {ends}")
         if not matching:
             raise FileNotFoundError(f"no image file at {path}")
         found += matching
@@ -58,24 +58,19 @@ def stems(files: Iterable[Path]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for file in files:
-        name, number = file.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{file.stem}-{number}"
+        numbered = (f"{file.stem}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([file.stem], numbered) if name not in taken)
         taken.add(name)
         yield name
 
 
 def exif_latlon(file) -> tuple[float, float] | None:
-    """Where the camera says that the photo was taken; None if it does not say.
+    """Latitude and longitude where the camera says that it was, degrees; None if it does not say.
 
     No model sees this; it is for comparison.
 
     >>> exif_latlon(__file__) is None  # no photo
     True
-
-    Returns:
-        Latitude and longitude in degrees.
     """
     try:
         with Image.open(file) as image:
@@ -102,7 +97,8 @@ class Answers:
     """A table of places: a CSV of `COLUMNS` that grows image by image.
 
     A table that is there is continued, so that an interruption loses one image at most. Rows of
-    other images, and of these images by the same question, are kept.
+    other images, and of these images by the same question, are kept. `done` names the files whose
+    k places the table holds. Another table is refused by a ValueError.
 
     Args:
         table: the file.
@@ -110,12 +106,6 @@ class Answers:
         k: places of each.
         again: of these images, those to ask about in any case.
         asked: the columns `ASKED`: model, guidance, seed, and whether the camera was asked.
-
-    Attributes:
-        done: names of the files whose k places the table holds.
-
-    Raises:
-        ValueError: the file is another table.
     """
 
     def __init__(
@@ -154,12 +144,8 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
 
     >>> from geoflow import Geolocator
     >>> best = Geolocator.from_pretrained("land").predict(k=2, n=50)
-    >>> [row["rank"] for row in rows(best, camera=(48.86, 2.29))]
+    >>> [row["rank"] for row in rows(best, camera=(48.86, 2.29))]  # degrees
     [1, 2]
-
-    Args:
-        best: `Places` of one image.
-        camera: where the camera says it was, in degrees.
     """
     latlon = best.latlon[0].double()
     off: list = [None] * len(latlon)

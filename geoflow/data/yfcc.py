@@ -6,6 +6,7 @@
 one at `yfcc4k_ids.txt`, an id per line.
 """
 
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,10 +30,6 @@ def read(root, split: str) -> Records:
     """Rows of a split whose image is there.
 
     The metadata are streamed: of 100 million rows only the photos of the split stay in memory.
-
-    Raises:
-        FileNotFoundError: metadata, hashes or the list of test photos are missing.
-        ValueError: unknown split, a damaged file, or no image at all.
     """
     root = Path(root)
     runtime.choose("split", split, SPLITS)
@@ -65,34 +62,27 @@ def _photos(file: Path, test: pa.Array, split: str) -> tuple[pa.Table, dict[str,
     found = first_line(file).count("\t") + 1
     names = COLUMNS if found == len(COLUMNS) else ("line", *COLUMNS)
     if found != len(names):
-        raise ValueError(
-            f"{file} has {found} columns; expected {len(COLUMNS)}, or {len(COLUMNS) + 1} with a "
-            "line number first"
-        )
-    reasons = ("videos", "of the other split", f"of accuracy below {LEAST_ACCURACY}")
-    kept, dropped = [], dict.fromkeys(reasons, 0)
+        text = f"{file} has {found} columns; expected {len(COLUMNS)}"
+        raise ValueError(f"{text}, or {len(COLUMNS) + 1} with a line number first")
+    # test photos count in any case, and one without accuracy lacks coordinates: counted later
+    least = LEAST_ACCURACY if split == "train" else -math.inf
+    keep = {
+        "videos": lambda rows: pc.equal(rows["is_video"], "0"),
+        "of the other split": lambda rows: pc.equal(
+            pc.is_in(rows["id"], value_set=test), split == "test"
+        ),
+        f"of accuracy below {LEAST_ACCURACY}": lambda rows: pc.fill_null(
+            pc.greater_equal(rows["accuracy"], least), True
+        ),
+    }
+    kept, dropped = [], dict.fromkeys(keep, 0)
     for rows in _stream(file, names, ("id", *COORDINATES, "accuracy", "is_video")):
-        for reason, test_of in zip(reasons, (_is_photo, _is_of_split, _is_precise), strict=True):
-            left = rows.filter(test_of(rows, test, split))
+        for reason, kept_by in keep.items():
+            left = rows.filter(kept_by(rows))
             dropped[reason] += rows.num_rows - left.num_rows
             rows = left
         kept.append(rows.select(["id", *COORDINATES]))
     return pa.concat_tables(kept), dropped
-
-
-def _is_photo(rows: pa.Table, _test: pa.Array, _split: str):
-    return pc.equal(rows["is_video"], "0")
-
-
-def _is_of_split(rows: pa.Table, test: pa.Array, split: str):
-    return pc.equal(pc.is_in(rows["id"], value_set=test), split == "test")
-
-
-def _is_precise(rows: pa.Table, _test: pa.Array, split: str):
-    """Test photos count in any case; a photo without accuracy lacks coordinates: counted later."""
-    if split == "test":
-        return pa.repeat(True, rows.num_rows)
-    return pc.fill_null(pc.greater_equal(rows["accuracy"], LEAST_ACCURACY), True)
 
 
 def _stream(file: Path, names: tuple[str, ...], columns: tuple[str, ...]):
