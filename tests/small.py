@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from geoflow import Geolocator, sphere
-from geoflow.encoders import TileEncoder
+from geoflow import sphere
 from geoflow.velocity import VelocityTransformer
 
 
@@ -47,6 +46,9 @@ def network(seed=0, **options):
 
 def model(cond_dim=8, schedule="linear", encoder=True, seed=0):
     """A small random flow on the sphere, smooth enough for few steps."""
+    from geoflow import Geolocator
+    from geoflow.encoders import TileEncoder
+
     net = network(seed, cond_dim=cond_dim, time_scale=3.0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
