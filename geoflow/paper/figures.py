@@ -44,11 +44,6 @@ STYLE: dict[Any, Any] = {f"axes.spines.{side}": False for side in ("top", "right
 STYLE |= {f"{what}.labelsize": 7 for what in ("xtick", "ytick", "axes")}
 STYLE |= {"font.size": 7, "axes.titlesize": 8, "legend.fontsize": 7, "legend.frameon": False}
 styled = matplotlib.rc_context(STYLE)
-"""Draws a figure in the style of this file."""
-
-
-def _figure(width: float, height: float) -> maps.MapFigure:
-    return maps.MapFigure(figsize=(width, height), layout="constrained")
 
 
 def _thumbnail(ax, latlon) -> None:
@@ -61,11 +56,6 @@ def _thumbnail(ax, latlon) -> None:
 def _bar(fig, drawn, place: tuple[float, float, float, float]):
     """A horizontal colour bar at a place of a figure, in shares of its width and height."""
     return fig.colorbar(drawn, cax=fig.add_axes(place), orientation="horizontal")
-
-
-def _crosses(ax, numbers: dict, color: str, label: str | None = None) -> None:
-    """Printed numbers, x → y, as crosses."""
-    ax.plot(list(numbers), list(numbers.values()), "x", color=color, ms=5, label=label)
 
 
 def _answers(first: str, answers: dict[str, dict], last: str) -> str:
@@ -169,11 +159,11 @@ def _draw_ways(ax, seen: np.ndarray, times: np.ndarray) -> LineCollection:
 
 
 def numbers_2(values: dict) -> str:
-    def span(radius: Tensor) -> str:
-        return f"{float(radius.min()):.2f} to {float(radius.max()):.2f}"
-
-    radii = {name: unpacked(states).norm(dim=-1) for name, states in values["paths"].items()}
-    rows = [[TITLES[name], span(radius[0]), span(radius)] for name, radius in radii.items()]
+    rows = []
+    for method, states in values["paths"].items():
+        radius = unpacked(states).norm(dim=-1)
+        spans = (f"{float(r.min()):.2f} to {float(r.max()):.2f}" for r in (radius[0], radius))
+        rows.append([TITLES[method], *spans])
     head = ["", "noise: distance from the Earth's centre, radii", "on the way"]
     return markdown_table(head, rows)
 
@@ -181,7 +171,7 @@ def numbers_2(values: dict) -> str:
 @styled
 def figure_4(values: dict) -> maps.MapFigure:
     """κ(t), 0 for data and 1 for noise."""
-    fig = _figure(5.2, 2.5)
+    fig = maps.MapFigure(figsize=(5.2, 2.5), layout="constrained")
     ax = fig.subplots()
     for name, kappa in values["kappa"].items():
         color, style, label = CURVES[name]
@@ -199,26 +189,27 @@ def numbers_4(values: dict) -> str:
     return markdown_table(["κ at t =", *(f"{t[i]:.1f}" for i in at)], rows)
 
 
-def _curves(ax, values: dict, score: str, color: str, factor: int = 1, suffix: str = "") -> None:
-    """One score of both solvers, against what it is listed by."""
-    for solver, (label, style) in SOLVERS.items():
-        x = [float(name) for name in values[solver]]
+def _curves(ax, values, score: str, color: str, printed: dict, label="", suffix="") -> None:
+    """One score of both solvers against what it is listed by, and printed numbers as crosses."""
+    factor = 1 if score in ("geoscore", "f1") else 100
+    for solver, (name, style) in SOLVERS.items():
+        x = [float(key) for key in values[solver]]
         y = [factor * scores[score] for scores in values[solver].values()]
-        ax.plot(x, y, style, ms=3.5, color=color, label=label + suffix)
+        ax.plot(x, y, style, ms=3.5, color=color, label=name + suffix)
+    crosses = RED if label else color
+    ax.plot(list(printed), list(printed.values()), "x", color=crosses, ms=5, label=label or None)
 
 
 @styled
 def figure_5(values: dict) -> maps.MapFigure:
     """GeoScore and accuracies against evaluations; crosses are printed numbers, of other data."""
     numbers = read_yaml("figures")["fig5"]
-    fig = _figure(7, 2.6)
+    fig = maps.MapFigure(figsize=(7, 2.6), layout="constrained")
     left, right = fig.subplots(1, 2)
-    _curves(left, values, "geoscore", BLUE)
-    _crosses(left, numbers["geoscore"], RED, "printed, OSV-5M")
+    _curves(left, values, "geoscore", BLUE, numbers["geoscore"], "printed, OSV-5M")
     handles = []
     for level, color in {"country": BLUE, "region": GREEN, "city": ORANGE}.items():
-        _curves(right, values, level, color, 100)
-        _crosses(right, numbers.get(level, {}), color)
+        _curves(right, values, level, color, numbers.get(level, {}))
         handles.append(Line2D([], [], color=color, label=level))
     handles.append(Line2D([], [], color="black", marker="x", ls="", ms=5, label="printed, OSV-5M"))
     left.set(ylabel="GeoScore", ylim=(0, 5000))
@@ -249,11 +240,10 @@ def numbers_5(values: dict) -> str:
 @styled
 def figure_7(values: dict) -> maps.MapFigure:
     """GeoScore and F1 against the guidance; crosses are the paper's table A, of other data."""
-    fig = _figure(7, 2.4)
+    fig = maps.MapFigure(figsize=(7, 2.4), layout="constrained")
     left, right = fig.subplots(1, 2)
     for ax, score, numbers in zip((left, right), ("geoscore", "f1"), _printed_7(), strict=True):
-        _curves(ax, values, score, BLUE, suffix=", same steps")
-        _crosses(ax, numbers, RED, "table A, OSV-5M")
+        _curves(ax, values, score, BLUE, numbers, "table A, OSV-5M", suffix=", same steps")
     left.set(xlabel="guidance ω", ylabel="GeoScore")
     right.set(xlabel="guidance ω", ylabel="F1 of precision and recall", ylim=(None, 1))
     left.legend(loc="best")
@@ -283,7 +273,7 @@ def numbers_7(values: dict) -> str:
 @styled
 def figure_6(values: dict) -> maps.MapFigure:
     """Images of high, medium and low localizability with bits (and bits / 4π), and all bits."""
-    fig = _figure(7, 3.2)
+    fig = maps.MapFigure(figsize=(7, 3.2), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=(3, 2), squeeze=False)[0]
     cells = left.add_gridspec(3, 3)
     beside = dict[str, Any](rotation=90, ha="right", va="center", fontsize=8)
@@ -338,7 +328,7 @@ def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigur
     """Densities of events, packed, and below them published and our test NLL over splits."""
     published = read_yaml("earth-events")
     rows = [*published, *point_sets.DENSITIES.values()]
-    fig = _figure(9, 4.2)
+    fig = maps.MapFigure(figsize=(9, 4.2), layout="constrained")
     grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 2))
     for column, events in enumerate(earth_events.SOURCES):
         if events in densities:

@@ -22,8 +22,8 @@ from geoflow.training.recipes import read_recipe
 
 SCALES = (*runtime.SCALES, "paper")
 MODELS = runtime.DATA / "models"
+# Method → name of the model that comes with the repository.
 SHIPPED = {method: f"tiles-{method}" for method in TRAINED} | {"riemannian": "tiles"}
-"""Method → name of the model that comes with the repository."""
 
 
 class Materials:
@@ -32,37 +32,27 @@ class Materials:
     Args:
         scale: `smoke`, `laptop`, `gpu` or `paper`.
         out: folder; results go to `DATA-SCALE/` in it.
-        models: folder of models by method, as `geoflow compare --out` leaves it
-            (`riemannian-0/model`, …); None: the shipped ones.
+        models: folder of models, as `geoflow compare --out` leaves it; None: the shipped ones.
         data: folder of shards; None: Earth tiles.
         committed: folder with results that are taken where they fit; None: nothing is.
-        log, say: takes lines of text about what happens; `say` is the older name.
+        log: takes lines of text about what happens.
 
-    Raises:
-        ValueError: an unknown scale; shards, or the scale `paper`, without what goes with them.
-        FileNotFoundError: no such folder, or no model in it.
+    ValueError for an unknown scale, and for shards, or the scale `paper`, without what goes with
+    them; FileNotFoundError if there is no such folder, or no model in it.
     """
 
     def __init__(
-        self,
-        scale: str,
-        out="outputs/reproduce",
-        models=None,
-        data=None,
-        committed=None,
-        log=print,
-        say=None,
+        self, scale, out="outputs/reproduce", models=None, data=None, committed=None, log=print
     ):
         self.scale = choose("scale", scale, SCALES)
-        self.out = Path(out)
+        self.out, self.log = Path(out), log
         self.models = None if models is None else Path(models)
         self.committed = None if committed is None else Path(committed)
-        self.log = say or log
         self.results: dict[str, Result] = {}
         self._loaded: dict[str, Geolocator] = {}
         if scale == "paper" and data is None:
-            expected = "at the paper's scale, shards of its data (`geoflow embed`)"
-            raise ValueError(f"--data is missing: {expected}; Earth tiles go up to gpu")
+            expected = "shards of its data (`geoflow embed`); Earth tiles go up to gpu"
+            raise ValueError(f"--data is missing: at the paper's scale, {expected}")
         if data is not None and models is None:
             expected = "a folder of models trained on such embeddings (riemannian-0/model, …)"
             raise ValueError(f"--models is missing: {expected}")
@@ -80,8 +70,6 @@ class Materials:
         """Where results about a data set go."""
         return self.out / f"{first_word(data)}-{self.scale}"
 
-    # Models
-
     def folder_of_model(self, method: str) -> Path:
         """Where the model of a method lies; `riemannian-linear` is that of another schedule."""
         if self.models is None:
@@ -98,25 +86,25 @@ class Materials:
         On Earth tiles, `riemannian-SCHEDULE` is trained by the recipe of the scale if it is not
         among the models; the training goes on after an interruption.
         """
-        if method not in self._loaded:
-            self._loaded[method] = self._load(method)
-        return self._loaded[method]
-
-    def _load(self, method: str) -> Geolocator:
-        if method in REFERENCES:
-            return Geolocator(None, method)
+        if method in self._loaded:
+            return self._loaded[method]
         schedule = method.removeprefix("riemannian-") if method.startswith("riemannian-") else ""
-        if self.has(method):
-            kind = "riemannian" if schedule else method
-            return Geolocator.from_pretrained(self.folder_of_model(method), kind)
-        if schedule and self.shards is None:
+        folder = self.folder_of_model(method)
+        if method in REFERENCES:
+            geo = Geolocator(None, method)
+        elif self.has(method):
+            geo = Geolocator.from_pretrained(folder, "riemannian" if schedule else method)
+        elif schedule and self.shards is None:
             from geoflow.training import trained_on_tiles  # Training needs Lightning.
 
             folder = self.folder_of_data(self.data) / "models" / f"{method}-0"
             recipe, encoder = self.recipe(schedule), self.model("riemannian").encoder
-            return trained_on_tiles(recipe, folder, 0, "riemannian", encoder, self.log)
-        folder, hint = self.folder_of_model(method), "`geoflow train` or `geoflow compare`"
-        raise FileNotFoundError(f"no model in {folder}; {hint} makes one")
+            geo = trained_on_tiles(recipe, folder, 0, "riemannian", encoder, self.log)
+        else:
+            hint = "`geoflow train` or `geoflow compare` makes one"
+            raise FileNotFoundError(f"no model in {folder}; {hint}")
+        self._loaded[method] = geo
+        return geo
 
     def recipe(self, schedule: str) -> dict[str, Any]:
         """The recipe of the shipped flow with another schedule, for training and sampling."""
@@ -135,8 +123,6 @@ class Materials:
                 if isinstance(encoder := read_json(folder / CONFIG).get("encoder"), str):
                     found[f"encoder of {encoder}"] = sha256(MODELS / encoder / WEIGHTS)
         return found
-
-    # Data
 
     @functools.cached_property
     def checksum_of_data(self) -> dict[str, str]:
@@ -161,9 +147,9 @@ class Materials:
         return geo.encoder.embed(found.images), found.x
 
     def examples(self, geo: Geolocator, names: Sequence[str]) -> list[tuple[dict, Tensor]]:
-        """Images to show, the example tiles of these names or as many of the first images.
+        """Images to show, the tiles of these names or as many first images, with embeddings (1, C).
 
-        Each is a dict of `name`, `latlon` and whether it is a `tile`, with its embedding (1, C).
+        Each is a dict of `name`, `latlon` and whether it is a `tile`.
         """
         if self.shards is None:
             places = {name: list(tiles.EXAMPLES[name]) for name in names}

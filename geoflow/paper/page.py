@@ -9,14 +9,7 @@ from geoflow.paper.tables import markdown_table
 
 
 def page(folder, out) -> str:
-    """All results below a folder (errors as `read_results`) as Markdown.
-
-    >>> from geoflow.paper.results import COMMITTED
-    >>> page(COMMITTED, "RESULTS.md").splitlines()[0]
-    "# The paper's tables and figures, run again"
-
-    The links are relative to the page's file, `out`.
-    """
+    """All results below a folder (errors as `read_results`) as Markdown for the file `out`."""
     runs = read_results(folder)
     head = ["", "data", "scale", "machine", "minutes", "date", ""]
     rows = [row for name in ITEMS for row in _rows(name, runs)]
@@ -34,20 +27,20 @@ def page(folder, out) -> str:
 def _rows(name: str, runs: dict[Path, Results]) -> list[list[str]]:
     """What was run of an item: a row for each folder of results."""
     item, rows = ITEMS[name], []
+    anchor = "".join(c for c in item.title.lower().replace(" ", "-") if c.isalnum() or c == "-")
     for results in runs.values():
-        own = list(item.done(results).values())
-        if own:
+        if own := list(item.done(results).values()):
             machines = " and ".join(dict.fromkeys(result.machine for result in own))
             last = max(result.date for result in own)
             missing = [step for step in item.steps if step not in results]
             state = f"without {', '.join(missing)}" if missing else "complete"
             numbers = [_data(own), own[0].scale, machines, _minutes(own), last, state]
-            rows.append([_link(item.title), *numbers])
+            rows.append([f"[{item.title}](#{anchor})", *numbers])
     return rows or [[item.title, "", "", "", "", "", "not run"]]
 
 
 def _section(name: str, runs: dict[Path, Results], base: Path) -> list[str]:
-    """An item's tables and figures, one for each folder of results."""
+    """An item's tables and figures, one for each folder of results; links relative to `base`."""
     item, lines = ITEMS[name], []
     for place, results in runs.items():
         if not (done := item.done(results)):
@@ -64,19 +57,13 @@ def _command(name: str, results: list[Result]) -> str:
     return f"{command}: {_data(results)}, {_minutes(results)} minutes"
 
 
-def _link(title: str) -> str:
-    anchor = "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
-    return f"[{title}](#{anchor})"
-
-
 def _data(results: list[Result]) -> str:
     """The data set and the numbers of images."""
     if not any(result.inputs for result in results):
         return "none"
-    counts = {
-        r.values.get("metrics", {}).get("images") or r.settings.get("images") for r in results
-    }
-    images = " or ".join(f"{n:,}" for n in sorted(int(count) for count in counts if count))
+    numbers = [result.settings | result.values.get("metrics", {}) for result in results]
+    counts = {int(found["images"]) for found in numbers if found.get("images")}
+    images = " or ".join(f"{n:,}" for n in sorted(counts))
     return results[0].data + (f": {images} images" if images else "")
 
 

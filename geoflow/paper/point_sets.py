@@ -23,8 +23,6 @@ from geoflow.geolocator import Geolocator
 from geoflow.paper.results import read_versioned
 from geoflow.paper.tables import markdown_table, read_yaml
 
-FORMAT = 1
-WHAT = "result on earth events"
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels of 1,100 km to 0.6 km
 STEPS = 128  # of RK4, in likelihoods: repeated places make the field change fast
@@ -33,18 +31,15 @@ DENSITIES = {
     "mixture": "mixture of vMF, ours",
     "kernel": "kernel density, ours",
 }
-CHECKED = 256  # test events whose likelihood is computed by a second solver
 
 
 def tuned_mixture(train: Tensor, validation: Tensor, seed: int = 0) -> vmf.Mixture:
     """Mixture of vMF of (n, 3) points; other points choose the number of components."""
-
-    def fitted(components: int) -> vmf.Mixture:
+    mixtures = []
+    for components in [k for k in COMPONENTS if k <= len(train) // 2] or COMPONENTS[:1]:
         generator = torch.Generator().manual_seed(seed)
-        return vmf.fit_mixture(train, components, 100, generator=generator)
-
-    counts = [k for k in COMPONENTS if k <= len(train) // 2] or COMPONENTS[:1]
-    return min(map(fitted, counts), key=lambda mixture: nll(mixture, validation))
+        mixtures.append(vmf.fit_mixture(train, components, 100, generator=generator))
+    return min(mixtures, key=lambda mixture: nll(mixture, validation))
 
 
 def tuned_kernel(train: Tensor, validation: Tensor) -> vmf.Mixture:
@@ -79,33 +74,26 @@ def density_map(
     >>> round(density_map(Geolocator(None, "uniform"), max_cells=1000, samples=64).integral, 3)
     1.0
 
-    Args:
-        flow: without images.
-        max_cells: see `geoflow.density.density_map`.
-        steps: of RK4, in each cell.
-        samples: number of samples that say which cells are split.
+    Samples say which cells are split; RK4 takes the steps in each cell.
     """
-    log_prob, drawn = partial(log_density, flow, steps=steps), _rough_samples(flow, samples)
+    guide, log_prob = _rough_samples(flow, samples), partial(log_density, flow, steps=steps)
     return density.density_map(
-        log_prob, drawn, cell_mass=1 / 2000, max_cells=max_cells, desc="density map"
+        log_prob, guide, cell_mass=1 / 2000, max_cells=max_cells, desc="density map"
     )
 
 
 def integral(
     flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0
 ) -> tuple[float, float]:
-    """∫ p over the sphere and its standard error, without a grid. Arguments as `density_map`.
+    """∫ p over the sphere and its standard error, from points that are drawn, without a grid.
 
     >>> value, error = integral(Geolocator(None, "uniform"), points=500, samples=200)
     >>> abs(value - 1) < 4 * error
     True
-
-    Args:
-        points: number of points at which the density is computed; the seed draws them.
     """
-    log_prob, drawn = partial(log_density, flow, steps=steps), _rough_samples(flow, samples)
+    guide, log_prob = _rough_samples(flow, samples), partial(log_density, flow, steps=steps)
     generator = torch.Generator().manual_seed(seed)
-    return density.importance_integral(log_prob, drawn, points, generator, desc="integral")
+    return density.importance_integral(log_prob, guide, points, generator, desc="integral")
 
 
 def _rough_samples(flow: Geolocator, n: int) -> Tensor:
@@ -127,9 +115,8 @@ def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, T
 def recipe_of(recipe: dict, events: str) -> dict:
     """The recipe with the number of steps that it has for these events.
 
-    >>> recipe = {"flow": {"optimization": {"steps": 2000}}, "steps": {"fire": 4000}}
-    >>> recipe_of(recipe, "fire")
-    {'flow': {'optimization': {'steps': 4000}}}
+    >>> recipe_of({"flow": {"optimization": {"steps": 2}}, "steps": {"fire": 4}}, "fire")
+    {'flow': {'optimization': {'steps': 4}}}
     """
     flow = recipe["flow"]
     steps = recipe.get("steps", {}).get(events, flow["optimization"]["steps"])
@@ -150,35 +137,30 @@ def known(x: Tensor, others: Tensor) -> Tensor:
 def run(
     events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: bool = False, log=print
 ) -> dict:
-    """Fit all densities to one split and judge them.
-
-    A finished folder is read, and an interrupted training goes on.
+    """Fit all densities to one split and judge them; a finished folder is read.
 
     Args:
         events: `volcano`, `earthquake`, `flood`, `fire`, or a name of your own.
         latlon: (n, 2) degrees, such as `earth_events.load` gives.
         seed: of the split, the weights, batches and noise.
         recipe: see `geoflow/training/recipes/earth-events.yaml`.
-        folder: for the flow's run, its model and `result.json`.
+        folder: for the flow's run, its model and `result.json`; an interrupted training goes on.
         distinct: take each place once, before splitting.
         log: takes lines of text about what happens.
 
-    Returns:
-        `nll` of each density on all test events and on those at new places, what was chosen,
-        `solver_gap` between two solvers in nats, counts, inputs, machine and seconds.
-
-    Raises:
-        ValueError: fewer than 10 events, what is no place, or a folder of another run.
+    The result holds `nll` of each density on all test events and on those at new places, what was
+    chosen, `solver_gap` between two solvers in nats, counts, inputs, machine and seconds.
+    ValueError for fewer than 10 events, what is no place, or a folder of another run.
     """
     from geoflow.training import train_points  # Training needs Lightning.
 
     folder = Path(folder)
     train, validation, test = splits(latlon, seed, distinct)
-    asked = dict(format=FORMAT, events=events, seed=seed, distinct=distinct, recipe=recipe)
+    asked = dict(format=1, events=events, seed=seed, distinct=distinct, recipe=recipe)
     asked["sha256"] = runtime.sha256_of(latlon.double().numpy().tobytes())
     file = folder / "result.json"
     if file.exists():
-        found = read_versioned(file, WHAT, FORMAT)
+        found = read_versioned(file, "result on earth events", 1)
         if other := runtime.difference({key: found.get(key) for key in asked}, asked):
             advice = "choose another folder or delete it"
             raise ValueError(f"{file} is the result of a run with {other}; {advice}")
@@ -198,17 +180,15 @@ def run(
     took["scores"] = time.perf_counter() - began
     result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
     runtime.write_json(file, result | {"threads": torch.get_num_threads()})
-    return read_versioned(file, WHAT, FORMAT)
+    return runtime.read_json(file)
 
 
 def _scores(fitted: dict[str, Any], train: Tensor, test: Tensor) -> dict[str, Any]:
     """Test NLL of each density, at all places and at new ones; how far two solvers are apart."""
     new = ~known(test, train)
-    scores = {}
-    for name, model in fitted.items():
-        values = log_density(model, test)
-        scores[name] = {"test": -float(values.mean()), "new": -float(values[new].mean())}
-    flow, few = fitted["flow"], test[:CHECKED]
+    each = {name: -log_density(model, test) for name, model in fitted.items()}
+    scores = {k: {"test": float(v.mean()), "new": float(v[new].mean())} for k, v in each.items()}
+    flow, few = fitted["flow"], test[:256]
     gap = (log_density(flow, few) - log_density(flow, few, 1, "dopri5")).mean()
     return {"nll": scores, "solver_gap": abs(float(gap))}
 
@@ -230,15 +210,12 @@ def table(results: list[dict], which: str = "test") -> str:
     >>> table([]).splitlines()[0]
     '|  | volcano | earthquake | flood | fire |'
 
-    Args:
-        results: of `run`, all with or all without `distinct`.
-        which: `test`, or `new` for the test events at places that training has not seen.
+    The results are of `run`, all with or all without `distinct`; with `which="new"` they are judged
+    by the test events at places that training has not seen.
     """
     names = list(earth_events.SOURCES)
-    rows = [
-        [f"{method}, published", *(_cell(*row[events]) for events in names)]
-        for method, row in read_yaml("earth-events").items()
-    ]
+    published = {f"{method}, published": row for method, row in read_yaml("earth-events").items()}
+    rows = [[name, *(_cell(*row[events]) for events in names)] for name, row in published.items()]
     counts = [sum(result["events"] == events for result in results) for events in names]
     for name, title in DENSITIES.items():
         scores = (scores_of(results, events, name, which) for events in names)

@@ -44,9 +44,8 @@ class Setup(Materials):
     def result(self, name: str) -> Result:
         """The result of a step: read, or computed and written.
 
-        Raises:
-            ValueError: the file that is there was made from something else, or by another version.
-            FileNotFoundError: a model or data is missing.
+        ValueError if the file that is there was made from something else, or by another version;
+        FileNotFoundError if a model or data is missing.
         """
         if name not in self.results:
             step = STEPS[choose("step", name, STEPS)]
@@ -61,10 +60,8 @@ class Setup(Materials):
     def _found(self, asked: dict[str, Any]) -> Result | None:
         """The result that was asked for, among those there are."""
         own = self.folder_for(asked["step"]) / f"{asked['step']}.json"
-        files = [own]
-        if self.committed is not None:
-            files.append(self.committed / own.parent.name / own.name)
-        for file in filter(Path.exists, files):
+        kept = [self.committed / own.parent.name / own.name] if self.committed is not None else []
+        for file in filter(Path.exists, [own, *kept]):
             result = read_result(file)
             if not (why := result.difference(asked)):
                 return result
@@ -84,23 +81,17 @@ class Setup(Materials):
         # An interrupted training took longer than its last part.
         seconds = max(time.perf_counter() - start, values.get("seconds", 0.0))
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        result = Result(
-            **asked, values=values, seconds=round(seconds, 1), machine=machine(), date=today
-        )
+        obtained = dict(seconds=round(seconds, 1), machine=machine(), date=today)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, asdict(result))
+        write_json(file, asdict(Result(**asked, values=values, **obtained)))
         return read_result(file)
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Check names of items; `all` stands for the paper's.
+    """Names of items in their order, checked (ValueError); `all` stands for the paper's.
 
     >>> chosen(["fig5", "table1"])
     ['table1', 'fig5']
-
-    Raises:
-        ValueError: an unknown name, or one that has nothing to compute; the message lists what
-            there is.
     """
     found: list[str] = []
     for name in names:
@@ -113,18 +104,13 @@ def chosen(names: Iterable[str]) -> list[str]:
 def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
     """Compute what is missing of some items, and write each item's table or figure.
 
-    A failed step is reported, and the others go on.
+    The results are item → step → result. A failed step is reported, and the others go on; a
+    ValueError tells at the end what failed.
 
     >>> import tempfile
     >>> setup = Setup("smoke", tempfile.mkdtemp(), log=lambda line: None)
     >>> sorted(run(["fig4"], setup)["fig4"]["fig4"].values["kappa"])
     ['as printed', 'linear', 'sigmoid', 'skewed-sigmoid']
-
-    Returns:
-        Item → step → result.
-
-    Raises:
-        ValueError: an unknown item; or, at the end, what failed.
     """
     names, failed = chosen(names), {}
     files = [setup.folder_for(step) / f"{step}.json" for step in steps_of(names)]

@@ -20,27 +20,17 @@ COMMITTED = runtime.DATA / "results" / "reproduce"
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of a step, and how they were obtained.
-
-    Attributes:
-        step, scale, data: names of the step, the scale and the data set.
-        inputs: weights, data, recipe → SHA-256.
-        settings: sizes and seed.
-        values: the numbers.
-        seconds: what computing them took; for trainings the sum over all interruptions.
-        machine, date: the hardware, and when it was finished.
-        geoflow, format: versions of the package and of the file.
-    """
+    """The numbers of a step, and how they were obtained."""
 
     step: str
     scale: str
-    data: str
-    inputs: dict[str, str]
-    settings: dict[str, Any]
-    seconds: float
+    data: str  # name of the data set
+    inputs: dict[str, str]  # weights, data, recipe → SHA-256
+    settings: dict[str, Any]  # sizes and seed
+    seconds: float  # what computing took; for trainings the sum over all interruptions
     machine: str
-    date: str
-    values: dict[str, Any]
+    date: str  # when it was finished
+    values: dict[str, Any]  # the numbers
     geoflow: str = geoflow.__version__
     format: int = FORMAT
 
@@ -68,8 +58,7 @@ def read_versioned(file, what: str, version: int) -> dict[str, Any]:
 
 def read_result(file) -> Result:
     """A result that was written. Errors as `read_versioned`."""
-    what = "result of `geoflow reproduce`"
-    found = read_versioned(file, what, FORMAT)
+    found = read_versioned(file, what := "result of `geoflow reproduce`", FORMAT)
     if wrong := found.keys() ^ {field.name for field in fields(Result)}:
         raise ValueError(f"{file} is no {what}: see {', '.join(sorted(wrong))}")
     return Result(**found)
@@ -81,9 +70,7 @@ def read_results(folder) -> dict[Path, dict[str, Result]]:
     >>> read_results(COMMITTED)[COMMITTED / "tiles-laptop"]["score-uniform"].settings
     {'images': 500, 'seed': 0}
 
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: see `read_result`.
+    FileNotFoundError if there is none; other errors as `read_versioned`.
     """
     found: dict[Path, dict[str, Result]] = {}
     for file in sorted(Path(folder).glob("*/*.json")):
@@ -98,8 +85,7 @@ def read_results(folder) -> dict[Path, dict[str, Result]]:
 def packed(values: Tensor, step: float) -> dict:
     """Numbers as multiples of `step`, 16 bits each, compressed.
 
-    Raises:
-        ValueError: NaN, or a number of more than 32,767 steps.
+    ValueError for NaN, or a number of more than 32,767 steps.
     """
     multiples = (values.double() / step).round()
     if not bool((multiples.abs() <= 32767).all()):
@@ -124,12 +110,11 @@ def packed_map(density: DensityMap) -> dict:
     torch.Size([18, 36])
     """
     shown = (density.log_density - sphere.LOG_UNIFORM).clamp(min=-3)  # Maps show what is above 0.
-    area = density.region_area_km2(0.5)
-    kept = {"integral": density.integral, "half_area_km2": area}
+    kept = {"integral": density.integral, "half_area_km2": density.region_area_km2(0.5)}
     return {"nats_over_uniform": packed(shown, 0.02), **kept}
 
 
 def raster(density: dict) -> Raster:
-    """The map that was `packed_map`, to draw it; see there for an example."""
+    """The map that was `packed_map`, to draw it."""
     values = unpacked(density["nats_over_uniform"])
     return Raster(*raster_axes(180 / len(values)), values + sphere.LOG_UNIFORM)

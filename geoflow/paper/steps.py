@@ -23,34 +23,18 @@ from geoflow.scores import metrics
 from geoflow.scores.evaluation import evaluate
 from geoflow.training.recipes import read_recipe
 
-COMPARED = ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "uniform")
-"""The six methods of the paper."""
-IN_R3 = ("flow", "diffusion")
-OTHER_SCHEDULES = ("linear", "sigmoid")
-"""The schedules of table A beside the shipped model's."""
-GUIDANCE = 2.0
-"""The paper's guidance where one answer is wanted."""
-
-
-Values = dict[str, Any]
-"""The numbers of a step, as JSON can hold them."""
+GUIDANCE = 2.0  # the paper's, where one answer is wanted
+Values = dict[str, Any]  # the numbers of a step, as JSON can hold them
 
 
 @dataclass(frozen=True)
 class Step:
-    """How the numbers of a result file are computed.
+    """How the numbers of a result file are computed."""
 
-    Attributes:
-        compute: (setup, **settings) → numbers.
-        inputs: setup → checksums of all that the numbers depend on.
-        data: name of its own data set; empty: the setup's.
-        after: name of an input → the step whose network it is.
-    """
-
-    compute: Callable[..., Values]
-    inputs: Callable[[Materials], dict[str, str]] = lambda setup: {}
-    data: str = ""
-    after: dict[str, str] = field(default_factory=dict)
+    compute: Callable[..., Values]  # (setup, **settings) → numbers
+    inputs: Callable[[Materials], dict[str, str]] = lambda setup: {}  # checksums of what it needs
+    data: str = ""  # name of its own data set; empty: the setup's
+    after: dict[str, str] = field(default_factory=dict)  # input → the step whose network it is
 
 
 def settings_of(step: str, scale: str) -> dict[str, Any]:
@@ -59,11 +43,9 @@ def settings_of(step: str, scale: str) -> dict[str, Any]:
     >>> settings_of("fig2", "laptop")
     {'points': 60, 'moments': 33, 'seed': 0}
     """
-    number = SCALES.index(scale)
-    return {
-        name: value[min(number, len(value) - 1)] if isinstance(value, list) else value
-        for name, value in read_yaml("steps")[step].items()
-    }
+    settings, number = read_yaml("steps")[step], SCALES.index(scale)
+    lists = {name: value for name, value in settings.items() if isinstance(value, list)}
+    return settings | {k: value[min(number, len(value) - 1)] for k, value in lists.items()}
 
 
 def score(setup: Materials, images: int | None, seed: int, method: str, **options) -> Values:
@@ -75,8 +57,7 @@ def score(setup: Materials, images: int | None, seed: int, method: str, **option
 def score_as_the_paper(setup: Materials, images: int | None, seed: int, method: str) -> Values:
     """The paper's protocol: one sample per image, guided where the method can be.
 
-    The likelihood is the unguided one; that of the guided field stands beside it for the Riemannian
-    flow, since table A prints it.
+    The likelihood is unguided; beside it stands that of the guided Riemannian flow, for table A.
     """
     geo = setup.model(method)
     guidance = GUIDANCE if geo.model.guidable else 0.0
@@ -99,20 +80,17 @@ def train(setup: Materials, schedule: str) -> Values:
     return {"weights": weights, "seconds": geo.provenance.get("seconds", {}).get("flow", 0)}
 
 
-def answer(
-    geo: Geolocator, cond: Tensor, place, seed: int, cells: int, density_steps: int, **sizes
-) -> Values:
-    """What a model answers to one image: its best place, how far off that is, and the density.
-
-    Methods in R³ end in narrower peaks, whose flanks need lighter cells.
-    """
+def answer(geo, cond: Tensor, place, seed: int, cells: int, density_steps: int, **sizes) -> Values:
+    """What a model answers to one image: its best place, how far off that is, and the density."""
     best = geo.predict(cond=cond, seed=seed).latlon[0]
     km = sphere.distance_km(sphere.from_latlon(best), sphere.from_latlon(torch.tensor([place])))
     drawn = geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    # Methods in R³ end in narrower peaks, whose flanks need lighter cells.
+    mass = 1 / 240 if geo.method in ("flow", "diffusion") else 1 / 120
     density = density_map(
         lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0],
         sphere.from_latlon(drawn)[0],
-        cell_mass=1 / 240 if geo.method in IN_R3 else 1 / 120,
+        cell_mass=mass,
         max_cells=cells,
         desc="density map",
         **sizes,
@@ -161,24 +139,8 @@ def figure_4(setup: Materials, points: int) -> Values:
     return {"t": t.tolist(), "kappa": {name: curve.tolist() for name, curve in kappa.items()}}
 
 
-def scores_of_one(geo: Geolocator, cond: Tensor, truth: Tensor, seed: int, **options) -> Values:
-    """Scores of one sample per image; the options are those of `Geolocator.sample`."""
-    drawn = []
-    for rows in torch.arange(len(truth)).split(256):
-        noise = samplers.noise_for(geo.model, rows.tolist(), 1, seed)
-        drawn.append(geo.sample(cond=cond[rows], noise=noise, **options)[:, 0])
-    latlon = torch.cat(drawn)
-    x = sphere.from_latlon(latlon).float()
-    summary, prdc = metrics.summary(x, truth), metrics.prdc(truth, x)
-    labels = metrics.label_accuracy(towns.lookup(latlon), towns.lookup(sphere.to_latlon(truth)))
-    precision, recall = prdc["precision"], prdc["recall"]
-    found = {name: summary[name] for name in ("geoscore", "mean_km", "median_km")}
-    found |= {level: labels[level] for level in ("country", "region", "city")}
-    return found | prdc | {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
-
-
 def curves(setup: Materials, runs: list[tuple], images: int | None, seed: int) -> Values:
-    """Scores of single samples of the Riemannian flow, solver → label → scores.
+    """Scores of the Riemannian flow, one sample per image: solver → label → scores.
 
     Runs are tuples of solver, label and options of `Geolocator.sample`.
     """
@@ -186,8 +148,23 @@ def curves(setup: Materials, runs: list[tuple], images: int | None, seed: int) -
     cond, truth = setup.embedded(geo, images)
     found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
     for solver, label, options in runtime.progress(runs, desc="scores"):
-        found[solver][label] = scores_of_one(geo, cond, truth, seed, solver=solver, **options)
+        drawn = []
+        for rows in torch.arange(len(truth)).split(256):
+            noise = samplers.noise_for(geo.model, rows.tolist(), 1, seed)
+            drawn.append(geo.sample(cond=cond[rows], noise=noise, solver=solver, **options)[:, 0])
+        found[solver][label] = scores(torch.cat(drawn), truth)
     return found
+
+
+def scores(latlon: Tensor, truth: Tensor) -> Values:
+    """Scores of answers (n, 2) to images taken at places (n, 3)."""
+    x = sphere.from_latlon(latlon).float()
+    summary, prdc = metrics.summary(x, truth), metrics.prdc(truth, x)
+    labels = metrics.label_accuracy(towns.lookup(latlon), towns.lookup(sphere.to_latlon(truth)))
+    precision, recall = prdc["precision"], prdc["recall"]
+    found = {name: summary[name] for name in ("geoscore", "mean_km", "median_km")}
+    found |= {level: labels[level] for level in ("country", "region", "city")}
+    return found | prdc | {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
 
 
 def figure_5(setup: Materials, most: int, **sizes) -> Values:
@@ -211,11 +188,9 @@ def figure_6(setup: Materials, images: int | None, samples: int, seed: int) -> V
     chosen = {"high": order[:3], "medium": order[middle - 1 : middle + 2], "low": order[-3:]}
     latlon = sphere.to_latlon(truth).tolist()
     shown = [{"image": i, "latlon": latlon[i], "bits": float(bits[i])} for i in range(len(bits))]
-    return {
-        "bits": [round(image["bits"], 3) for image in shown],
-        "tile": setup.shards is None,
-        "shown": {name: [shown[i] for i in numbers] for name, numbers in chosen.items()},
-    }
+    kinds = {name: [shown[i] for i in numbers] for name, numbers in chosen.items()}
+    rounded = [round(image["bits"], 3) for image in shown]
+    return {"bits": rounded, "tile": setup.shards is None, "shown": kinds}
 
 
 def figure_7(setup: Materials, guidance: list[float], steps: int, **sizes) -> Values:
@@ -223,9 +198,6 @@ def figure_7(setup: Materials, guidance: list[float], steps: int, **sizes) -> Va
     options = {f"{omega:g}": {"steps": steps, "guidance": omega} for omega in guidance}
     runs = [(solver, name, options[name]) for solver in ("euler", "rk4") for name in options]
     return curves(setup, runs, **sizes)
-
-
-# Earth events
 
 
 def recipe_of_events(scale: str, events: str) -> dict[str, Any]:
@@ -267,11 +239,6 @@ def integral_of_events(setup: Materials, events: str, density_steps: int, **size
     return {"integral": integral, "error": error}
 
 
-def inputs_of_models(setup: Materials, methods: tuple[str, ...]) -> dict[str, str]:
-    """Checksums of the data and of the models of methods."""
-    return setup.checksum_of_data | setup.checksums_of_models(*methods)
-
-
 def inputs_of_training(setup: Materials, schedule: str) -> dict[str, str]:
     """Checksums of the network of another schedule, or of what it is trained from."""
     if setup.has(name := f"riemannian-{schedule}") or setup.shards is not None:
@@ -292,10 +259,9 @@ def steps_of_tiles() -> dict[str, Step]:
     """The steps of the paper's items by name."""
 
     def models(*methods: str) -> Callable[[Materials], dict[str, str]]:
-        return partial(inputs_of_models, methods=methods)
+        return lambda setup: setup.checksum_of_data | setup.checksums_of_models(*methods)
 
-    shipped = models("riemannian")
-    of_riemannian = partial(score, method="riemannian")
+    shipped, of_riemannian = models("riemannian"), partial(score, method="riemannian")
     steps = {
         "score-unguided": Step(partial(of_riemannian, samples=1), shipped),
         "score-likeliest": Step(partial(of_riemannian, samples=32, answer="likeliest"), shipped),
@@ -306,11 +272,11 @@ def steps_of_tiles() -> dict[str, Step]:
         "fig6": Step(figure_6, shipped),
         "fig7": Step(figure_7, shipped),
     }
-    for method in COMPARED:
+    for method in ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "uniform"):
         scored, drawn = (partial(f, method=method) for f in (score_as_the_paper, figure_a))
         steps[f"score-{method}"] = Step(scored, models(method))
         steps[f"figA-{method}"] = Step(drawn, models(method, "riemannian"))
-    for name in OTHER_SCHEDULES:
+    for name in ("linear", "sigmoid"):
         trained, inputs = (partial(f, schedule=name) for f in (train, inputs_of_training))
         scored = partial(score, method=f"riemannian-{name}", samples=1, guidance=GUIDANCE)
         network = {f"network, {name} schedule": f"train-{name}"}
@@ -321,21 +287,20 @@ def steps_of_tiles() -> dict[str, Step]:
 
 def steps_of_events() -> dict[str, Step]:
     """The steps of earth events by name."""
+    computed: dict[str, Callable[..., Values]] = {
+        "": partial(scores_of_events, distinct=False),
+        "-distinct": partial(scores_of_events, distinct=True),
+        "-map": map_of_events,
+        "-integral": integral_of_events,
+    }
     steps = {}
     for events in earth_events.SOURCES:
-        computed = {
-            "": partial(scores_of_events, distinct=False),
-            "-distinct": partial(scores_of_events, distinct=True),
-            "-map": map_of_events,
-        }
-        if events == "volcano":
-            computed["-integral"] = integral_of_events
         inputs = partial(inputs_of_events, events=events)
         for name, compute in computed.items():
-            of_events = partial(compute, events=events)
-            steps[f"events-{events}{name}"] = Step(of_events, inputs, "earth-events")
+            if events == "volcano" or name != "-integral":
+                of_events = partial(compute, events=events)
+                steps[f"events-{events}{name}"] = Step(of_events, inputs, "earth-events")
     return steps
 
 
 STEPS = steps_of_tiles() | steps_of_events()
-"""Every step by name."""

@@ -10,47 +10,36 @@ from typing import Any
 
 import yaml
 
-from geoflow import runtime
-from geoflow.runtime import choose
+from geoflow.runtime import DATA, choose
 from geoflow.scores.evaluation import Report, read_report
 
-Numbers = tuple[float | None, ...]
-"""A row's numbers in the order of the columns; None where there is none."""
+Numbers = tuple[float | None, ...]  # of a row, by column; None where there is none
+# Columns of bits per dimension show another metric where a report has it: for R³ methods the paper
+# prints the density in R³, and for guided samples that of the guided field.
 OTHER_METRICS = {
     "paper_bits": "ambient_bits_per_dimension",
     "sampled_bits": "guided_bits_per_dimension",
 }
-"""Columns of bits per dimension that show another metric where a report has it.
-
-For R³ methods the paper prints the density in R³, and for guided samples that of the guided field.
-"""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the paper: its name, the printed numbers, ours, and our report's file, if any."""
+    """A row of the paper beside ours."""
 
     row: str
     paper: Numbers
     ours: Numbers
-    source: str | None
+    source: str | None  # our report's file, if any
 
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables, with ours beside it.
+    """One of the paper's tables, with ours beside it."""
 
-    Attributes:
-        printed: the table as in `data/paper/tables.yaml`.
-        lines: its rows; a row with several reports comes several times.
-        notes: how ours were obtained, a line for each report.
-        dataset: ours; numbers of different data sets do not compare.
-    """
-
-    printed: dict[str, Any]
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...]
-    dataset: str
+    printed: dict[str, Any]  # the table as in `data/paper/tables.yaml`
+    lines: tuple[Line, ...]  # its rows; a row with several reports comes several times
+    notes: tuple[str, ...]  # how ours were obtained, a line for each report
+    dataset: str  # ours; numbers of different data sets do not compare
 
     @property
     def comparable(self) -> bool:
@@ -59,39 +48,32 @@ class Table:
 
     def markdown(self) -> str:
         """The table as Markdown: `printed → ours`, with the difference where data are the same."""
-        cells, decimals = "printed → ours, difference", [d for *_, d in self._columns().values()]
-        if not self.comparable:
-            printed_on = self.printed["dataset"]
-            cells = f"printed, on {printed_on} → ours, on {self.dataset}: other data"
-        rows = []
+        columns, rows = self.printed["columns"], []
         for line in self.lines:
-            numbers = zip(line.paper, line.ours, decimals, strict=True)
-            rows.append([line.row, *(_cell(*cell, self.comparable) for cell in numbers)])
-        drawn = markdown_table(["method", *self._columns()], rows)
-        head = f"**{self.printed['title']}** ({cells})"
-        return "\n".join([f"{head}\n\n{drawn}\n", *self._order(), *self.notes])
-
-    def _columns(self) -> dict[str, list]:
-        """Name → [metric of a report, factor, decimals]."""
-        return self.printed["columns"]
+            numbers = zip(line.paper, line.ours, columns.values(), strict=True)
+            cells = (_cell(p, o, decimals, self.comparable) for p, o, (*_, decimals) in numbers)
+            rows.append([line.row, *cells])
+        shown = "printed → ours, difference"
+        if not self.comparable:
+            shown = f"printed, on {self.printed['dataset']} → ours, on {self.dataset}: other data"
+        head = f"**{self.printed['title']}** ({shown})\n"
+        drawn = markdown_table(["method", *columns], rows) + "\n"
+        (printed, ours), order = self.orders(), []
+        by = f"- order by {self.printed['ranked_by'][0]}, printed"
+        if len(ours) > 1 and printed == ours:
+            order = [f"{by} and ours: {' > '.join(ours)}"]
+        elif len(ours) > 1:
+            order = [f"{by}: {' > '.join(printed)}", f"- ours: {' > '.join(ours)}"]
+        return "\n".join([head, drawn, *order, *self.notes])
 
     def orders(self) -> tuple[list[str], list[str]]:
         """Rows that have both numbers, best first: in the paper's order, and in ours."""
         by, better = self.printed["ranked_by"]
-        column = list(self._columns()).index(by)
+        column = list(self.printed["columns"]).index(by)
         both = [(line.row, line.paper[column], line.ours[column]) for line in self.lines]
         both = [row for row in both if None not in row]
         printed, ours = (sorted(both, key=itemgetter(i), reverse=better == "high") for i in (1, 2))
         return [row[0] for row in printed], [row[0] for row in ours]
-
-    def _order(self) -> list[str]:
-        printed, ours = self.orders()
-        by = f"- order by {self.printed['ranked_by'][0]}, printed"
-        if len(ours) < 2:
-            return []
-        if printed == ours:
-            return [f"{by} and ours: {' > '.join(ours)}"]
-        return [f"{by}: {' > '.join(printed)}", f"- ours: {' > '.join(ours)}"]
 
 
 def names() -> list[str]:
@@ -101,15 +83,13 @@ def names() -> list[str]:
 
 def read_yaml(name: str) -> dict:
     """A file of `data/paper`."""
-    return yaml.safe_load((runtime.DATA / "paper" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((DATA / "paper" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def read_reports(folder) -> dict[str, Report]:
     """All reports below a folder, by their path in it.
 
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: one is damaged or of another version.
+    FileNotFoundError if there is none; ValueError if one is damaged or of another version.
     """
     others = ("run.json", "done.json", "config.json")
     files = [file for file in sorted(Path(folder).rglob("*.json")) if file.name not in others]
@@ -119,15 +99,9 @@ def read_reports(folder) -> dict[str, Report]:
 
 
 def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> Table:
-    """A table of the paper with our reports beside its rows.
+    """One of the `names` (ValueError if it is none) with our reports, by file, beside its rows.
 
-    Args:
-        name: see `names`.
-        reports: file → report.
-        dataset: whose reports to take; default: the table's own data set.
-
-    Raises:
-        ValueError: an unknown table.
+    Reports on `dataset` are taken; default: the table's own data set.
     """
     printed = read_yaml("tables")[choose("table", name, names())]
     dataset = dataset or printed["dataset"]
@@ -145,13 +119,7 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
 
 
 def markdown_table(head: list[str], rows: list[list]) -> str:
-    """A Markdown table.
-
-    >>> print(markdown_table(["name", "km"], [["a", 1]]))
-    | name | km |
-    |---|---|
-    | a | 1 |
-    """
+    """A Markdown table."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in [head, *rows]]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
@@ -170,9 +138,9 @@ def _score(report: Report, metric: str, factor: float) -> float | None:
 
 def _fits(report: Report, dataset: str, wanted: dict) -> bool:
     """Whether a report is on the data set, with all wanted settings: a value or one of a list."""
-    allowed = {key: value if isinstance(value, list) else [value] for key, value in wanted.items()}
-    fitting = all(report.settings.get(key) in values for key, values in allowed.items())
-    return fitting and first_word(report.dataset) == dataset
+    have = {key: report.settings.get(key) for key in wanted}
+    fitting = (have[k] in v if isinstance(v, list) else have[k] == v for k, v in wanted.items())
+    return first_word(report.dataset) == dataset and all(fitting)
 
 
 def _cell(printed: float | None, ours: float | None, decimals: int, comparable: bool) -> str:
