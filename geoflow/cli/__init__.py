@@ -10,18 +10,18 @@ from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]
 
-COMMANDS = (
-    *(train.train, train.plan, train.compare, data.embed),
-    *(paper.evaluate, paper.tables, paper.reproduce, paper.results),
-    *(photos.locate, photos.explore, train.demo, doctor.doctor),
-)
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 data_app = typer.Typer(help="Data sets that others publish.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-for group, command in ((data_app, data.fetch), *((app, command) for command in COMMANDS)):
+commands = (
+    *(train.train, train.plan, train.compare, data.fetch, data.embed, paper.evaluate, paper.tables),
+    *(paper.reproduce, paper.results, photos.locate, photos.explore, train.demo, doctor.doctor),
+)
+for command in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")  # the terminal's width wraps the lines
+    group = data_app if command is data.fetch else app
     group.command(help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command)
 
 

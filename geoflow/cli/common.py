@@ -10,27 +10,25 @@ import typer
 
 import geoflow
 
-JUDGED = ("test", "held-out")
-"""Tiles of seen regions, and of blocks of the Earth that training never sees."""
+JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks that training never sees
 
 
 def option(text: str):
-    """An option with a line of help."""
     return typer.Option(help=text)
 
 
 def argument(text: str):
-    """A positional argument with a line of help."""
     return typer.Argument(help=text)
 
 
 Out = Annotated[Path, option("folder for results")]
 Seed = Annotated[int, option("of weights, batches and noise")]
 Model = Annotated[str, option("a shipped model, or a folder")]
+Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf or vmf-mixture")]
 Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
 Weights = Annotated[
-    str, option("folder with the photo encoder's weights; default: the published ones")
+    str, option("folder of the photo encoder's weights; default: the published ones")
 ]
 
 

@@ -20,11 +20,9 @@ def evaluate(
     seeds: Annotated[int, option("how many seeds to average over")] = 1,
     labels: Annotated[bool, option("compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, option("images whose highest-density regions are checked")] = 0,
-    answer: Annotated[
-        str, option("which sample answers: geoscore (highest expected one) or likeliest")
-    ] = "geoscore",
+    answer: Annotated[str, option("geoscore (highest expected one) or likeliest")] = "geoscore",
     name: Annotated[
-        str, option("of the data in reports; default: as embedded, such as 'osv5m test'")
+        str, option("of the data in reports; default: as embedded ('osv5m test')")
     ] = "",
 ) -> None:
     """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the
@@ -56,18 +54,12 @@ def evaluate(
 
 
 def tables(
-    results: Annotated[
-        Path, argument("folder with reports of `geoflow evaluate --out`, at any depth")
-    ],
+    results: Annotated[Path, argument("folder with reports of `geoflow evaluate`, at any depth")],
     only: Annotated[str, option("one table; default: all that have a report")] = "",
-    dataset: Annotated[
-        str,
-        option("whose reports stand beside the printed rows; default: each table's own data set"),
-    ] = "",
+    dataset: Annotated[str, option("whose reports to show; default: each table's own data")] = "",
     out: Annotated[Path | None, option("Markdown file")] = None,
 ) -> None:
-    """The paper's tables 1, 2, A and B with our numbers beside the printed ones, and the
-    difference.
+    """The paper's tables 1, 2, A and B with our numbers, and differences, beside the printed ones.
 
     The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out
     RESULTS/METHOD` for each method.
@@ -79,10 +71,8 @@ def tables(
     drawn = [tables.table(table, reports, dataset or None) for table in names]
     shown = [table.markdown() for table in drawn if only or table.notes]
     if not shown:
-        raise ValueError(
-            f"none of the {len(reports)} reports in {results} belongs to a row of the paper; "
-            "see `geoflow tables --help`"
-        )
+        none = f"none of the {len(reports)} reports in {results} belongs to a row of the paper"
+        raise ValueError(f"{none}; see `geoflow tables --help`")
     text = "\n\n".join(shown) + "\n"
     print(text, end="")
     if out is not None:
@@ -91,16 +81,11 @@ def tables(
 
 def reproduce(
     names: Annotated[
-        list[str],
-        argument(
-            "table1, table2, tableA, tableB, fig1, fig2, fig4, fig5, fig6, fig7, figA; all; "
-            "earth-events; list"
-        ),
+        list[str], argument("table1, 2, A, B; fig1, 2, 4, 5, 6, 7, A; all; earth-events; list")
     ],
     scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
     models: Annotated[
-        Path | None,
-        option("models by method, from `geoflow compare --out`; default: the shipped ones"),
+        Path | None, option("models, from `geoflow compare --out`; default: the shipped ones")
     ] = None,
     data: Shards = None,
     out: Out = Path("outputs/reproduce"),
@@ -128,9 +113,7 @@ def reproduce(
 
 
 def results(
-    folder: Annotated[Path, argument("of results, from `geoflow reproduce`")] = Path(
-        "outputs/reproduce"
-    ),
+    folder: Annotated[Path, argument("results of `geoflow reproduce`")] = Path("outputs/reproduce"),
     out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,
 ) -> None:
     """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in

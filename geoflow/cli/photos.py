@@ -19,12 +19,10 @@ def locate(
     guidance: float = 0.0,
     seed: Seed = 0,
     maps: Annotated[
-        bool,
-        option("draw a map and write regions and densities, some 10 s per image on 2 CPU cores"),
+        bool, option("maps, regions and densities too, 10 s per image on 2 CPUs")
     ] = True,
     exif: Annotated[
-        bool,
-        option("say how far the answer is from where the camera says it was; no model sees that"),
+        bool, option("say how far the answer is from the camera's own place; no model sees that")
     ] = False,
 ) -> None:
     """Where could these images have been taken?
@@ -35,11 +33,16 @@ def locate(
     again to go on after an interruption: what was asked and answered before is kept.
     """
     from geoflow.data import photos
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
 
     files = photos.find(images)
     if k < 1:
         raise ValueError(f"--k {k}; expected at least 1")
-    geo = _model(model, weights)
+    geo = geoflow.Geolocator.from_pretrained(model)
+    if weights:
+        if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
+            raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
+        geo.encoder = PhotoEncoder(geo.encoder.name, weights)
     out.mkdir(parents=True, exist_ok=True)
     stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
     unmapped = [file for file in files if maps and not all(f.exists() for f in _maps(stems[file]))]
@@ -61,17 +64,6 @@ def locate(
     print(f"results: {out}")
     if failed:
         raise ValueError(f"{failed} of {len(files)} images could not be read")
-
-
-def _model(model: str, weights: str):
-    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
-
-    geo = geoflow.Geolocator.from_pretrained(model)
-    if weights:
-        if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
-            raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
-        geo.encoder = PhotoEncoder(geo.encoder.name, weights)
-    return geo
 
 
 def _maps(stem: Path) -> list[Path]:

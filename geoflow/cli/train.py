@@ -6,7 +6,7 @@ from typing import Annotated
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Method, Out, Seed, argument, option, score_tiles
+from geoflow.cli.common import JUDGED, Encoder, Method, Out, Seed, argument, option, score_tiles
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
@@ -16,16 +16,11 @@ def train(
         str, argument("tiles, or osv5m, inat21, yfcc, combined (for your own photos too)")
     ] = "tiles",
     scale: Annotated[
-        str,
-        option("smoke, demo, laptop or gpu; but for tiles smoke or paper; default: GEOFLOW_SCALE"),
+        str, option("tiles: smoke, demo, laptop, gpu; else smoke, paper; default: GEOFLOW_SCALE")
     ] = "",
     method: Method = "riemannian",
-    data: Annotated[
-        list[Path] | None, option("shards from `geoflow embed`; given twice they count twice")
-    ] = None,
-    encoder: Annotated[
-        str, option("a model whose encoder to use; default: train one, or that of the shards")
-    ] = "",
+    data: Annotated[list[Path] | None, option("shards; a folder given twice counts twice")] = None,
+    encoder: Encoder = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
     devices: Annotated[int, option("GPUs, or CPU processes, of each machine")] = 1,
@@ -33,9 +28,7 @@ def train(
     stream: Annotated[
         bool, option("read shards as they are needed: for data that the disk cannot hold twice")
     ] = False,
-    wandb: Annotated[
-        str, option("project in Weights & Biases (needs wandb) that gets the loss curve too")
-    ] = "",
+    wandb: Annotated[str, option("project in Weights & Biases (needs wandb) for loss curves")] = "",
 ) -> None:
     """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an
     interruption.
@@ -77,9 +70,7 @@ def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, strea
 
 def plan(
     recipe: Annotated[str, argument("osv5m, inat21, yfcc or combined")] = "osv5m",
-    gpus: Annotated[
-        int, option("that share each batch, each taken to be as fast as this machine")
-    ] = 1,
+    gpus: Annotated[int, option("that share each batch, each as fast as this machine")] = 1,
     method: Method = "riemannian",
     scale: Annotated[str, option("smoke or paper")] = "paper",
 ) -> None:
@@ -102,7 +93,7 @@ def plan(
 
 def compare(
     scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    encoder: Annotated[str, option("a model whose encoder to use; default: train one")] = "",
+    encoder: Encoder = "",
     seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
     out: Out = Path("outputs/compare"),
 ) -> None:
