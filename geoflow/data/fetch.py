@@ -122,16 +122,13 @@ def _receipt(root: Path, part: Part) -> list | None:
 
 
 def download(part: Part, root: Path) -> None:
-    """Download one file. A right one is kept, a part is continued, and nothing wrong gets the name.
-
-    What cannot be fetched or differs from its checksum is an OSError that names it.
-    """
+    """Download one file. A right one is kept, a part is continued, nothing wrong gets the name."""
     file = root / part.path
     if file.exists():
         if _checksum(file, part) == part.checksum:
             return
-        wrong = f"{file} differs from the published one (expected {part.checksum})"
-        raise OSError(f"{wrong}; delete it to fetch it again")
+        text = f"{file} differs from the published one (expected {part.checksum})"
+        raise OSError(f"{text}; delete it to fetch it again")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial = (_from_hub if part.url.startswith("hub:") else _resumed)(part, root)
@@ -140,8 +137,8 @@ def download(part: Part, root: Path) -> None:
         raise OSError(f"{part.url} cannot be fetched: {error}; {kept}") from error
     if (found := _checksum(partial, part)) != part.checksum:
         partial.unlink()
-        wrong = f"{part.url} has changed or was damaged on its way"
-        raise OSError(f"{wrong}: {found}, expected {part.checksum}; it was not kept")
+        text = f"{part.url} has changed or was damaged on its way"
+        raise OSError(f"{text}: {found}, expected {part.checksum}; it was not kept")
     partial.replace(file)
 
 
@@ -163,7 +160,7 @@ def _bar(text: str, total: int | None, start: int = 0):
 
 def _from_hub(part: Part, root: Path) -> Path:
     """Get a file of the repository by the hub's own client, which resumes and retries."""
-    where = {"revision": part.url.removeprefix("hub:"), "local_dir": root / HUB_FOLDER}
+    where: dict = {"revision": part.url.removeprefix("hub:"), "local_dir": root / HUB_FOLDER}
     return Path(hf_hub_download(HUB, part.path, repo_type="dataset", endpoint=ENDPOINT, **where))
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,19 +35,17 @@ def find(paths: Iterable) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_file():
-            inside = iter([path])
-        elif path.is_dir():
+        if path.is_dir():
             inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         else:
-            inside = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        matching = sorted(file for file in inside if file.is_file())
+            pattern = str(path.relative_to(path.anchor))
+            inside = [path] if path.is_file() else Path(path.anchor).glob(pattern)
+        found += (matching := sorted(file for file in inside if file.is_file()))
         if path.is_dir() and not matching:
             ends = ", ".join(SUFFIXES)
             raise ValueError(f"no image file in {path}; expected one that ends in {ends}")
         if not matching:
             raise FileNotFoundError(f"no image file at {path}")
-        found += matching
     return list(dict.fromkeys(found))
 
 
@@ -65,9 +64,7 @@ def stems(files: Iterable[Path]) -> Iterator[str]:
 
 
 def exif_latlon(file) -> tuple[float, float] | None:
-    """Latitude and longitude where the camera says that it was, degrees; None if it does not say.
-
-    No model sees this; it is for comparison.
+    """Latitude and longitude by the camera, degrees, which no model sees; None if it does not say.
 
     >>> exif_latlon(__file__) is None  # no photo
     True
@@ -79,17 +76,15 @@ def exif_latlon(file) -> tuple[float, float] | None:
         return None
     lat = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
     lon = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
-    if lat is None or lon is None:
-        return None
     return (lat, lon) if abs(lat) <= 90 and abs(lon) <= 180 else None
 
 
-def _degrees(gps: dict, value: int, side: int, negative: str) -> float | None:
-    """Degrees of (degrees, minutes, seconds), or None if they are missing or no numbers."""
+def _degrees(gps: dict, value: int, side: int, negative: str) -> float:
+    """Degrees of (degrees, minutes, seconds); NaN if they are missing or no numbers."""
     try:
         degrees, minutes, seconds = (float(part) for part in gps[value])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+        return math.nan
     return (degrees + minutes / 60 + seconds / 3600) * (-1 if gps.get(side) == negative else 1)
 
 
@@ -101,7 +96,6 @@ class Answers:
     k places the table holds. Another table is refused by a ValueError.
 
     Args:
-        table: the file.
         files: the images that are asked about.
         k: places of each.
         again: of these images, those to ask about in any case.
@@ -169,16 +163,13 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
 def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
     """A GeoJSON FeatureCollection of one image: regions of 50, 90 and 95 %, samples, best places.
 
+    The density is a `DensityMap`, the samples are (n, 2) degrees, the best places those of `rows`.
+
     >>> from geoflow import Geolocator
     >>> geo = Geolocator.from_pretrained("land")
     >>> found = to_geojson(geo.density(resolution=20.0), geo.sample(n=50)[0], best=[])
     >>> [feature["geometry"]["type"] for feature in found["features"]]
     ['MultiPolygon', 'MultiPolygon', 'MultiPolygon', 'MultiPoint']
-
-    Args:
-        density: a DensityMap.
-        samples: (n, 2) degrees.
-        best: its best places, see `rows`.
     """
 
     def feature(geometry: str, coordinates: list, **properties) -> dict:

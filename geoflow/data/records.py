@@ -1,10 +1,10 @@
 """Located images as rows: what a data set lists, which of it is usable, and why the rest is not.
 
-Every reader ends here, and raises a `FileNotFoundError` that names what is missing, a `ValueError`
-for an unknown split, a damaged table or no image at all, and an `OSError` for a damaged archive.
-A row has an `id`, `latitude` and `longitude` in degrees and, where images
-are at hand, a `path` relative to the data set's root, which may lead into an archive. Partial
-copies are legal: what is missing is counted, never guessed.
+Every reader ends here. It raises a `FileNotFoundError` that names what is missing, a `ValueError`
+for an unknown split, a damaged table or no image at all, and an `OSError` for a damaged archive. A
+row has an `id`, `latitude` and `longitude` in degrees and, where images are at hand, a `path`
+relative to the data set's root, which may lead into an archive. Partial copies are legal: what is
+missing is counted, never guessed.
 """
 
 import bz2
@@ -198,10 +198,7 @@ def images_below(folder: Path, root: Path) -> dict[str, str]:
 
 
 def read_tars(folder) -> Records:
-    """Images in webdataset tars, as in the official shards: `KEY.json` beside `KEY.jpg` or .png.
-
-    The json holds latitude and longitude.
-    """
+    """Images in webdataset tars like the official ones: a json of coordinates beside each image."""
     folder = Path(folder)
     files = sorted(folder.glob("*.tar"))
     if not files:

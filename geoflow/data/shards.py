@@ -62,10 +62,7 @@ class ShardWriter(contextlib.ExitStack):
             runtime.write_json(self.file.with_suffix(".json"), content | {"skipped": self.skipped})
 
     def add(self, row: dict, embedding: Tensor) -> None:
-        """Add a sample: its row (`id`, `latitude`, `longitude`, labels) and its embedding (C,).
-
-        The embedding is kept as float16, in which it must be finite.
-        """
+        """Add a row (`id`, `latitude`, `longitude`, labels) and its embedding (C,), as float16."""
         half = embedding.to(torch.float16).numpy()
         if not np.isfinite(half).all():
             raise ValueError(f"the embedding of {row['id']!r} is not finite in float16")
@@ -121,16 +118,13 @@ class Shards:
         """All but the last shard."""
         return replace(self, files=self.files[:-1], counts=self.counts[:-1])
 
-    def last(self) -> tuple[Tensor, Tensor]:
-        """Embeddings (n, C) and places (n, 3) of the last shard, in memory."""
-        cond, latlon, _rows = self.read(len(self.files) - 1)
+    def part(self, number: int) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, C) float16 and places (n, 3) float32 of a shard, in memory."""
+        cond, latlon, _rows = self.read(number)
         return cond, sphere.from_latlon(latlon).float()
 
     def mapped(self) -> tuple[Tensor, Tensor]:
-        """All embeddings (n, C) float16 and places (n, 3) float32, memory-mapped.
-
-        They are unpacked to the cache once; see `read` for what a damaged shard raises.
-        """
+        """All embeddings (n, C) float16 and places (n, 3), memory-mapped, unpacked once."""
         known = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
         digest = runtime.sha256_of(json.dumps([known, self.field]))[:16]
         folder = runtime.cache_dir() / "shards" / digest
@@ -146,16 +140,11 @@ class Shards:
         with runtime.progress(total=len(self), desc="unpacking shards", unit="image") as bar:
             for number, count in enumerate(self.counts):
                 rows = slice(first, first := first + count)
-                embeddings, latlon, _rows = self.read(number)
-                cond[rows] = embeddings.numpy()
-                x[rows] = sphere.from_latlon(latlon).float().numpy()
+                cond[rows], x[rows] = (column.numpy() for column in self.part(number))
                 bar.update(count)
 
     def verify(self) -> None:
-        """Compare every tar with the checksum in its description, where there is one.
-
-        One that differs is an OSError that names it.
-        """
+        """Raise an OSError that names the first tar unlike the checksum in its description."""
         described = [file for file in self.files if file.with_suffix(".json").is_file()]
         for file in runtime.progress(described, desc="checking shards", unit="shard"):
             if runtime.sha256(file) != runtime.read_json(file.with_suffix(".json"))["sha256"]:

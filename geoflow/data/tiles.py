@@ -113,16 +113,10 @@ def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
 
 
 def render(x: Tensor) -> Tensor:
-    """Tiles around the given centres.
+    """Tiles around the given centres: (n, 3) unit vectors → (n, 3, SIZE, SIZE) uint8.
 
     >>> render(sphere.from_latlon(torch.tensor([[24.0, 6.0]]))).shape
     torch.Size([1, 3, 32, 32])
-
-    Args:
-        x: (n, 3) unit vectors.
-
-    Returns:
-        (n, 3, SIZE, SIZE) uint8.
     """
     raster = _padded_raster()
     rows, columns = raster.shape[1] - 2, raster.shape[2] - 2
@@ -192,6 +186,9 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
     """Random tile centres of a split (n, 3): on land with probability LAND_SHARE, else at sea.
 
     The whole footprint of a tile lies on one side of the split.
+
+    >>> sample_centers(3, "train", torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 3])
     """
     held_out = runtime.choose("split", split, SPLITS) == "held-out"
     found: list[Tensor] = []
@@ -211,13 +208,9 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
 
 
 def log_prior(x: Tensor) -> Tensor:
-    """Log-density of tile centres, if no block were held out: the best guess without an image.
-
-    From unit vectors (..., 3) to nats (...).
-    """
+    """Log-density, nats, of tile centres (..., 3), were no block held out: a guess without image."""
     rows = land_mask().shape[0]
-    lat = (90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad()
-    weight = torch.cos(lat)
+    weight = torch.cos((90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad())
     land_area = 4 * math.pi * float((land_mask().double().mean(1) * weight).sum() / weight.sum())
     on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
     return torch.where(is_land(x), math.log(on_land), math.log(at_sea))
@@ -232,7 +225,6 @@ def load(split: str, n: int) -> Tiles:
     torch.Size([10, 3, 32, 32])
 
     Raises:
-        ValueError: unknown split or n < 1.
         OSError: not enough disk space, or a cache that is damaged.
     """
     runtime.choose("split", split, SPLITS)

@@ -22,21 +22,15 @@ LEVELS = ("country", "region", "sub-region", "city")
 
 
 def lookup(latlon: Tensor) -> dict[str, np.ndarray]:
-    """Labels of places, from the nearest town by great-circle distance.
+    """Labels of places (N, 2), degrees, by the nearest town: level → (N,) array of strings.
 
     A label holds the names above it, as those of OpenStreetView-5M and of the official code do:
     `FR`, `Brittany_FR`, `Departement du Finistere_Brittany_FR`. A name that GeoNames lacks (the
     sub-region of 4 towns in 10) is the label "". Cities are towns: further ones of equal label are
-    numbered, `Krajan__East Java_ID (2)`.
+    numbered, `Krajan__East Java_ID (2)`. NaN has the label "" at every level.
 
     >>> lookup(torch.tensor([[48.39, -4.49]]))["region"].tolist()
     ['Brittany_FR']
-
-    Args:
-        latlon: (N, 2) degrees; NaN has the label "" at every level.
-
-    Returns:
-        Level (country, region, sub-region, city) → (N,) array of strings.
     """
     latlon = torch.as_tensor(latlon).detach().cpu().double()
     if latlon.ndim != 2:

@@ -21,13 +21,11 @@ from geoflow.data.shards import Shards
 class Rows(Dataset):
     """Rows of several tables, one after the other; half precision becomes single.
 
+    A table is a tuple of columns of equal length, such as (cond, x). Given twice it counts twice.
+
     >>> rows = Rows((torch.tensor([1.0, 2.0]),), (torch.tensor([3.0]),))
     >>> len(rows), rows[torch.tensor([2, 0])]
     (3, (tensor([3., 1.]),))
-
-    Args:
-        tables: tuples of columns of equal length, such as (cond, x); a table that is given twice
-            counts twice.
     """
 
     def __init__(self, *tables: tuple[Tensor, ...]):
@@ -57,13 +55,9 @@ def _single(column: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which a run sees its data, and one process's share of it.
+    """The order in which a run sees its data, and one process's share of it."""
 
-    Raises:
-        ValueError: a batch that is no multiple of the processes.
-    """
-
-    batch: int  # samples per step, over all processes
+    batch: int  # samples per step over all processes, a multiple of their number
     steps: int  # steps of the run
     seed: int = 0  # of all permutations
     rank: int = 0  # number of this process
@@ -72,9 +66,8 @@ class Order:
 
     def __post_init__(self):
         if self.batch % self.world:
-            raise ValueError(
-                f"a batch of {self.batch} over {self.world} processes; expected a multiple"
-            )
+            text = f"a batch of {self.batch} over {self.world} processes"
+            raise ValueError(f"{text}; expected a multiple")
 
     def epoch_seed(self, epoch: int) -> int:
         """Return the seed of an epoch, the same in every process."""
@@ -89,16 +82,13 @@ class StepSampler(Sampler):
     """Batches of the indices of n rows: a new permutation in each epoch, without the last few.
 
     Every process draws the same global batch and keeps its share: rows rank, rank + world, …
-
-    Raises:
-        ValueError: fewer rows than a batch.
+    Fewer rows than a batch are a ValueError.
     """
 
     def __init__(self, n: int, order: Order):
         if order.batch > n:
-            raise ValueError(
-                f"a batch of {order.batch} from {n} examples; expected at most as many as there are"
-            )
+            text = f"a batch of {order.batch} from {n} examples"
+            raise ValueError(f"{text}; expected at most as many as there are")
         self.n, self.order = n, order
 
     def __len__(self) -> int:  # Lightning ends the epoch by a count that includes earlier steps
@@ -106,27 +96,21 @@ class StepSampler(Sampler):
 
     def __iter__(self):
         o = self.order
-        per_epoch = self.n // o.batch
-        epoch = None
+        current = None
         for step in range(o.first_step, o.steps):
-            if epoch != step // per_epoch:
-                epoch = step // per_epoch
-                permuted = _permutation(self.n, o.epoch_seed(epoch))
-            start = step % per_epoch * o.batch
-            yield permuted[start : start + o.batch][o.rank :: o.world]
+            epoch, number = divmod(step, self.n // o.batch)
+            if epoch != current:
+                current, permuted = epoch, _permutation(self.n, o.epoch_seed(epoch))
+            yield permuted[number * o.batch : (number + 1) * o.batch][o.rank :: o.world]
 
 
 class ShardStream(IterableDataset):
     """An endless stream of samples, cut into batches (cond (b, C), x (b, 3)), b = batch / world.
 
     In an epoch the shards are permuted and dealt to the processes in turn, so each sample is seen
-    once, by one process. A process reads its shards in groups and permutes the samples of a group.
-    An epoch follows the last one without a gap. What precedes the first step is not read.
-
-    Args:
-        folders: folders of shards; one that is given twice counts twice.
-        order: the order, and which share of it.
-        group: shards that are mixed, and in memory, at a time.
+    once, by one process. A process reads its shards in groups, which are in memory at a time, and
+    permutes the samples of a group. An epoch follows the last one without a gap. What precedes the
+    first step is not read. A folder that is given twice counts twice.
 
     Raises:
         ValueError: fewer shards than processes, or embeddings of several widths.
@@ -135,10 +119,8 @@ class ShardStream(IterableDataset):
     def __init__(self, folders: Sequence[Shards], order: Order, group: int = 8):
         self.shards = [(f, i) for f in folders for i in range(len(f.files)) if f.counts[i]]
         if len(self.shards) < order.world:
-            raise ValueError(
-                f"{len(self.shards)} shards for {order.world} processes; expected at least one "
-                "each (smaller ones: --shard)"
-            )
+            text = f"{len(self.shards)} shards for {order.world} processes"
+            raise ValueError(f"{text}; expected at least one each (smaller ones: --shard)")
         if len({(folder.field, folder.dim) for folder in folders}) != 1:
             found = ", ".join(f"{folder.field} ({folder.dim})" for folder in folders)
             raise ValueError(f"embeddings of different encoders: {found}")
@@ -188,17 +170,11 @@ class ShardStream(IterableDataset):
 
 
 class Batches(L.LightningDataModule):
-    """What a run needs of its data: training batches, validation rows, and the time spent so far.
-
-    Args:
-        train: training data, see the subclass.
-        validation: validation rows.
-        order: order of the whole run.
-    """
+    """What a run needs of its data: training batches, validation rows, and its time so far."""
 
     def __init__(self, train, validation: Rows, order: Order):
         super().__init__()
-        self.train, self.validation, self.order = train, validation, order
+        self.train, self.validation, self.order = train, validation, order  # of the whole run
         self.seconds_before, self.started = 0.0, time.perf_counter()
 
     @property
@@ -215,9 +191,9 @@ class Batches(L.LightningDataModule):
         return next(iter(self.loader(replace(self.order, steps=1, first_step=0))))
 
     def train_dataloader(self):
-        t = self.trainer
-        assert t is not None
-        return self.loader(replace(self.order, rank=t.global_rank, world=t.world_size))
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return self.loader(replace(self.order, rank=rank, world=world))
 
     def val_dataloader(self):
         rows = torch.arange(len(self.validation)).split(1024)
@@ -236,8 +212,7 @@ class TensorBatches(Batches):
     """Batches of `Rows`, which lie in memory or are memory-mapped."""
 
     def loader(self, order):
-        sampler = StepSampler(len(self.train), order)
-        return DataLoader(self.train, sampler=sampler, batch_size=None)
+        return DataLoader(self.train, sampler=StepSampler(len(self.train), order), batch_size=None)
 
 
 class StreamBatches(Batches):

@@ -7,7 +7,6 @@ A shard counts as done when it is there under its name, which it gets when it is
 
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -20,19 +19,9 @@ from geoflow.data.records import Records
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
 from geoflow.encoders import load_image
 
-SHARD = 10_000
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
 
 def embed(
-    records: Records,
-    encoder,
-    out,
-    shard: int | None = None,
-    batch: int = 64,
-    workers: int = 0,
-    devices: int = 1,
-    log: Callable[[str], object] = print,
+    records: Records, encoder, out, shard=None, batch=64, workers=0, devices=1, log=print
 ) -> Shards | None:
     """Embed every image of a data set.
 
@@ -40,7 +29,6 @@ def embed(
     or SLURM, or with several devices, the processes share the shards.
 
     Args:
-        records: which images.
         encoder: of `geoflow.encoders`.
         out: folder of the shards.
         shard: S, samples in each; None: 10,000, or a twentieth of a small data set, because the
@@ -48,22 +36,18 @@ def embed(
         batch: images per call of the encoder.
         workers: processes that read images, for each device.
         devices: GPUs, or CPU processes, of this machine.
-        log: takes lines of text about what happens.
 
     Returns:
         The shards; None in a process that ended before another had finished its share.
 
     Raises:
-        ValueError: the folder holds embeddings of other images or by another encoder, or a number
-            is below 1.
+        ValueError: the folder holds other embeddings, or a number is below 1.
         OSError: not enough disk space.
     """
-    shard = max(1, min(SHARD, len(records) // 20)) if shard is None else shard
+    shard = max(1, min(10_000, len(records) // 20)) if shard is None else shard
     if min(shard, batch, devices, len(records)) < 1:
-        raise ValueError(
-            f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images; "
-            "expected at least 1 of each"
-        )
+        text = f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images"
+        raise ValueError(f"{text}; expected at least 1 of each")
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     out = Path(out)
@@ -73,10 +57,8 @@ def embed(
         runtime.claim(out, run, "embeddings")
     fabric.barrier()
 
-    spans = {
-        out / f"{number:05d}.tar": range(len(records))[number * shard : (number + 1) * shard]
-        for number in range(-(-len(records) // shard))
-    }
+    parts = enumerate(_cut(range(len(records)), shard))
+    spans = {out / f"{number:05d}.tar": part for number, part in parts}
     todo = [file for file in spans if not file.exists()]
     mine = {file: spans[file] for file in todo[fabric.global_rank :: fabric.world_size]}
     left = sum(map(len, mine.values()))
@@ -91,6 +73,10 @@ def embed(
         log("the other processes have not finished; the last one writes the manifest")
         return None
     return _write_manifest(out, run, list(spans), log)
+
+
+def _cut(rows: range, size: int) -> list[range]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _identity(records: Records, encoder, shard: int) -> dict:
@@ -111,19 +97,10 @@ def _identity(records: Records, encoder, shard: int) -> dict:
 
 
 def _write_shards(
-    spans: dict[Path, range],
-    images: torch.utils.data.Dataset,
-    encoder,
-    batch: int,
-    workers: int,
-    bar,
-    log: Callable[[str], object],
+    spans: dict[Path, range], images: "_Images", encoder, batch: int, workers: int, bar, log
 ) -> None:
     """Write the given shards, each with the rows of its span."""
-    batches = {
-        file: [span[start : start + batch] for start in range(0, len(span), batch)]
-        for file, span in spans.items()
-    }
+    batches = {file: _cut(span, batch) for file, span in spans.items()}
     sampler = [part for parts in batches.values() for part in parts]
     loader = iter(torch.utils.data.DataLoader(images, None, sampler=sampler, num_workers=workers))
     started, total, done = time.perf_counter(), sum(map(len, sampler)), 0
@@ -138,8 +115,7 @@ def _write_shards(
                 bar.update(len(part))
                 if done == len(part) < total:  # the first batch tells how long it will take
                     seconds = (time.perf_counter() - started) / done
-                    hours = seconds * total / 3600
-                    log(f"{1 / seconds:,.0f} images a second: about {hours:.2f} h")
+                    log(f"{1 / seconds:,.0f} images a second: about {seconds * total / 3600:.2f} h")
 
 
 class _Images(torch.utils.data.Dataset):
@@ -156,14 +132,12 @@ class _Images(torch.utils.data.Dataset):
                 with Image.open(io.BytesIO(self.records.read(path))) as image:
                     pixels.append(self.preprocess(load_image(image)))
                 rows.append(row)
-            except UNREADABLE as error:
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 unreadable[row["id"]] = f"{path}: {error}"
         return rows, torch.stack(pixels) if pixels else torch.zeros(0), unreadable
 
 
-def _write_manifest(
-    out: Path, run: dict, files: list[Path], log: Callable[[str], object]
-) -> Shards:
+def _write_manifest(out: Path, run: dict, files: list[Path], log) -> Shards:
     described = {file.name: runtime.read_json(file.with_suffix(".json")) for file in files}
     counts = {name: shard["count"] for name, shard in described.items()}
     skipped = {id_: why for shard in described.values() for id_, why in shard["skipped"].items()}

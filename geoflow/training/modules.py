@@ -16,8 +16,6 @@ from geoflow.encoders import TileEncoder
 from geoflow.losses import WHOLE, Share
 from geoflow.runtime import choose
 
-OPTIMIZERS = ("adamw", "lamb")
-
 
 @dataclass(frozen=True)
 class Optimization:
@@ -37,23 +35,16 @@ class Optimization:
     optimizer: str = "adamw"  # or `lamb`, as in the paper
 
     def optimizer_of(self, parameters) -> torch.optim.Optimizer:
-        """Build the optimiser of a module's parameters, at the peak learning rate.
-
-        Raises:
-            ValueError: an unknown optimiser.
-        """
-        if choose("optimizer", self.optimizer, OPTIMIZERS) == "adamw":
+        """Build the optimiser of a module's parameters, at the peak learning rate."""
+        if choose("optimizer", self.optimizer, ("adamw", "lamb")) == "adamw":
             return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
         from pytorch_optimizer import Lamb
 
         parameters = list(parameters)
-        return Lamb(
-            parameters,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            weight_decouple=False,  # LAMB's paper adds the decay before the trust ratio
-            foreach=None if parameters[0].is_cuda else False,  # a CPU's cache holds one tensor
-        )
+        foreach = None if parameters[0].is_cuda else False  # a CPU's cache holds one tensor
+        # LAMB's paper adds the decay before the trust ratio
+        decay: dict = {"weight_decay": self.weight_decay, "weight_decouple": False}
+        return Lamb(parameters, lr=self.lr, foreach=foreach, **decay)
 
     def lr_factor(self, step: int) -> float:
         """Return the learning rate at a step, relative to the peak."""
@@ -66,8 +57,7 @@ class Module(L.LightningModule):
 
     def __init__(self, optimization: Optimization, seed: int):
         super().__init__()
-        self.optimization = optimization
-        self.seed = seed
+        self.optimization, self.seed = optimization, seed
 
     def loss(self, batch, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
         """Return the loss of this process's share of a batch, a scalar."""
@@ -139,12 +129,7 @@ class MixtureModule(Module):
 class FlowModule(Module):
     """A network that learns the velocity of a path. Batches are (cond (B, C), x (B, 3)).
 
-    Args:
-        network: velocity network.
-        path: one of `geoflow.paths`.
-        optimization: settings of the optimiser.
-        seed: seed of all draws.
-        options: `schedule`, `draws` and `dropout` of `losses.flow_matching_loss`.
+    The options are `schedule`, `draws` and `dropout` of `losses.flow_matching_loss`.
     """
 
     def __init__(self, network, path, optimization: Optimization, seed: int = 0, **options):
@@ -158,20 +143,14 @@ class FlowModule(Module):
         )
 
 
-def network_module(
-    recipe: dict, method: str, width: int, seed: int = 0
-) -> FlowModule | MixtureModule:
-    """Build a method's network for embeddings of a width, with fresh weights, ready for `fit`.
-
-    Raises:
-        ValueError: a method that is not trained.
-    """
+def network_module(recipe: dict, method: str, width: int, seed=0) -> FlowModule | MixtureModule:
+    """Build a method's network for embeddings of a width, with fresh weights, ready for `fit`."""
     flow = recipe["flow"]
     optimization = Optimization(**flow["optimization"])
     if method in paths.PATHS:
         path = paths.by_name(method)
         size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}
-        options = {"draws": flow["draws"], "dropout": flow["dropout"]}
+        options = {name: flow[name] for name in ("draws", "dropout")}
         options["schedule"] = schedules.by_name(flow["schedule"])
         network = methods.network_for(method, size)
         return FlowModule(network, path, optimization, seed, **options)

@@ -16,14 +16,9 @@ from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import TileEncoder
 from geoflow.geolocator import Geolocator
 from geoflow.runtime import is_first_process, machine, sha256_of
+from geoflow.training import modules
 from geoflow.training.batches import Batches, Order, Rows, StreamBatches, TensorBatches
-from geoflow.training.modules import (
-    EncoderModule,
-    GeocellClassifier,
-    Module,
-    Optimization,
-    network_module,
-)
+from geoflow.training.modules import Module, network_module
 from geoflow.training.trainer import fit, seconds_per_step
 
 
@@ -38,13 +33,9 @@ def train_tiles(
         seed: seed of weights, batches and noise; the tiles are the same for every seed.
         method: one of `geoflow.methods.TRAINED`.
         encoder: a trained `TileEncoder`, in place of training one.
-        log: function of one line of text.
 
     Returns:
         Network, encoder and provenance.
-
-    Raises:
-        ValueError: a method that is not trained.
     """
     run = {"recipe": recipe, "seed": seed, "method": method}
     width = recipe["encoder"]["dim"]
@@ -54,8 +45,9 @@ def train_tiles(
     teacher = None
     if encoder is None:
         encoder = TileEncoder(width)
-        o = Optimization(**recipe["encoder"]["optimization"])
-        teacher = EncoderModule(GeocellClassifier(encoder, recipe["encoder"]["geocells"]), o, seed)
+        classifier = modules.GeocellClassifier(encoder, recipe["encoder"]["geocells"])
+        o = modules.Optimization(**recipe["encoder"]["optimization"])
+        teacher = modules.EncoderModule(classifier, o, seed)
     module = network_module(recipe, method, width, seed)
 
     unseen = Rows((torch.zeros(len(parts[0]), 1).expand(-1, width), parts[0].x))
@@ -77,8 +69,7 @@ def trained_on_tiles(
 ) -> Geolocator:
     """Return the Geolocator in out/model, after `train_tiles` (same arguments) if it is missing.
 
-    Raises:
-        ValueError: out/model was trained with another recipe, seed or method.
+    One that was trained with another recipe, seed or method is a ValueError.
     """
     model = out / "model"
     if model.exists():
@@ -118,8 +109,7 @@ def train_shards(
         Network and provenance.
 
     Raises:
-        ValueError: a method that is not trained, embeddings of different encoders, or a folder
-            with a single shard.
+        ValueError: embeddings of different encoders, or a folder with a single shard.
         OSError: a shard that differs from its checksum.
     """
     _check_shards(data)
@@ -131,16 +121,15 @@ def train_shards(
     module = network_module(recipe, method, data[0].dim, seed)
     o = module.optimization
     train = [shards.but_last() for shards in data]
-    judged = Rows(*(shards.last() for shards in distinct.values()))
+    judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct.values()))
     if stream:
         batches: Batches = StreamBatches(train, judged, Order(o.batch, o.steps, seed))
     else:
         batches = _in_memory(module, Rows(*(shards.mapped() for shards in train)), judged)
     images = sum(map(len, train))
-    log(
-        f"{images:,} images, {o.steps:,} steps of {o.batch:,} ({o.steps * o.batch / images:.1f} "
-        f"epochs): {_hours(module, batches):.2f} h on one device"
-    )
+    epochs, hours = o.steps * o.batch / images, _hours(module, batches)
+    steps = f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs)"
+    log(f"{images:,} images, {steps}: {hours:.2f} h on one device")
     folders = [str(shards.files[0].parent) for shards in data]
     run = {"recipe": recipe, "seed": seed, "method": method, "data": folders, "stream": stream}
     seconds = _fit(method, log, module, batches, Path(folder) / "flow", run, **machines)
@@ -152,20 +141,15 @@ def _check_shards(data: list[Shards]) -> None:
     if len(encoders) != 1:
         found = ", ".join(f"{field} ({dim}, weights {w})" for field, dim, w in sorted(encoders))
         raise ValueError(f"embeddings of different encoders: {found}")
-    for shards in data:
-        if len(shards.files) < 2:
-            where = shards.files[0].parent
-            raise ValueError(
-                f"{where} has a single shard; expected at least 2, as the last one validates"
-            )
+    for file in (shards.files[0] for shards in data if len(shards.files) < 2):
+        text = f"{file.parent} has a single shard"
+        raise ValueError(f"{text}; expected at least 2, as the last one validates")
 
 
 def train_points(
     recipe: dict, train: Tensor, validation: Tensor, folder, seed: int = 0, log=print
 ) -> tuple[nn.Module, float]:
-    """Train an unconditional Riemannian flow on points, unit vectors (n, 3).
-
-    Other arguments are those of `train_tiles`.
+    """Train an unconditional Riemannian flow on points, unit vectors (n, 3), as `train_tiles` does.
 
     Returns:
         The network with the lowest loss on `validation`, and the seconds of its training.
@@ -189,24 +173,20 @@ def plan(
     Args:
         recipe: settings from `read_recipe`; its `images` is their number.
         method: one of `geoflow.methods.TRAINED`.
-        devices: number of devices that share each batch. Each is taken to be as fast as this
-            machine, and their communication to cost nothing.
+        devices: number of devices that share each batch, each taken to be as fast as this machine,
+            and their communication to cost nothing.
         width: C, the width of the embeddings.
 
     Returns:
         `parameters`; `steps`; `samples` seen; `epochs`; `shards_gb` and `unpacked_gb` on disk (the
         latter is not needed for streaming); `state_gb`: weights, gradients, optimiser and average
         on each device, without activations; `seconds_per_step`; `hours`.
-
-    Raises:
-        ValueError: a method that is not trained, or a batch that is no multiple of the devices.
     """
     module = network_module(recipe, method, width)
     o, images = module.optimization, recipe["images"]
     if devices < 1 or o.batch % devices:
-        raise ValueError(
-            f"a batch of {o.batch} over {devices} devices; expected a multiple of at least one"
-        )
+        text = f"a batch of {o.batch} over {devices} devices"
+        raise ValueError(f"{text}; expected a multiple of at least one")
     n = o.batch // devices
     rows = Rows((torch.zeros(n, width), sphere.uniform(n, torch.Generator().manual_seed(0))))
     hours = _hours(module, _in_memory(module, rows, rows, most=n))
@@ -224,9 +204,6 @@ def plan(
     }
 
 
-# What all runs do
-
-
 def _in_memory(module: Module, *parts: Rows, most: int | None = None) -> TensorBatches:
     o = module.optimization
     batch = o.batch if most is None else min(o.batch, most)
@@ -234,7 +211,6 @@ def _in_memory(module: Module, *parts: Rows, most: int | None = None) -> TensorB
 
 
 def _hours(module: Module, batches: Batches) -> float:
-    """Estimate the hours of a training on this machine."""
     return seconds_per_step(module, batches) * module.optimization.steps / 3600
 
 

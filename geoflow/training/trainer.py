@@ -9,6 +9,7 @@ interrupted and resumed ends with the same weights as one that was not.
 import copy
 import csv
 import logging
+import math
 import time
 import warnings
 from datetime import timedelta
@@ -29,13 +30,7 @@ CHECKPOINT_EVERY = timedelta(seconds=20)
 
 
 def fit(
-    module: Module,
-    batches: Batches,
-    folder,
-    run: dict,
-    devices: int = 1,
-    nodes: int = 1,
-    wandb: str | None = None,
+    module: Module, batches: Batches, folder, run: dict, devices=1, nodes=1, wandb=None
 ) -> float:
     """Train a module in place: from the start, from an interruption, or not at all if it is done.
 
@@ -43,8 +38,6 @@ def fit(
     averaged ones where an average is kept).
 
     Args:
-        module: what to train.
-        batches: its data.
         folder: folder of checkpoints and the loss curve.
         run: plain values that identify the run; a folder with other values is refused.
         devices: GPUs, or CPU processes, of each machine; under `torchrun` or SLURM as many as
@@ -114,9 +107,8 @@ def _loggers(folder: Path, wandb: str | None) -> list[Logger]:
         try:
             loggers.append(WandbLogger(project=wandb, name=folder.parent.name, save_dir=folder))
         except ModuleNotFoundError as error:
-            raise ValueError(
-                f"to log to the Weights & Biases project {wandb!r}, install it: pip install wandb"
-            ) from error
+            text = f"to log to the Weights & Biases project {wandb!r}, install it"
+            raise ValueError(f"{text}: pip install wandb") from error
     return loggers
 
 
@@ -151,12 +143,9 @@ class _Progress(TQDMProgressBar):
 
 class _StopOnNaN(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        loss = outputs["loss"]
-        if not bool(torch.isfinite(loss)):
-            step = trainer.global_step
-            raise FloatingPointError(
-                f"the loss is {float(loss)} at step {step}; the last checkpoint is intact"
-            )
+        if not math.isfinite(loss := float(outputs["loss"])):
+            text = f"the loss is {loss} at step {trainer.global_step}"
+            raise FloatingPointError(f"{text}; the last checkpoint is intact")
 
 
 def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float:
@@ -176,13 +165,10 @@ def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float
 
 
 def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
-    """Read the losses that `fit` logged in a folder, over all its interruptions.
+    """{"loss": [(step, value), …], "val_loss": …} of a run, over all its interruptions.
 
     >>> loss_curve("a folder without a run")
     {'loss': [], 'val_loss': []}
-
-    Returns:
-        {"loss": [(step, value), …], "val_loss": …}.
     """
     curves: dict[str, dict[int, float]] = {"loss": {}, "val_loss": {}}
     for file in sorted(Path(folder).glob("log-*/metrics.csv")):

@@ -1,6 +1,7 @@
 """Settings of trainings: a YAML file for each data set, with one section for each scale."""
 
 import importlib.resources
+from pathlib import Path
 
 import yaml
 
@@ -12,15 +13,8 @@ def read_recipe(name: str, scale: str) -> dict:
 
     >>> read_recipe("osv5m", "paper")["flow"]["network"]
     {'dim': 512, 'depth': 12}
-
-    Raises:
-        ValueError: unknown recipe or scale.
     """
-    folder = importlib.resources.files(__name__)
-    files = {
-        file.name.removesuffix(".yaml"): file
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    }
-    recipe = yaml.safe_load(files[choose("recipe", name, sorted(files))].read_text("utf-8"))
+    files = {Path(file.name): file for file in importlib.resources.files(__name__).iterdir()}
+    known = {path.stem: file for path, file in files.items() if path.suffix == ".yaml"}
+    recipe = yaml.safe_load(known[choose("recipe", name, sorted(known))].read_text("utf-8"))
     return recipe[choose("scale", scale, recipe)]
