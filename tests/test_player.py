@@ -39,9 +39,7 @@ def test_what_cannot_be_drawn_is_said(trajectories, message):
 
 
 def test_times_that_do_not_fit_are_said():
-    assert (
-        "expected one finite time for each" in TrajectoryPlayer(paths(3, 2), times=[0, 1]).message
-    )
+    assert "one finite time for each" in TrajectoryPlayer(paths(3, 2), times=[0, 1]).message
 
 
 @pytest.mark.parametrize("wrong", [dict(projection="globus"), dict(trails="shrot")])

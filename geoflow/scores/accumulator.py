@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Accumulator:
-    """Rows of values, one for each image of a data set.
+    """Rows of values, one for each of the `images` of a data set.
 
         rows = Accumulator(len(dataset))
         for index, images, truth in loader:
@@ -16,9 +16,6 @@ class Accumulator:
 
     A `DistributedSampler` repeats images to give each process equally many: repeated rows that
     agree are dropped. NaN stays in its row, for `summary` and `calibration` to count as a miss.
-
-    Args:
-        images: their number N in the data set.
     """
 
     def __init__(self, images: int):
@@ -26,30 +23,23 @@ class Accumulator:
         self.batches: list[tuple[Tensor, dict[str, Tensor]]] = []
 
     def update(self, index: Tensor, **values: Tensor) -> None:
-        """Add a batch: the images' numbers in the data set (b,), and named values (b, ...).
-
-        Raises:
-            ValueError: shapes or names that do not fit, a number outside [0, N).
-        """
+        """Add a batch: the images' numbers in the data set (b,), and named values (b, ...)."""
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         if index.ndim != 1 or any(shape[:1] != (len(index),) for shape in shapes.values()):
-            expected = "expected (b,) with values of shape (b, ...)"
-            raise ValueError(f"index {tuple(index.shape)} with {shapes}; {expected}")
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.images:
+            text = f"index {tuple(index.shape)} with {shapes}"
+            raise ValueError(f"{text}; expected (b,) with values of shape (b, ...)")
+        if len(index) and not 0 <= index.min() <= index.max() < self.images:
             numbers = f"{int(index.min())} … {int(index.max())}"
             raise ValueError(f"image numbers {numbers}; expected 0 … {self.images - 1}")
-        if self.batches and values.keys() != self.batches[0][1].keys():
-            before = sorted(self.batches[0][1])
-            raise ValueError(f"values {sorted(values)}; expected {before}, as before")
+        if self.batches and values.keys() != (before := self.batches[0][1]).keys():
+            raise ValueError(f"values {sorted(values)}; expected {sorted(before)}, as before")
         rows = {name: value.detach().cpu() for name, value in values.items()}
         self.batches.append((index.detach().cpu().long(), rows))
 
     def compute(self) -> dict[str, Tensor]:
         """Values of all images in the order of their numbers, (N, ...): equal in every process.
 
-        Raises:
-            ValueError: an image that no process counted, or one counted with values that differ by
-                more than 10⁻³.
+        A `ValueError` if an image was not counted, or with values that differ by more than 10⁻³.
         """
         batches = self.batches
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -70,10 +60,8 @@ class Accumulator:
             same = torch.isclose(value.double(), kept, rtol=1e-3, atol=1e-3, equal_nan=True)
             if not bool(same.all()):
                 clash = index[~same.reshape(len(index), -1).all(1)].unique().tolist()
-                images = f"{len(clash)} images (numbers {_some(clash)})"
-                raise ValueError(
-                    f"{images} were counted with different {name!r}; expected one value"
-                )
+                counted = f"{len(clash)} images (numbers {_some(clash)}) were counted"
+                raise ValueError(f"{counted} with different {name!r}; expected one value")
         return {name: value[first] for name, value in rows.items()}
 
 

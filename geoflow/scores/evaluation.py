@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from geoflow import runtime, samplers, sphere
+from geoflow import inputs, runtime, samplers, sphere
 from geoflow.data import towns
 from geoflow.data.tiles import Tiles
 from geoflow.methods import REFERENCES, Flow
@@ -20,23 +20,14 @@ ANSWERS = ("geoscore", "likeliest")
 
 @dataclass(frozen=True)
 class Report:
-    """Scores and how they were obtained.
+    """Scores and how they were obtained."""
 
-    Attributes:
-        dataset: its name.
-        metrics: name → number; see `evaluate`. With several seeds the mean over them.
-        deviations: name → standard deviation over the seeds; empty for one seed.
-        settings: name → value.
-        seconds: of the whole evaluation.
-        machine: the hardware.
-    """
-
-    dataset: str
-    metrics: dict[str, float]
-    deviations: dict[str, float]
+    dataset: str  # its name
+    metrics: dict[str, float]  # see `evaluate`; with several seeds the means over them
+    deviations: dict[str, float]  # standard deviations over the seeds; empty for one seed
     settings: dict[str, object]
-    seconds: float
-    machine: str
+    seconds: float  # of the whole evaluation
+    machine: str  # the hardware
 
     def to_json(self, file=None) -> str:
         """The report as JSON, written to a file if one is given."""
@@ -65,20 +56,11 @@ def _number(value: float) -> str:
 
 
 def evaluate(
-    geo,
-    dataset: Tiles | tuple[Tensor, Tensor],
-    name: str = "data",
-    samples: int = 24,
-    steps: int | None = None,
-    solver: str | None = None,
-    guidance: float = 0.0,
-    seed: int = 0,
-    seeds: int = 1,
-    likelihood: bool = True,
-    labels: bool = False,
-    calibrated: int = 0,
+    geo, dataset: Tiles | tuple[Tensor, Tensor], name: str = "data", samples: int = 24,
+    steps: int | None = None, solver: str | None = None, guidance: float = 0.0, seed: int = 0,
+    seeds: int = 1, likelihood: bool = True, labels: bool = False, calibrated: int = 0,
     answer: str = "geoscore",
-) -> Report:
+) -> Report:  # fmt: skip
     """Score a model.
 
     Each image has starting points of its own, keyed by the seed and its number in the data set,
@@ -92,34 +74,29 @@ def evaluate(
     True
 
     Args:
-        geo: a Geolocator.
+        geo, name: a Geolocator; and what the report calls the data set.
         dataset: `Tiles`, or embeddings (B, C) and places (B, 2) in degrees.
-        name: of the data set, for the report.
         samples: per image; the answer is one of them, see `answer`.
         steps, solver, guidance: of the sampler; None are the model's own. Likelihood and
             calibration are those of the unguided model, with its own solver.
-        seed: of the starting points.
-        seeds: how many seeds to average over: seed, seed + 1, …
+        seed, seeds: the first seed of the starting points, and how many to average over.
         likelihood: whether to compute the NLL of the true places.
         labels: whether to compare country, region, sub-region and city (nearest towns, offline).
-        calibrated: number of images, the first ones, whose highest-density regions are checked, by
-            200 samples each.
+        calibrated: how many images, the first ones, to check the highest-density regions of.
         answer: `geoscore`, the sample of highest expected GeoScore, or `likeliest`, that of highest
             density (the paper's ensemble).
 
     Returns:
-        A report with
-        for the answer `geoscore`, `mean_km`, `median_km` and `within_…_km`;
+        A report. Its metrics are those of `metrics.summary` for the answer;
         `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the
         `medoid` and the `spherical_mean`;
-        `energy_km`, the energy score; `precision`, `recall`, `density`, `coverage` of single
-        samples, or of the likeliest ones, against true places (k = 3);
+        `energy_km`, the energy score; `metrics.prdc` of single samples, or of the likeliest ones,
+        against true places (k = 3);
         `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess),
         `bits_per_dimension`, the paper's unit, and for methods in R³
         `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;
         with `labels` the shares of right labels; with `calibrated` how often a region of
-        probability 0.5, 0.9, 0.95 holds the truth;
-        the number of images and of NaN predictions, which count as misses.
+        probability 0.5, 0.9, 0.95 holds the truth.
 
     Raises:
         ValueError: an empty data set, shapes that differ, samples or seeds < 1, unknown answer.
@@ -130,19 +107,17 @@ def evaluate(
         counts = f"{samples} samples per image, {seeds} seeds"
         raise ValueError(f"{counts}; expected at least 1 of each")
     likeliest = choose("answer", answer, ANSWERS) == "likeliest"
-    defaults = geo.model.defaults
-    steps = defaults.steps if steps is None else steps
-    solver = defaults.solver if solver is None else solver
-    options = dict(steps=steps, solver=solver, guidance=guidance)
+    options = inputs.solver_options(geo.model, steps, solver, guidance)
     settings: dict[str, object] = {"method": geo.method, "samples": samples, "answer": answer}
     settings["guidance"] = guidance
     if isinstance(geo.model, Flow):
-        settings |= {"schedule": geo.model.schedule_name, "solver": solver, "steps": steps}
-        settings["evaluations"] = samplers.evaluations(solver, steps)
+        solved = {"solver": options.solver, "steps": options.steps}
+        settings |= {"schedule": geo.model.schedule_name, **solved}
+        settings["evaluations"] = samplers.evaluations(**solved)
     settings["seeds"] = list(range(seed, seed + seeds))
     runs = []
     for s in range(seed, seed + seeds):
-        rows = _sampled(geo, cond, truth, name, samples, options, s, likeliest)
+        rows = _sampled(geo, cond, truth, name, samples, asdict(options), s, likeliest)
         runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
     scores, deviations = _over_runs(runs)
     if likelihood:
@@ -194,26 +169,25 @@ def _sampled(geo, cond, truth, name, samples, options, seed, likeliest) -> dict[
     def compute(numbers):
         noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
         drawn = geo.sample(cond=cond[numbers], noise=noise, **options)
-        found = {"points": sphere.from_latlon(drawn)}
-        if likeliest:
-            guidance = options["guidance"]
-            log_prob = geo.log_prob(drawn, cond=cond[numbers], guidance=guidance)
-            best = torch.arange(len(numbers)), log_prob.argmax(-1)
-            found["likeliest"] = found["points"][best]
-        return found
+        points = sphere.from_latlon(drawn)
+        if not likeliest:
+            return {"points": points}
+        log_prob = geo.log_prob(drawn, cond=cond[numbers], guidance=options["guidance"])
+        best = points[torch.arange(len(numbers)), log_prob.argmax(-1)]
+        return {"points": points, "likeliest": best}
 
     return _collected(len(truth), f"sampling {name}", compute)
 
 
 def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest) -> dict[str, float]:
-    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
     single = points[:, 0]
+    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
     scores = metrics.summary(best, truth)
-    others = {"single": single, "medoid": metrics.medoid(points)}
-    for answer, x in (others | {"spherical_mean": metrics.spherical_mean(points)}).items():
+    mean = metrics.spherical_mean(points)
+    others = {"single": single, "medoid": metrics.medoid(points), "spherical_mean": mean}
+    for answer, x in others.items():
         alone = metrics.summary(x, truth)
-        scores[f"{answer}_geoscore"] = alone["geoscore"]
-        scores[f"{answer}_median_km"] = alone["median_km"]
+        scores |= {f"{answer}_{score}": alone[score] for score in ("geoscore", "median_km")}
     if points.shape[1] > 1:
         scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
     if len(truth) > 3:
@@ -226,29 +200,28 @@ def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest) -> di
 
 def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
     latlon = sphere.to_latlon(truth[:, None])
+    ambient = isinstance(geo.model, Flow) and not geo.path.tangent
 
     def compute(numbers):
-        found = {"log_prob": geo.log_prob(latlon[numbers], cond=cond[numbers])[:, 0]}
-        if isinstance(geo.model, Flow) and not geo.path.tangent:
-            ambient = geo.ambient_log_prob(latlon[numbers], cond=cond[numbers])
-            found["ambient"] = ambient[:, 0]
-        return found
+        given = latlon[numbers], None, cond[numbers]
+        found = {"log_prob": geo.log_prob(*given)[:, 0]}
+        return found | ({"ambient": geo.ambient_log_prob(*given)[:, 0]} if ambient else {})
 
     rows = _collected(len(truth), f"likelihood of {name}", compute)
-    nll = -float(rows["log_prob"].double().mean())
+    mean = {kind: float(values.double().mean()) for kind, values in rows.items()}
+    nll = -mean["log_prob"]
     scores = {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM}
     scores["bits_per_dimension"] = metrics.bits_per_dimension(-nll)
-    if "ambient" in rows:
-        ambient = float(rows["ambient"].double().mean())
-        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(ambient)
+    if ambient:
+        scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(mean["ambient"])
     return scores
 
 
-def _calibration_scores(geo, cond, truth, seed, samples: int = 200) -> dict[str, float]:
+def _calibration_scores(geo, cond, truth, seed) -> dict[str, float]:
     latlon = sphere.to_latlon(truth[:, None])
 
     def compute(numbers):
-        noise = samplers.noise_for(geo.model, numbers.tolist(), samples, seed)
+        noise = samplers.noise_for(geo.model, numbers.tolist(), 200, seed)
         drawn = geo.sample(cond=cond[numbers], noise=noise)
         places = torch.cat([latlon[numbers].to(drawn), drawn], 1)
         values = geo.log_prob(places, cond=cond[numbers])
@@ -262,11 +235,7 @@ def _calibration_scores(geo, cond, truth, seed, samples: int = 200) -> dict[str,
 
 
 def read_report(file) -> Report:
-    """A report that `Report.to_json` wrote.
-
-    Raises:
-        ValueError: the file is damaged or of another version.
-    """
+    """A report that `Report.to_json` wrote; others raise a `ValueError`."""
     try:
         return Report(**runtime.read_json(Path(file)))
     except (ValueError, TypeError) as error:
@@ -276,8 +245,7 @@ def read_report(file) -> Report:
 def mean_report(reports: list[Report]) -> Report:
     """The mean over trainings with several seeds of one method, with the standard deviation.
 
-    Raises:
-        ValueError: no reports, or reports on different data or with different settings.
+    All must be on the same data with the same settings, or a `ValueError` is raised.
     """
     kinds = [(report.dataset, report.settings) for report in reports]
     if not reports or any(kind != kinds[0] for kind in kinds):

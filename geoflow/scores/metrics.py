@@ -1,4 +1,8 @@
-"""Scores of predicted places and of predicted distributions: pure functions, in float64."""
+"""Scores of predicted places and of predicted distributions: pure functions, in float64.
+
+Bad input raises a `ValueError` that names the value and what was expected: other shapes than those
+named here, no images, no samples, levels outside (0, 1).
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,23 +43,15 @@ def accuracy(km: Tensor, radius_km: float) -> float:
 def summary(
     predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_KM
 ) -> dict[str, float]:
-    """Scores of one prediction per image.
+    """Scores of one prediction per image, (B, 3) and (B, 3) → named numbers.
+
+    These are the number of `images` and of `nan` predictions, GeoScore, mean and median distance in
+    km, and the accuracy within each radius. A NaN prediction counts as a miss, at half the Earth's
+    circumference; a true place must be finite.
 
     >>> x = sphere.uniform(10)
     >>> summary(x, x)["geoscore"]
     5000.0
-
-    Args:
-        predicted, truth: (B, 3) unit vectors. NaN predictions count as misses, at half the Earth's
-            circumference.
-        radii_km: for the accuracies.
-
-    Returns:
-        GeoScore, mean and median distance in km, accuracy within each radius, number of images and
-        of NaN predictions.
-
-    Raises:
-        ValueError: no images, or shapes that differ.
     """
     if predicted.shape != truth.shape or predicted.shape[1:] != (3,) or not len(predicted):
         shapes = f"predicted {tuple(predicted.shape)}, truth {tuple(truth.shape)}"
@@ -73,21 +69,12 @@ def summary(
 def label_accuracy(
     predicted: Mapping[str, Iterable], truth: Mapping[str, Iterable]
 ) -> dict[str, float]:
-    """Share of the images whose label is right, per level (country, region, …).
+    """Share of right labels per level, of {level: B labels} as from `geoflow.data.towns.lookup`.
 
     A true label that is missing ("", NaN or None) matches nothing: the image is left out at that
-    level, and counted. A label that only the prediction lacks is a miss. (The official code keeps
-    sub-regions without a name, which can never be right.)
-
-    Args:
-        predicted, truth: level → labels of the B images, as from `geoflow.data.towns.lookup`.
-
-    Returns:
-        For each level the share (NaN if no image has a label) and, as `<level>_missing`, the number
-        of images left out.
-
-    Raises:
-        ValueError: levels or numbers of labels that differ.
+    level and counted in `<level>_missing`. A label that only the prediction lacks is a miss. (The
+    official code keeps sub-regions without a name, which can never be right.) The share is NaN if
+    no image has a label.
     """
     if set(predicted) != set(truth):
         levels = f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}"
@@ -131,22 +118,16 @@ def _best(samples: Tensor, score) -> Tensor:
 def spherical_mean(samples: Tensor) -> Tensor:
     """Direction of the mean vector, (B, n, 3) → (B, 3); NaN where the mean is zero.
 
-    This is the place of least mean squared chord. Of two distant regions it answers a place between
-    them, where neither is.
+    The place of least mean squared chord: for two distant regions it lies between them.
     """
     return sphere.unit(samples.mean(1))
 
 
 def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor]:
-    """k of the samples that maximise the mean GeoScore of all samples to the nearest of them.
+    """k of the samples (n, 3) that maximise the mean GeoScore of all to the nearest of them.
 
-    They are chosen one by one, each for the largest gain, then improved by moving each to the best
-    sample of its own cluster.
-
-    Args:
-        samples: (n, 3) draws of one image's distribution.
-        k: places.
-        rounds: of improvement, at most.
+    They are chosen one by one, each for the largest gain; then each moves to the best sample of its
+    own cluster, in `rounds` rounds at most.
 
     Returns:
         Places (k, 3), by descending share; the share of the samples nearest to each (k,); the
@@ -175,22 +156,12 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
 
 
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
-    """E d(X, y) − ½ E d(X, X′) in km, d the great-circle distance: lower is better.
+    """E d(X, y) − ½ E d(X, X′) in km, (B, n, 3), (B, 3) → (B,) float64: lower is better.
 
-    A strictly proper score (Gneiting & Raftery, 2007, section 5.1): no distribution has a lower
-    expected score than the one that y is drawn from. It needs samples, not a density; a point
-    prediction scores its error. The second mean is over pairs of different samples, so that both
-    are unbiased.
-
-    Args:
-        samples: (B, n, 3) draws of each image's distribution, n ≥ 2.
-        truth: (B, 3).
-
-    Returns:
-        (B,) float64; NaN where a sample is.
-
-    Raises:
-        ValueError: fewer than two samples, or other shapes.
+    d is the great-circle distance. A strictly proper score (Gneiting & Raftery, 2007, section 5.1):
+    no distribution has a lower expected score than the one that y is drawn from. It needs samples,
+    n ≥ 2, not a density; a point prediction scores its error. The second mean is over pairs of
+    different samples, so that both are unbiased. NaN where a sample is.
     """
     fits = samples.ndim == 3 and samples.shape[1] >= 2 and samples.shape[2] == 3
     if not fits or truth.shape != samples[:, 0].shape:
@@ -211,9 +182,8 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 def bits_per_dimension(nats):
     """−log₂ p / 3 of a log-density in nats, the unit of the paper's tables (uniform: 1.2172).
 
-    The 3 counts the coordinates of R³, although a density on S² has two dimensions. It is a
-    convention, and numbers compare only with others in the same unit. (The paper's vMF rows are
-    nats, undivided.)
+    By convention the 3 counts the coordinates of R³, although a density on S² has two dimensions.
+    (The paper's vMF rows are nats, undivided.)
 
     >>> round(bits_per_dimension(sphere.LOG_UNIFORM), 4)
     1.2172
@@ -224,19 +194,10 @@ def bits_per_dimension(nats):
 def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
     """Probability of the region where the density is higher than at the truth, by samples.
 
-    The truth lies in the smallest region of probability α if and only if its rank is below α
-    (Hyndman, 1996). For a calibrated model ranks are uniform on [0, 1]; an over-confident one has
-    ranks near 1. Ties count half.
-
-    Args:
-        log_prob_samples: (B, n) of samples drawn from the same density.
-        log_prob_truth: (B,).
-
-    Returns:
-        (B,) float64, multiples of 1/2n; NaN where a log-density is.
-
-    Raises:
-        ValueError: other shapes, n < 1.
+    Log-densities (B, n) of samples drawn from the same density, and (B,) of the truths → (B,)
+    float64, multiples of 1/2n since ties count half; NaN where a log-density is. The truth lies in
+    the smallest region of probability α if and only if its rank is below α (Hyndman, 1996). For a
+    calibrated model ranks are uniform on [0, 1]; an over-confident one has ranks near 1.
     """
     _check_log_probs(log_prob_samples)
     if log_prob_truth.shape != log_prob_samples.shape[:1]:
@@ -251,19 +212,9 @@ def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
 def region_area_km2(log_prob_samples: Tensor, level: float) -> Tensor:
     """Area in km² of the smallest region that holds a probability: R² E_p[1{p > threshold} / p].
 
-    The expectation is over the samples, of which the share `level` that is most probable counts
-    (the last one in part).
-
-    Args:
-        log_prob_samples: (B, n) of samples drawn from the same density.
-        level: probability of the region, in (0, 1). Close to 1 the estimate rests on the few least
-            probable samples.
-
-    Returns:
-        (B,) float64; NaN where a log-density is.
-
-    Raises:
-        ValueError: a level outside (0, 1), other shapes, n < 1.
+    (B, n) → (B,) float64; NaN where a log-density is. The expectation is over the samples, of which
+    the share `level` that is most probable counts (the last one in part). For levels close to 1 the
+    estimate rests on the few least probable samples.
     """
     _check_log_probs(log_prob_samples)
     if not 0 < level < 1:
@@ -282,21 +233,12 @@ def calibration(
     """How often the truth lies in the smallest region of a probability, and how large that is.
 
     n samples resolve levels to 1/n: an exact model's share for the level α is ⌈αn⌉/(n + 1), 0.92
-    for 0.95 and n = 24. Take hundreds.
-
-    Args:
-        log_prob_samples: (B, n) of samples drawn from each image's density.
-        log_prob_truth: (B,).
-        levels: probabilities in (0, 1).
+    for 0.95 and n = 24. Take hundreds. Log-densities as for `hpd_rank`.
 
     Returns:
         For each level, for example 0.9, `calibration_90`: share of the images whose truth is inside
         (0.9 if calibrated), and `area_90_km2`: the regions' median area over the images.
-        `calibration_nan` counts images with a NaN log-density: their truth counts as outside, their
-        area is left out.
-
-    Raises:
-        ValueError: as `hpd_rank` and `region_area_km2`; no images.
+        `calibration_nan` counts images with a NaN log-density, which is a miss and has no area.
     """
     rank = hpd_rank(log_prob_samples, log_prob_truth)
     if not len(rank):

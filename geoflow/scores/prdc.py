@@ -19,8 +19,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
 
     - precision: share of the fake points in at least one real ball
     - recall: share of the real points in at least one fake ball
-    - density: mean over the fake points of the number of real balls around them, divided by k; it
-      may exceed 1
+    - density: mean number of real balls around a fake point, divided by k; it may exceed 1
     - coverage: share of the real balls with at least one fake point
 
     All four depend on the number of points: state it. Two sets of n draws of one density expect
@@ -31,8 +30,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
     Args:
         real, fake: (N, 3) and (M, 3) places, of more than k points each.
         k: neighbours.
-        chunks: cut both into so many consecutive chunks and average their scores, as the official
-            code does with 20.
+        chunks: average over so many consecutive chunks of both; the official code takes 20.
 
     Raises:
         ValueError: other shapes, NaN, too few points; with chunks, sets of different size.
@@ -57,10 +55,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
 
 
 def _balls(points: Tensor, k: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct points (m, 3), how often each occurs (m,), and the radii of their balls (m,).
-
-    A radius is the chord to the k-th nearest neighbour among all points.
-    """
+    """Distinct points (m, 3), how often each occurs (m,), chords to the k-th neighbour (m,)."""
     from scipy.spatial import KDTree
 
     if points.ndim != 2 or k < 1 or len(points) <= k:
@@ -85,13 +80,10 @@ def _contained(centers, radius, points, weight) -> tuple[np.ndarray, np.ndarray]
     number = tree.query_ball_point(centers, radius, return_length=True)
     inside, covered = np.zeros(len(centers)), np.zeros(len(points), dtype=bool)
     hit = np.flatnonzero(number)
-    ends = (
-        number[hit].cumsum().searchsorted(np.arange(PAIRS_AT_A_TIME, number.sum(), PAIRS_AT_A_TIME))
-    )
-    for part in np.split(hit, ends):
+    full = np.arange(PAIRS_AT_A_TIME, number.sum(), PAIRS_AT_A_TIME)
+    for part in np.split(hit, number[hit].cumsum().searchsorted(full)):
         lists = tree.query_ball_point(centers[part], radius[part], return_sorted=False)
-        count = number[part].sum()
-        found = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=count)
+        found = np.fromiter(chain.from_iterable(lists), np.int64, number[part].sum())
         ball = np.repeat(np.arange(len(part)), number[part])
         inside[part] = np.bincount(ball, weight[found], len(part))
         covered[found] = True

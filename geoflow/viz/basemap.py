@@ -1,7 +1,6 @@
 """Empty maps of the Earth: projections, sea, land and coast, and places in map coordinates.
 
-Maps need no network: the land is Natural Earth's, from `data/land-110m.geojson`. What is drawn on
-them is in `geoflow.viz.maps`.
+The land is Natural Earth's, from `data/land-110m.geojson`.
 """
 
 import io
@@ -24,9 +23,7 @@ from geoflow.runtime import choose
 
 SEA, LAND, COAST, GRATICULE = "#eef3f7", "#dedad2", "#5a5a5a", "#b8c0c6"
 RADIUS_M = 1000 * sphere.EARTH_RADIUS_KM
-CAP_DEGREES = 40.0  # what the polar projections show around their pole
-PIXELS = 300_000  # of a raster: 0.47° at the equator of a world map
-SCREEN_DPI = 130
+
 
 GLOBE = ccrs.Globe(semimajor_axis=RADIUS_M, semiminor_axis=RADIUS_M, ellipse=None)
 LATLON = ccrs.PlateCarree(globe=GLOBE)
@@ -46,14 +43,14 @@ class MapFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         png = io.BytesIO()
-        self.savefig(png, format="png", dpi=SCREEN_DPI)
+        self.savefig(png, format="png", dpi=130)
         return png.getvalue()
 
 
 def world(
     projection: str = "equal-earth", center=(0.0, 0.0), ax=None, figsize=(7.0, 3.5)
 ) -> GeoAxes:
-    """An empty map of the Earth: sea, land, coastlines and thin lines every 30°.
+    """An empty map of the Earth in cartopy axes: sea, land, coastlines and thin lines every 30°.
 
     >>> ax = world("orthographic", center=(45, 10))
     >>> type(ax.figure).__name__
@@ -64,12 +61,9 @@ def world(
             equal-area caps of 40° around a pole.
         center: latitude and longitude in degrees of the middle of the map. Only "orthographic"
             uses the latitude; on a cap the longitude points down (north) or up (south).
-        ax: where to draw: a figure or subfigure, a gridspec cell, or plain axes, which the map
-            replaces. None makes a new figure.
-        figsize: size of the new figure in inches.
-
-    Returns:
-        The cartopy axes; `ax.figure` is the figure.
+        ax: a figure or subfigure, a gridspec cell, or plain axes, which the map replaces; None
+            makes a new figure.
+        figsize: of the new figure, inches.
 
     Raises:
         ValueError: unknown projection, or a centre that is not on the Earth.
@@ -78,7 +72,7 @@ def world(
     crs = PROJECTIONS[projection](*latlon_of(center)[0])
     ax = _geo_axes(MapFigure(figsize=figsize, layout="constrained") if ax is None else ax, crs)
     if projection.endswith("pole"):
-        radius = 2 * RADIUS_M * math.sin(math.radians(CAP_DEGREES) / 2)
+        radius = 2 * RADIUS_M * math.sin(math.radians(40) / 2)  # 40° around the pole
         ax.set(xlim=(-radius, radius), ylim=(-radius, radius))
         turn = np.linspace(0, 2 * math.pi, 181)
         ax.set_boundary(Path(radius * np.stack([np.cos(turn), np.sin(turn)], axis=1), closed=True))
@@ -89,8 +83,8 @@ def world(
     ax.add_geometries([land()], LATLON, facecolor=LAND, edgecolor="none", zorder=0.5)
     grid = lines(ax, *_graticule(), colors=GRATICULE, linewidths=0.3, zorder=0.8)
     shore = lines(ax, *coast(), colors=COAST, linewidths=0.4, capstyle="round", zorder=2)
-    for collection in (grid, shore):
-        ax.add_collection(collection, autolim=False)
+    ax.add_collection(grid, autolim=False)
+    ax.add_collection(shore, autolim=False)
     return ax
 
 
@@ -118,7 +112,7 @@ def land() -> shapely.Geometry:
 
 @lru_cache(maxsize=1)
 def coast() -> Segments:
-    """The coast: the outline of the land without the edges at the antimeridian and the pole."""
+    """The outline of the land without the edges at the antimeridian and the pole."""
     inside = shapely.box(-179.99, -89.99, 179.99, 90)
     parts = shapely.get_parts(shapely.line_merge(land().boundary.intersection(inside)))
     return _segments([shapely.get_coordinates(part)[:, ::-1] for part in parts])
@@ -138,10 +132,7 @@ def _segments(paths: list[np.ndarray]) -> Segments:
 
 
 def lines(ax: GeoAxes, start, end, values: np.ndarray | None = None, **style) -> LineCollection:
-    """Short straight lines between places (n, 2), in colours by (n,) values.
-
-    Those that leave the map or jump across its edge are left out.
-    """
+    """Lines between places (n, 2), coloured by values (n,), but none across the map's edge."""
     pieces = np.stack([project(ax, start), project(ax, end)], axis=1)
     length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
     kept = length < 0.1 * np.ptp(ax.projection.x_limits)  # false for NaN
@@ -164,10 +155,7 @@ def project(ax: GeoAxes, latlon: np.ndarray) -> np.ndarray:
 
 
 def visible(ax: GeoAxes, places) -> np.ndarray:
-    """Map coordinates (n, 2) of marks; NaN beyond the edge of a polar cap too.
-
-    Marks are not clipped at the edge of the map, so those beyond it must be left out.
-    """
+    """Map coordinates (n, 2) of marks, which no edge clips: NaN beyond that of a polar cap too."""
     xy = project(ax, latlon_of(places))
     if isinstance(ax.projection, ccrs.LambertAzimuthalEqualArea):
         xy[np.linalg.norm(xy, axis=1) > ax.get_xlim()[1]] = np.nan
@@ -176,12 +164,9 @@ def visible(ax: GeoAxes, places) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def pixels(crs: ccrs.Projection, xlim, ylim) -> tuple[np.ndarray, float]:
-    """Pixels of a map: their places (h, w, 2), top row first, and the side of one in metres.
-
-    The places are NaN where the map shows no Earth.
-    """
+    """Places (h, w, 2) of pixels, top row first, NaN off the Earth; and the side of one in m."""
     width, height = xlim[1] - xlim[0], ylim[1] - ylim[0]
-    side = math.sqrt(width * height / PIXELS)
+    side = math.sqrt(width * height / 300_000)  # 0.47° at the equator of a world map
     w, h = round(width / side), round(height / side)
     x = xlim[0] + (np.arange(w) + 0.5) * width / w
     y = ylim[1] - (np.arange(h) + 0.5) * height / h

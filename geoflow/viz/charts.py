@@ -22,13 +22,8 @@ def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
 def loss_figure(curves: dict[str, dict[str, Curve]], units: dict[str, str]) -> Figure:
     """Draw the loss curves of the parts of a run, side by side.
 
-    >>> part = {"loss": [(0, 2.0), (1, 1.0)], "val_loss": [(1, 1.5)]}
-    >>> [ax.get_title() for ax in loss_figure({"flow": part}, {"flow": "nats"}).axes]
-    ['flow']
-
-    Args:
-        curves: for each part the two curves of `geoflow.training.loss_curve`.
-        units: for each part the label of its vertical axis.
+    For each part `curves` has those of `geoflow.training.loss_curve`, `units` the label of the
+    vertical axis.
     """
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     shown = {"loss": ("training batch", "#9ecae1"), "val_loss": ("validation", "#08519c")}

@@ -2,7 +2,8 @@
 
 Every figure is a matplotlib `Figure` outside of pyplot's global list: end a notebook cell with it
 to see it once, or call its `savefig`. A density is a `geoflow.density.Raster`, of which a
-`DensityMap` is one, or anything with the same fields.
+`DensityMap` is one, or anything with the same fields. Bad input raises a `ValueError`: an unknown
+name, another shape, NaN, a place out of range, a grid that does not cover the Earth in order.
 """
 
 import math
@@ -30,17 +31,13 @@ UNITS = {"per_area": "probability per 10⁶ km²", "nats": "nats over uniform"}
 TRUTH = "#00e5ff"
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 EQUAL_EARTH_RATIO = 0.487  # height of an Equal Earth map over its width
-PEAK_MARGIN = 3  # pixels: a peak is lost if it stands out from the square this far around it
-DEGREES_PER_PIECE = 2.0  # of trajectories, so that they follow geodesics
 
 _ARM = np.array([[0.1, 0.4], [0.1, 1], [-0.1, 1], [-0.1, 0.4], [0.1, 0.4]])
 _CROSS = Path.make_compound_path(
     *(Path(arm, closed=True) for arm in (_ARM, -_ARM, _ARM[:, ::-1], -_ARM[:, ::-1]))
 )
-_FONTS: dict[Any, Any] = {
-    **dict.fromkeys(("font.size", "legend.fontsize", "xtick.labelsize", "axes.labelsize"), 7),
-    "axes.titlesize": 8,
-}
+_SMALL = ("font.size", "legend.fontsize", "xtick.labelsize", "axes.labelsize")
+_FONTS: dict[Any, Any] = {**dict.fromkeys(_SMALL, 7), "axes.titlesize": 8}
 _LEGEND = dict(frameon=False, borderpad=0.6, labelspacing=0.8, handletextpad=0.3, markerscale=0.7)
 
 
@@ -68,29 +65,20 @@ def draw_density(
     Below the uniform density, 1/510 per 10⁶ km², the map shows through. The density is
     interpolated (bilinearly, across the antimeridian and the poles) at the centre of every pixel
     of the map, so there is no seam. A peak too narrow to be seen is drawn as a dot of 3 points.
+    The image's array holds the values in the chosen unit, NaN outside of the map.
 
     >>> from geoflow import Geolocator
-    >>> from geoflow.data import tiles
-    >>> density = Geolocator.from_pretrained("tiles-vmf").density(tiles.tile(24, 6), resolution=4)
+    >>> density = Geolocator(None, "uniform").density(resolution=4)
     >>> ax = world("orthographic", center=(24, 6))
     >>> image = draw_density(ax, density, unit="nats", peak=peak_of(density))
     >>> mark, rings = draw_truth(ax, (24, 6)), draw_guesses(ax, [(20, 10), (30, 0)])
 
     Args:
-        ax: axes of `world`.
-        density: a raster, see the module.
-        unit: "per_area" (probability per 10⁶ km²) or "nats" (log-density minus that of the
-            uniform distribution).
+        ax, density: axes of `world`, and a raster, see the module.
+        unit: "per_area" (probability per 10⁶ km²) or "nats" (log-density over the uniform one).
         peak: upper end of the colours in nats over uniform. None takes the density's maximum, but
             at least log 10, so that a nearly uniform density looks uniform.
         colorbar: add a colour bar below the map.
-
-    Returns:
-        The image; its array holds the values in the chosen unit, NaN outside of the map.
-
-    Raises:
-        ValueError: unknown unit, NaN, or a grid that does not cover the Earth from north to south
-            and west to east.
     """
     choose("unit", unit, UNITS)
     nats, first_lon = _grid(density)
@@ -194,7 +182,7 @@ def _narrow_peaks(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Such a pixel is ten times above all pixels on the sides of the square around it.
     """
-    far = PEAK_MARGIN
+    far = 3  # pixels from the peak to the sides
     padded = torch.nn.functional.pad(torch.as_tensor(np.nan_to_num(field))[None], (far,) * 4)
     across = torch.nn.functional.max_pool2d(padded, (1, 2 * far + 1), 1)[0].numpy()
     down = torch.nn.functional.max_pool2d(padded, (2 * far + 1, 1), 1)[0].numpy()
@@ -238,10 +226,7 @@ def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
 
 
 def _label_sides(ax: GeoAxes, xy: np.ndarray) -> np.ndarray:
-    """For each place the diagonal (±1, ±1) on which its label stands.
-
-    It leads away from a near neighbour, or else towards the middle of the map.
-    """
+    """For each place the diagonal (±1, ±1) of its label: off a near neighbour, or else inwards."""
     inwards = -xy
     if len(xy) > 1:
         apart = np.nan_to_num(np.linalg.norm(xy[:, None] - xy[None], axis=-1), nan=np.inf)
@@ -255,15 +240,9 @@ def draw_points(
     ax: GeoAxes, latlon, color="black", size: float = 2.0, alpha: float | None = 0.6,
     label: str | None = None, **style,
 ) -> PathCollection:  # fmt: skip
-    """Draw many places as dots.
+    """Draw places (..., 2) as dots of one colour; `size`: their area in points². Rest as `scatter`.
 
-    >>> ax = world()
-    >>> dots = draw_points(ax, [(48.9, 2.4), (35.7, 139.7)], color="red")
-
-    Args:
-        ax, latlon: axes of `world`, and (..., 2) degrees.
-        color, size: one colour for all of them, and the area of each in points².
-        alpha, label, style: as matplotlib's `scatter` takes them.
+    >>> dots = draw_points(world(), [(48.9, 2.4), (35.7, 139.7)], color="red")
     """
     xy = basemap.project(ax, basemap.latlon_of(latlon))
     style = {"linewidths": 0, "zorder": 3, **style}
@@ -281,16 +260,13 @@ def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
     >>> lines = draw_trajectories(world("orthographic"), paths)
 
     Args:
-        ax: axes of `world`.
-        trajectories: (T + 1, n, 2) latitude and longitude in degrees, the first state being noise.
+        ax, trajectories: axes of `world`, and (T + 1, n, 2) degrees, the first state being noise.
         times: (T + 1,) times of the states, from 0 to 1; None: equally spaced.
-
-    Raises:
-        ValueError: another shape, or a latitude or longitude out of range.
     """
-    x, times = _states(trajectories, times)
+    latlon, times = checked(trajectories, times)
+    x = sphere.from_latlon(latlon)
     step = float(sphere.distance(x[:-1], x[1:]).max()) if x.shape[1] else 0.0
-    count = max(1, math.ceil(math.degrees(step) / DEGREES_PER_PIECE))
+    count = max(1, math.ceil(math.degrees(step) / 2))  # pieces between states, of 2° at most
     part = torch.linspace(0, 1, count + 1, dtype=x.dtype)[:, None, None]
     path = sphere.to_latlon(sphere.geodesic(x[:-1], x[1:], part))  # (count + 1, T, n, 2)
     start, end = path[:-1].reshape(-1, 2).numpy(), path[1:].reshape(-1, 2).numpy()
@@ -299,24 +275,23 @@ def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
     style: dict[str, Any] = dict(cmap=TIME_COLORS, norm=Normalize(0, 1), linewidths=0.7, zorder=3)
     drawn = basemap.lines(ax, start, end, moment, **style)
     ax.add_collection(drawn, autolim=False)
-    first, last = sphere.to_latlon(x[0]), sphere.to_latlon(x[-1])
-    draw_points(ax, first, "#8a8a8a", 4, None, "noise", zorder=3.5)
+    draw_points(ax, latlon[0], "#8a8a8a", 4, None, "noise", zorder=3.5)
     edge: dict[str, Any] = dict(edgecolors="white", linewidths=0.3)
-    draw_points(ax, last, TIME_COLORS(1.0), 7, None, "samples", **edge, zorder=4)
+    draw_points(ax, latlon[-1], TIME_COLORS(1.0), 7, None, "samples", **edge, zorder=4)
     return drawn
 
 
-def _states(trajectories, times) -> tuple[torch.Tensor, np.ndarray]:
-    """(T + 1, n, 3) unit vectors and (T + 1,) times."""
+def checked(trajectories, times=None, least: int = 2) -> tuple[torch.Tensor, np.ndarray]:
+    """Trajectories (T + 1, n, 2) of at least so many states, in degrees, and times (T + 1,)."""
     latlon = torch.as_tensor(trajectories, dtype=torch.float64).detach().cpu()
-    if latlon.ndim != 3 or len(latlon) < 2:
-        expected = "expected (T + 1, n, 2), one image at a time"
+    if latlon.ndim != 3 or latlon.shape[-1] != 2 or len(latlon) < least:
+        expected = "expected (T + 1, n, 2), latitude and longitude, one image at a time"
         raise ValueError(f"trajectories have shape {tuple(latlon.shape)}; {expected}")
     times = np.linspace(0, 1, len(latlon)) if times is None else np.asarray(times, dtype=float)
-    if times.shape != (len(latlon),):
-        expected = f"expected ({len(latlon)},), one for each state"
+    if times.shape != (len(latlon),) or not np.isfinite(times).all():
+        expected = f"expected ({len(latlon)},), one finite time for each state"
         raise ValueError(f"times have shape {times.shape}; {expected}")
-    return sphere.from_latlon(latlon), times
+    return latlon, times
 
 
 # Finished figures
@@ -352,8 +327,7 @@ def density_figure(
 
     >>> from geoflow import Geolocator
     >>> from geoflow.data import tiles
-    >>> geo = Geolocator.from_pretrained("tiles-vmf")
-    >>> image = tiles.tile(24, 6)
+    >>> geo, image = Geolocator.from_pretrained("tiles-vmf"), tiles.tile(24, 6)
     >>> figure = density_figure(geo.density(image, resolution=4), image, truth=(24, 6))
 
     Args:
@@ -361,12 +335,8 @@ def density_figure(
         image: what `imshow` takes: a PIL image or an array (H, W, 3).
         truth: latitude and longitude of the true place.
         guesses, mass: (k, 2) places, best first, and (k,) their probabilities.
-        title: a line above.
+        title, width: a line above; inches, 3.3 for a column, 7 for a page. Fonts stay at 7 points.
         inset: "south-pole" or "north-pole": a cap beside the map, for what Equal Earth flattens.
-        width: inches; 3.3 fits a column, 7 a page. Fonts stay at 7 points.
-
-    Raises:
-        ValueError: as `draw_density`, or an unknown inset.
     """
     panel = dict(density=density, image=image, truth=truth, guesses=guesses, mass=mass)
     return contact_sheet([{**panel, "title": title, "inset": inset}], 1, unit, width)
@@ -375,16 +345,13 @@ def density_figure(
 def contact_sheet(
     panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0
 ) -> MapFigure:
-    """Several densities on one colour scale.
+    """Several densities on one colour scale, so many `columns` beside each other.
+
+    `panels` are dicts of what `density_figure` takes, of which `density` is necessary.
 
     >>> from geoflow import Geolocator
     >>> density = Geolocator(None, "uniform").density(resolution=4)
     >>> figure = contact_sheet([{"density": density, "title": "nothing is known"}], columns=1)
-
-    Args:
-        panels: for each density a dict of what `density_figure` takes; `density` is necessary.
-        columns: panels beside each other.
-        unit, width: as in `density_figure`.
     """
     peak = peak_of(*(panel["density"] for panel in panels))
     rows, cell = math.ceil(len(panels) / columns), width / columns
@@ -426,30 +393,23 @@ def trajectories_figure(
 ) -> MapFigure:
     """How noise becomes an answer: paths on a globe turned to the answer, and four moments.
 
+    `trajectories` and `times` as in `draw_trajectories`, the rest as in `density_figure`.
+
     >>> from geoflow import Geolocator
     >>> from geoflow.data import tiles
     >>> geo, image = Geolocator.from_pretrained("tiles"), tiles.tile(24, 6)
     >>> ways = geo.trajectories(image, n=20, steps=4, seed=0)[:, 0]
     >>> figure = trajectories_figure(ways, image=image, truth=(24, 6))
-
-    Args:
-        trajectories, times: as in `draw_trajectories`, of one image.
-        image: the image that the points should find, a PIL image or an array (H, W, 3).
-        truth: its true place, latitude and longitude.
-        title: a line above.
-
-    Raises:
-        ValueError: as `draw_trajectories`.
     """
-    x, times = _states(trajectories, times)
-    latlon = sphere.to_latlon(x)
-    most_neighbours = (x[-1] @ x[-1].T > math.cos(math.radians(15))).sum(1).argmax()
+    latlon, times = checked(trajectories, times)
+    end = sphere.from_latlon(latlon)[-1]
+    most_neighbours = (end @ end.T > math.cos(math.radians(15))).sum(1).argmax()
     center = latlon[-1, most_neighbours].tolist() if truth is None else basemap.latlon_of(truth)[0]
     width, globe, small, foot = 7.0, 2.55, 2.05, 0.4
     with matplotlib.rc_context(_FONTS):
         sheet = _Sheet(width, foot + globe + (0.25 if title else 0.08))
         ax = world("orthographic", tuple(center), ax=sheet.place(0.1, foot, globe, globe))
-        chosen = np.linspace(0, x.shape[1] - 1, min(80, x.shape[1])).astype(int)
+        chosen = np.linspace(0, len(end) - 1, min(80, len(end))).astype(int)
         paths = draw_trajectories(ax, latlon[:, chosen], times)
         handles = ax.get_legend_handles_labels()[0]
         if truth is not None:

@@ -1,4 +1,7 @@
-"""What a player shows, as panels, and the bytes that a browser gets of them."""
+"""What a player shows, as panels, and the bytes that a browser gets of them.
+
+Wrong shapes and numbers, and places out of range, raise a `ValueError` that names the value.
+"""
 
 import base64
 import functools
@@ -14,48 +17,29 @@ from PIL import Image
 from torch import Tensor
 
 from geoflow import runtime, sphere
-from geoflow.viz import maps
-
-THUMBNAIL = 64  # pixels
+from geoflow.viz import basemap, maps
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What one map shows.
+    """What one map shows."""
 
-    Attributes:
-        trajectories: (steps + 1, n, 2) latitude and longitude in degrees, noise first; a single
-            state is drawn as points that rest.
-        title, note: texts above the map.
-        times: (steps + 1,) times of the states, 0 (noise) to 1 (data); None: equally spaced.
-        truth: latitude and longitude of the true place.
-        best: (k, 2) best places, best first.
-        image: the PIL image that the points should find.
-        density: a `geoflow.density.Raster`, in place of or below points.
-        color: which of the six colours; None: by the panel's number.
-        moved_by_hand: the reader drags the ends of the one path, see `widgets.explore_sphere`.
-    """
-
-    trajectories: Any
-    title: str = ""
-    note: str = ""
-    times: Any = None
-    truth: Any = None
-    best: Any = None
-    image: Image.Image | None = None
-    density: Any = None
-    color: int | None = None
-    moved_by_hand: bool = False
+    trajectories: Any  # (steps + 1, n, 2) degrees, noise first; a single state: points that rest
+    title: str = ""  # above the map
+    note: str = ""  # beside the title
+    times: Any = None  # (steps + 1,) from 0 (noise) to 1 (data); None: equally spaced
+    truth: Any = None  # latitude and longitude of the true place
+    best: Any = None  # (k, 2) best places, best first
+    image: Image.Image | None = None  # that the points should find
+    density: Any = None  # a `geoflow.density.Raster`, in place of or below points
+    color: int | None = None  # which of the six colours; None: by the panel's number
+    moved_by_hand: bool = False  # the reader drags the ends, see `widgets.explore_sphere`
 
 
 def as_panels(
     trajectories, times=None, truth: Any = None, best: Any = None, images=None, titles=None
 ) -> list[Panel]:
-    """Panels of what `TrajectoryPlayer` takes.
-
-    Raises:
-        ValueError: another shape, or not as many truths, images, … as maps.
-    """
+    """Panels of what `TrajectoryPlayer` takes."""
     given = trajectories if isinstance(trajectories, (list, tuple)) else ()
     if given and all(isinstance(item, Panel) for item in given):
         return list(given)
@@ -89,9 +73,8 @@ def _paths(trajectories) -> list[Tensor]:
         array = torch.as_tensor(trajectories)
     except (RuntimeError, TypeError, ValueError) as error:
         kind = type(trajectories).__name__
-        raise ValueError(
-            f"trajectories are a {kind}; expected numbers (steps + 1, n, 2)"
-        ) from error
+        expected = "expected numbers (steps + 1, n, 2)"
+        raise ValueError(f"trajectories are a {kind}; {expected}") from error
     if array.ndim not in (3, 4) or array.shape[-1] != 2:
         expected = "expected (steps + 1, n, 2) or (steps + 1, B, n, 2), degrees"
         raise ValueError(f"trajectories have shape {tuple(array.shape)}; {expected}")
@@ -99,52 +82,39 @@ def _paths(trajectories) -> list[Tensor]:
 
 
 def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
-    """What the browser needs of panels.
+    """A description of each panel, the bytes that it refers to, and what was left out, in words.
 
-    Points that are not finite in some state are left out.
-
-    >>> described, data, complaint = pack([Panel(torch.zeros(3, 5, 2), "five points")])
-    >>> described[0]["title"], described[0]["count"], len(data), complaint
-    ('five points', 5, 60, '')
-
-    Returns:
-        A description of each panel, the bytes that it refers to, and a sentence about points that
-        were left out. The bytes of a panel begin at `start`: states × count pairs as `quantise`
-        makes them. Those of its density begin at `density.start`: rows × columns of uint8, 0 for
-        uniform or less, 255 for its peak, in equal steps of log-density, from 90° N, 180° W.
-
-    Raises:
-        ValueError: no panels, wrong shapes, or places or times out of range.
+    The bytes of a panel begin at `start`: states × count pairs as `quantise` makes them, of the
+    points that are finite in every state. Those of its density begin at `density.start`:
+    rows × columns of uint8, 0 for uniform or less, 255 for its peak, in equal steps of
+    log-density, from 90° N, 180° W.
     """
     if not panels:
         raise ValueError("no panels; expected at least one")
     described, data, missing = [], bytearray(), []
     for number, panel in enumerate(panels):
-        latlon, times = checked(panel)
+        latlon, times = maps.checked(panel.trajectories, panel.times, least=1)
         whole = latlon.isfinite().all(-1).all(0)
         if not whole.all():
             title = f"{panel.title}: " if panel.title else ""
             lost = f"{int((~whole).sum())} of {len(whole)} points"
             missing.append(f"{title}{lost} are NaN or infinite somewhere")
-        start = len(data)
+        words = {"title": panel.title, "note": panel.note}
+        size = {"states": len(latlon), "count": int(whole.sum()), "start": len(data)}
+        shown = {
+            "times": times.round(6).tolist(),
+            "truth": rounded(panel.truth)[0] if panel.truth is not None else None,
+            "best": rounded(panel.best) if panel.best is not None else None,
+            "image": data_url(panel.image) if panel.image is not None else None,
+            "color": number if panel.color is None else panel.color,
+            "sphere": panel.moved_by_hand,
+        }
+        described.append(words | size | shown)
         data += quantise(latlon[:, whole])
-        described.append(
-            {
-                "title": panel.title,
-                "note": panel.note,
-                "states": len(latlon),
-                "count": int(whole.sum()),
-                "start": start,
-                "times": times.round(6).tolist(),
-                "truth": rounded(panel.truth)[0] if panel.truth is not None else None,
-                "best": rounded(panel.best) if panel.best is not None else None,
-                "image": data_url(panel.image) if panel.image is not None else None,
-                "color": number if panel.color is None else panel.color,
-                "sphere": panel.moved_by_hand,
-            }
-        )
         if panel.density is not None:
-            levels, peak = _levels(panel.density)
+            peak = maps.peak_of(panel.density)
+            nats = np.asarray(panel.density.log_density, dtype=float) - sphere.LOG_UNIFORM
+            levels = np.clip(255 * nats / peak, 0, 255).astype(np.uint8)
             size = dict(zip(("rows", "columns"), levels.shape, strict=True))
             described[-1]["density"] = {**size, "start": len(data), "peak": round(peak, 3)}
             data += levels.tobytes()
@@ -152,56 +122,21 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
     return described, bytes(data), f"{'; '.join(missing)}: left out." if missing else ""
 
 
-def checked(panel: Panel) -> tuple[Tensor, np.ndarray]:
-    """The trajectories of a panel, (states, n, 2), and their times, (states,)."""
-    latlon = torch.as_tensor(panel.trajectories, dtype=torch.float64).detach().cpu()
-    if latlon.ndim != 3 or latlon.shape[-1] != 2 or not len(latlon):
-        expected = "expected (steps + 1, n, 2), latitude and longitude"
-        raise ValueError(f"trajectories have shape {tuple(latlon.shape)}; {expected}")
-    times = np.linspace(0, 1, len(latlon))
-    if panel.times is not None:
-        times = np.asarray(panel.times, dtype=float)
-    if times.shape != (len(latlon),) or not np.isfinite(times).all():
-        expected = "expected one finite time for each"
-        raise ValueError(f"times {times.shape} of {len(latlon)} states; {expected}")
-    return latlon, times
-
-
 def quantise(latlon) -> bytes:
-    """Places as uint16 pairs, little-endian: latitudes to 0.0014°, longitudes to 0.0027°, 0.3 km.
-
-    Args:
-        latlon: (..., 2) degrees.
-
-    Raises:
-        ValueError: a latitude or longitude out of range.
-    """
-    places = sphere.to_latlon(sphere.from_latlon(torch.as_tensor(latlon, dtype=torch.float64)))
-    lat = ((places[..., 0] + 90) / 180 * 65535).round()
-    lon = ((places[..., 1] + 180) / 360 * 65536).round() % 65536
-    return torch.stack([lat, lon], -1).numpy().astype("<u2").tobytes()
+    """Places as uint16 pairs, little-endian: latitude to 0.0014°, longitude to 0.0027°, 0.3 km."""
+    lat, lon = basemap.latlon_of(latlon).T
+    pairs = (lat + 90) / 180 * 65535, (lon + 180) / 360 * 65536
+    return (np.stack(pairs, axis=-1).round() % 65536).astype("<u2").tobytes()
 
 
 def rounded(latlon) -> list[list[float]]:
     """Checked places, rounded for JSON."""
-    places = torch.as_tensor(latlon, dtype=torch.float64).detach().cpu()
-    checked = sphere.to_latlon(sphere.from_latlon(places)).reshape(-1, 2).tolist()
-    return [[round(degrees, 4) for degrees in place] for place in checked]
-
-
-def _levels(density) -> tuple[np.ndarray, float]:
-    """(rows, columns) uint8, as `pack` describes them, and the peak in nats over uniform."""
-    peak = maps.peak_of(density)
-    nats = np.asarray(density.log_density, dtype=float) - sphere.LOG_UNIFORM
-    return np.clip(255 * nats / peak, 0, 255).astype(np.uint8), peak
+    return basemap.latlon_of(latlon).round(4).tolist()
 
 
 @functools.lru_cache(maxsize=1)
 def pack_land() -> bytes:
-    """The coastline as int16, little-endian.
-
-    For each ring its length, then its (latitude, longitude) in hundredths of degrees.
-    """
+    """The coastline as int16, little-endian: each ring's length, then its places in 0.01°."""
     polygons = json.loads((runtime.DATA / "land-110m.geojson").read_text())["coordinates"]
     rings = [np.array(ring) for polygon in polygons for ring in polygon]
     parts = [[[len(ring)], (100 * ring[:, ::-1]).round().ravel()] for ring in rings]
@@ -211,18 +146,14 @@ def pack_land() -> bytes:
 def data_url(image: Image.Image) -> str:
     """A small picture as the text that an <img> takes."""
     small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((64, 64))  # pixels
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def read_upload(text: str) -> Image.Image:
-    """The image of a data: address, as browsers send a file.
-
-    Raises:
-        ValueError: it is no image.
-    """
+    """The image of a data: address, as browsers send a file."""
     try:
         image = Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[1])))
         image.load()

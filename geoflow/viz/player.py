@@ -1,13 +1,13 @@
 """The trajectory player: points that flow over a map, drawn by a browser.
 
-`TrajectoryPlayer` sends trajectories once, four bytes for a place, and the JavaScript module
-`static/player.js` draws them: in JupyterLab and wherever anywidget works, in a page without a
-kernel (`save_html`), inside an exported notebook (`embed`). Where no script runs,
-`contact_sheet` draws a figure.
+`TrajectoryPlayer` sends trajectories once and the JavaScript module `static/player.js` draws them:
+wherever anywidget works, in a page without a kernel (`save_html`), inside an exported notebook
+(`embed`). Where no script runs, `contact_sheet` draws a figure.
 """
 
 import base64
 import html
+import itertools
 import json
 import math
 import string
@@ -23,17 +23,12 @@ import traitlets
 from geoflow import sphere
 from geoflow.runtime import choose, write_atomically
 from geoflow.viz import maps
-from geoflow.viz.packing import Panel, as_panels, checked, pack, pack_land, rounded
+from geoflow.viz.packing import Panel, as_panels, pack, pack_land, rounded
 
-STATIC = {
-    file.name: file.read_text(encoding="utf-8")
-    for file in (Path(__file__).parent / "static").iterdir()
-}
+_FILES = (Path(__file__).parent / "static").iterdir()
+STATIC = {file.name: file.read_text(encoding="utf-8") for file in _FILES}
 MODULE = "\n".join(STATIC[part] for part in ("geometry.js", "drawing.js", "player.js"))
 STYLE = STATIC["player.css"]
-TRAILS = ("none", "short", "long", "whole way")
-PROJECTIONS = ("flat", "globe")
-MOMENTS = (0.0, 0.5, 0.75, 1.0)
 
 
 # Controls: what a reader can choose
@@ -66,16 +61,15 @@ def _check(control: dict, value) -> None:
 class TrajectoryPlayer(anywidget.AnyWidget):
     """Trajectories on a map that turns by dragging, with a slider over the steps and a play button.
 
+    Trajectories that cannot be drawn raise no error: the widget shows a `message`, so that a
+    notebook's cell is never blank.
+
     >>> from geoflow import Geolocator, widgets
     >>> from geoflow.data import tiles
     >>> geo = Geolocator.from_pretrained("tiles")
     >>> paths = geo.trajectories(tiles.tile(61, 97), n=100, steps=8, seed=0)[:, 0]
-    >>> player = widgets.TrajectoryPlayer(paths, truth=(61, 97))
-    >>> len(player.data)
+    >>> len(widgets.TrajectoryPlayer(paths, truth=(61, 97)).data)
     3600
-
-    Trajectories that cannot be drawn raise no error: the widget shows a message (`message`), so
-    that a notebook's cell is never blank.
 
     Args:
         trajectories: (steps + 1, n, 2) degrees, noise first; (steps + 1, B, n, 2) for B maps in
@@ -84,8 +78,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         times: (steps + 1,) times of the states; None: equally spaced.
         truth: latitude and longitude of the true place, or one for each map.
         best: (k, 2) best places, or one such for each map: `Geolocator.predict(…).latlon`.
-        images: a PIL image, or one for each map.
-        titles: a title, or one for each map.
+        images, titles: a PIL image and a title, or one for each map.
         position: share of the steps at the beginning, 0 (noise) to 1 (places).
         projection: "flat" (Equal Earth) or "globe"; the reader can change it.
         trails: "none", "short", "long" or "whole way".
@@ -95,9 +88,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         answer: a function of the chosen values, {name: value}, that yields lists of panels, which
             are shown one after the other.
         table: answers computed before: values, joined by ``|`` → numbers of panels.
-        keep: leave the page of `to_html` in the notebook's output too: the player then works in
-            an exported notebook, and in one opened without a kernel. It takes 4/3 of `data` and
-            100 kB.
+        keep: leave the page of `to_html` in the notebook's output too, for where no kernel runs. It
+            takes 4/3 of `data` and 100 kB.
 
     Raises:
         ValueError: unknown projection or trails, or values that no control has.
@@ -130,8 +122,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         answer: Callable[[dict], Iterable[list[Panel]]] | None = None,
         table: dict[str, list[int]] | None = None, keep: bool = False,
     ):  # fmt: skip
-        choose("projection", projection, PROJECTIONS)
-        choose("trails", trails, TRAILS)
+        choose("projection", projection, ("flat", "globe"))
+        choose("trails", trails, ("none", "short", "long", "whole way"))
         self.shown: list[Panel] = []
         self._answer, self._done, self.keep = None, None, keep
         view = dict(position=position, projection=projection, trails=trails, together=together)
@@ -147,31 +139,25 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         self.observe(self._ask, ["values", "asked"])
 
     def show(self, panels: Sequence[Panel]) -> None:
-        """Show other panels; browsers get them in one message.
-
-        Raises:
-            ValueError: as `packing.pack`.
-        """
+        """Show other panels, in one message to the browser; errors as of `packing.pack`."""
         described, data, complaint = pack(panels)
         self.shown = list(panels)
         with self.hold_sync():
             self.panels, self.data, self.message = described, data, complaint
 
     def _ask(self, change=None) -> None:
-        """Answer what was chosen.
+        """Answer what was chosen; an error is shown to the reader and raised.
 
-        An error is shown and raised: a reader sees why, and a test that sets a value fails. A
-        question changes `asked` and `values`, and each is observed; it is answered once.
+        A question changes `asked` and `values`, and each is observed; it is answered once.
         """
         question = (dict(self.values), self.asked)
         if self._answer is None or question == self._done:
             return
         self._done = question
         try:
-            names = [control["name"] for control in self.controls]
-            for name, control in zip(names, self.controls, strict=True):
-                if name not in self.values:
-                    expected = ", ".join(map(repr, names))
+            for control in self.controls:
+                if (name := control["name"]) not in self.values:
+                    expected = ", ".join(repr(control["name"]) for control in self.controls)
                     raise ValueError(f"values lack {name!r}; expected {expected}")
                 _check(control, self.values[name])
             for panels in self._answer(question[0]):
@@ -183,26 +169,20 @@ class TrajectoryPlayer(anywidget.AnyWidget):
             self.answered = self.asked
 
     def select(self, **values) -> None:
-        """Choose as a reader would: `player.select(steps=4)`.
-
-        Raises:
-            ValueError: unknown names or values.
-        """
+        """Choose as a reader would, `player.select(steps=4)`; other names or values are refused."""
         for name in values:
             choose("control", name, [control["name"] for control in self.controls])
         self.values = {**self.values, **values}
 
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
-        """One page that holds everything, so that it needs neither kernel nor network.
-
-        With `text`, a paragraph, it and the title stand above the maps.
-        """
+        """One page that needs neither kernel nor network; a title is seen only with a `text`."""
         state = {name: getattr(self, name) for name in self.trait_names(page=True)}
         binary = {name: base64.b64encode(state.pop(name)).decode() for name in ("data", "land")}
+        title, text = html.escape(title), html.escape(text)
         return string.Template(STATIC["page.html"]).substitute(
-            title=html.escape(title),
-            head=f"<h1>{html.escape(title)}</h1>" if text else "",
-            text=f"<p>{html.escape(text)}</p>" if text else "",
+            title=title,
+            head=f"<h1>{title}</h1>" if text else "",
+            text=f"<p>{text}</p>" if text else "",
             module=MODULE,
             style=STYLE,
             state=_script(state | {"live": False}),
@@ -221,12 +201,31 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         from IPython.display import HTML
 
         style = f"width: 100%; height: {height}px; border: 0"
-        page = html.escape(self.to_html())
-        return HTML(f'<div><iframe srcdoc="{page}" style="{style}"></iframe></div>')
+        frame = f'<iframe srcdoc="{html.escape(self.to_html())}" style="{style}"></iframe>'
+        return HTML(f"<div>{frame}</div>")
 
-    def contact_sheet(self, moments: Sequence[float] = MOMENTS) -> maps.MapFigure:
-        """The panels as a figure, for where no script runs; see `panels_figure`."""
-        return panels_figure(self.shown, moments)
+    def contact_sheet(self, moments: Sequence[float] = (0.0, 0.5, 0.75, 1.0)) -> maps.MapFigure:
+        """A figure for where no script runs: a row of maps for each panel, at shares of its steps.
+
+        The `moments` go from 0 (noise) to 1 (places). A density, or points that rest, take one map.
+        """
+        by_hand = any(panel.moved_by_hand for panel in self.shown)
+        if by_hand or all(len(panel.trajectories) == 1 for panel in self.shown):
+            moments = (1.0,)
+        views = ("orthographic", "equal-earth") if by_hand else ("equal-earth",)
+        cells = list(itertools.product(self.shown, moments, views))
+        columns = len(moments) if len(self.shown) > 1 and len(moments) > 1 else min(2, len(cells))
+        rows = math.ceil(len(cells) / columns)
+        size = 7.0, rows * (maps.EQUAL_EARTH_RATIO * 7.0 / columns + 0.3)
+        with matplotlib.rc_context({"font.size": 7, "axes.titlesize": 7}):
+            figure = maps.MapFigure(figsize=size, layout="constrained")
+            grid = figure.add_gridspec(rows, columns)
+            for cell, (panel, share, view) in enumerate(cells):
+                ends = share == moments[0], share == moments[-1]
+                ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
+                if panel.truth is not None:
+                    maps.draw_truth(ax, panel.truth).set_markersize(18 / math.sqrt(columns))
+        return figure
 
     def __repr__(self) -> str:
         return f"TrajectoryPlayer({len(self.panels)} maps, {len(self.data):,} bytes)"
@@ -243,42 +242,16 @@ def _script(value) -> str:
     return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")
 
 
-def panels_figure(panels: Sequence[Panel], moments: Sequence[float] = MOMENTS) -> maps.MapFigure:
-    """Panels at some shares of their steps, as a figure with a row for each panel.
-
-    The `moments` go from 0 (noise) to 1 (places). A density, or points that rest, take one map.
-    """
-    by_hand = any(panel.moved_by_hand for panel in panels)
-    if by_hand or all(len(panel.trajectories) == 1 for panel in panels):
-        moments = (1.0,)
-    views = ("orthographic", "equal-earth") if by_hand else ("equal-earth",)
-    cells = [(panel, share, view) for panel in panels for share in moments for view in views]
-    columns = len(moments) if len(panels) > 1 and len(moments) > 1 else min(2, len(cells))
-    rows = math.ceil(len(cells) / columns)
-    fonts: dict[Any, Any] = {"font.size": 7, "axes.titlesize": 7}
-    size = 7.0, rows * (maps.EQUAL_EARTH_RATIO * 7.0 / columns + 0.3)
-    with matplotlib.rc_context(fonts):
-        figure = maps.MapFigure(figsize=size, layout="constrained")
-        grid = figure.add_gridspec(rows, columns)
-        for cell, (panel, share, view) in enumerate(cells):
-            ends = share == moments[0], share == moments[-1]
-            ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
-            if panel.truth is not None:
-                maps.draw_truth(ax, panel.truth).set_markersize(18 / math.sqrt(columns))
-    return figure
-
-
 def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
     """A panel's map at a share of its steps; `ends`: it is the first, the last of its row."""
-    latlon, times = checked(panel)
+    latlon, times = maps.checked(panel.trajectories, panel.times, least=1)
     latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
     state = round(share * (len(latlon) - 1))
     lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
     ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
-    words = [panel.title] if panel.title and ends[0] else []
-    if len(latlon) > 1 and not panel.moved_by_hand:
-        words.append(f"t = {times[state]:.2f}")
-    ax.set_title(" · ".join([*words, *([panel.note] if panel.note and ends[1] else [])]), pad=2)
+    time = f"t = {times[state]:.2f}" if len(latlon) > 1 and not panel.moved_by_hand else ""
+    words = panel.title if ends[0] else "", time, panel.note if ends[1] else ""
+    ax.set_title(" · ".join(filter(None, words)), pad=2)
     if panel.density is not None:
         maps.draw_density(ax, panel.density, colorbar=False)
     if panel.moved_by_hand:

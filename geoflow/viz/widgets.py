@@ -1,7 +1,7 @@
 """Explorers: what a reader changes is computed anew and flows over a map in the browser.
 
-The `explore_…` functions and `compare_methods` return a `TrajectoryPlayer` that asks the kernel
-for new panels when the reader chooses something else; `atlas` has all its answers computed before.
+They return a `TrajectoryPlayer` that asks the kernel for new panels when the reader chooses
+something else; `atlas` has all its answers computed before.
 """
 
 import functools
@@ -32,10 +32,10 @@ KERNEL_KM = 200.0  # what samples are smoothed with where no density is computed
 REFERENCE_STEPS, REFERENCE_POINTS = 128, 64  # of the solution that errors are measured against
 STEPS = number("steps", "steps", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0))
-OF_FLOWS = {"label": "guidance ω (flows)"}
+OF_FLOWS = {"label": "guidance ω (flows)"}  # of controls beside closed forms
 SCHEDULES = (*schedules.SCHEDULES, schedules.FEW_STEPS)
 SMOOTHED, EXACT = "smoothed samples", "exact"
-SIX = {
+SIX = {  # the methods side by side: their titles, and the shipped models
     "Riemannian flow, S²": "tiles",
     "flow matching, R³": "tiles-flow",
     "diffusion, R³": "tiles-diffusion",
@@ -43,7 +43,7 @@ SIX = {
     "mixture of three vMF": "tiles-vmf-mixture",
     "land, without looking": "land",
 }
-"""The six methods side by side: their titles, and the shipped models."""
+
 ALL_SIX = "all six"
 
 
@@ -52,7 +52,7 @@ class Gallery:
 
     Args:
         images: {name: image}, one image, a list of them, or None for the six example tiles.
-        truth: {name: (latitude, longitude)}, or one place for one image.
+        truth: {name: (latitude, longitude)}, or one place for each image.
     """
 
     def __init__(self, images=None, truth=None):
@@ -60,35 +60,26 @@ class Gallery:
             truth = tiles.EXAMPLES
             images = {name: tiles.tile(*place) for name, place in truth.items()}
         if not isinstance(images, Mapping):
-            images = list(images) if isinstance(images, (list, tuple)) else [images]
+            images = images if isinstance(images, (list, tuple)) else [images]
             images = {
                 Path(image).stem if isinstance(image, (str, Path)) else f"image {i}": image
                 for i, image in enumerate(images, 1)
             }
         if not images:
             raise ValueError("no images; expected at least one")
-        self.images = {
-            name: Image.open(image) if isinstance(image, (str, Path)) else image
-            for name, image in images.items()
-        }
+        self.images = dict(images)
+        for name, image in images.items():
+            if isinstance(image, (str, Path)):
+                self.images[name] = Image.open(image)
         if truth is not None and not isinstance(truth, Mapping):
             truth = dict(zip(self.images, [truth] if np.ndim(truth) == 1 else truth, strict=True))
         self.truths = dict(truth or {})
         self._embedded: dict[tuple[int, str], Tensor] = {}
 
-    def control(self) -> dict:
-        pictures = {name: data_url(image) for name, image in self.images.items()}
-        control = {"name": "image", "label": "image", "kind": "image"}
-        return {**control, "options": list(pictures), "images": pictures}
-
-    def picture(self, name: str) -> Image.Image:
-        """The image of a name, or of the data: address of an upload."""
-        return self.images[name] if name in self.images else read_upload(name)
-
     def about(self, name: str) -> dict[str, Any]:
-        """What a panel shows of an image; only an upload needs its picture there."""
-        picture = None if name in self.images else self.picture(name)
-        return {"image": picture, "truth": self.truths.get(name)}
+        """What a panel shows of an image; only an upload, a data: address, needs its picture."""
+        upload = None if name in self.images else read_upload(name)
+        return {"image": upload, "truth": self.truths.get(name)}
 
     def cond(self, geo: Geolocator, name: str) -> Tensor | None:
         """The embedding (1, C), or None for a method that looks at no image."""
@@ -96,14 +87,16 @@ class Gallery:
             return None
         key = id(geo.encoder), name
         if key not in self._embedded:
-            self._embedded[key] = geo.embed(self.picture(name))
+            image = self.images[name] if name in self.images else read_upload(name)
+            self._embedded[key] = geo.embed(image)
         return self._embedded[key]
 
     def player(self, controls: list[dict], values: dict, view: dict, **answers) -> TrajectoryPlayer:
         """A player whose first control chooses an image."""
-        controls = [self.control(), *controls]
-        values = {"image": next(iter(self.images)), **values}
-        return TrajectoryPlayer(controls=controls, values=values, **answers, **view)
+        pictures = {name: data_url(image) for name, image in self.images.items()}
+        images = choice("image", "image", pictures) | {"kind": "image", "images": pictures}
+        values = {"image": next(iter(pictures)), **values}
+        return TrajectoryPlayer(controls=[images, *controls], values=values, **answers, **view)
 
 
 @dataclass(frozen=True)
@@ -116,10 +109,7 @@ class Points:
     seed: int
 
     def panel(self, image: str, options: SolverOptions, **shown) -> Panel:
-        """The trajectories of the points, which rest if the method is a closed form.
-
-        Of many steps only `STATES` states are kept, evenly chosen. `shown`: fields of `Panel`.
-        """
+        """`STATES` states of the trajectories at most; the points rest if it is a closed form."""
         shown = {**self.gallery.about(image), **shown}
         cond = self.gallery.cond(self.geo, image)
         given: dict[str, Any] = dict(cond=cond, n=self.n, seed=self.seed)
@@ -131,7 +121,7 @@ class Points:
         return Panel(paths[kept], times=self.geo.model.times(options)[kept], **shown)
 
     def reference(self, image: str, guidance: float = 0.0) -> Tensor:
-        """Samples (m, 2) of the first points by a solver with many steps; computed once."""
+        """Samples (m, 2) of the first points by a solver with many steps."""
         noise = self.geo.model.noise((self.n,), torch.Generator().manual_seed(self.seed))
         noise, cond = noise[None, :REFERENCE_POINTS], self.gallery.cond(self.geo, image)
         fine: dict[str, Any] = dict(steps=REFERENCE_STEPS, solver="rk4", guidance=guidance)
@@ -190,8 +180,7 @@ def explore_timesteps(
     Args:
         geo: a flow; None: the shipped model.
         images, truth: see `Gallery`.
-        n: number of points.
-        seed: of their starting places.
+        n, seed: number of points, and the seed of their starting places.
         view: see `TrajectoryPlayer`.
 
     Raises:
@@ -216,7 +205,7 @@ def explore_timesteps(
 def explore_guidance(
     geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view
 ) -> TrajectoryPlayer:
-    """The same points without guidance and with it, in step, and how much they gather.
+    """The same points without guidance and with it, and how much they gather.
 
     Arguments as in `explore_timesteps`.
 
@@ -243,9 +232,7 @@ def explore_guidance(
 def explore_schedule(
     geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view
 ) -> TrajectoryPlayer:
-    """Every schedule with the same number of steps, in step: where its steps lie, and its error.
-
-    Arguments as in `explore_timesteps`.
+    """Every schedule with the same number of steps, and its error; see `explore_timesteps`.
 
     >>> [panel["title"] for panel in explore_schedule(n=10).panels][:2]
     ['linear', 'sigmoid']
@@ -271,7 +258,7 @@ def explore_density(
     """Pick a tile, or upload an image: its density over the Earth, localizability, k best places.
 
     At first n samples are shown, smoothed by a kernel of `KERNEL_KM`; "exact" computes the density
-    itself, in some ten seconds. `geo` is any model. Other arguments as in `explore_timesteps`.
+    itself, in some ten seconds. `geo` is any model, the rest as in `explore_timesteps`.
 
     >>> explore_density(Geolocator(None, "uniform"), n=100).panels[0]["note"].split(" bits ")[0]
     'localizability -3.7'
@@ -300,7 +287,7 @@ def explore_density(
 
 
 def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
-    """The density of samples, (n, 3) unit vectors, each smoothed to a vMF kernel of `KERNEL_KM`."""
+    """The density of samples (n, 3), each smoothed to a vMF kernel of `KERNEL_KM`."""
     lat, lon = raster_axes(degrees)
     grid = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), -1)
     x = sphere.from_latlon(grid).reshape(1, -1, 3).float()
@@ -317,8 +304,8 @@ def compare_methods(
 ) -> TrajectoryPlayer:  # fmt: skip
     """Methods side by side and in step; the points of a closed form rest.
 
-    `models` is {title: model}, one model beside the six shipped ones, or None for these. Other
-    arguments as in `explore_timesteps`.
+    `models` is {title: model}, one model beside the six shipped ones, or None for these. The rest
+    as in `explore_timesteps`.
 
     >>> compare_methods({"nothing known": Geolocator(None, "uniform")}, n=10).panels[0]["note"]
     'closed form'
@@ -339,19 +326,12 @@ def compare_methods(
 
 
 def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view) -> TrajectoryPlayer:
-    """Two places to drag, the geodesic between them, and the vectors that log gives at each.
+    """Two places x, y to drag, the geodesic between them, and the vectors that log gives at each.
 
-    The slider moves the point that exp leads to.
+    The slider moves the point that exp leads to. `view`: see `TrajectoryPlayer`.
 
     >>> explore_sphere((0, 0), (0, 90)).values
     {'x': [0.0, 0.0], 'y': [0.0, 90.0]}
-
-    Args:
-        x, y: latitude and longitude, degrees.
-        view: see `TrajectoryPlayer`.
-
-    Raises:
-        ValueError: a latitude or longitude out of range.
     """
     controls = [{"name": name, "label": name, "kind": "place"} for name in ("x", "y")]
     values = {"x": rounded(x)[0], "y": rounded(y)[0]}
@@ -376,29 +356,22 @@ def atlas(
     `guidances` are those of RK4. Other arguments as in `compare_methods`.
     """
     gallery, models = Gallery(images, truth), models or _six()
+    points = {title: Points(geo, gallery, n, seed) for title, geo in models.items()}
     panels: list[Panel] = []
     index: dict[tuple, int] = {}
     table: dict[str, list[int]] = {}
     for image in runtime.progress(gallery.images, desc="images"):
         for omega, count in itertools.product(guidances, steps):
-            row = []
-            for color, (title, geo) in enumerate(models.items()):
-                key = (image, title, count, omega) if geo.model.guidable else (image, title)
+            options, row = SolverOptions(count, "rk4", omega), []
+            for color, (title, one) in enumerate(points.items()):
+                key = (image, title, *((count, omega) if one.geo.model.guidable else ()))
                 if key not in index:
                     index[key] = len(panels)
-                    options, points = (
-                        SolverOptions(count, "rk4", omega),
-                        Points(geo, gallery, n, seed),
-                    )
-                    panels.append(points.panel(image, options, title=title, color=color))
+                    panels.append(one.panel(image, options, title=title, color=color))
                 row.append(index[key])
-            for title, numbers in (*zip(models, ([i] for i in row), strict=True), (ALL_SIX, row)):
-                table[f"{image}|{title}|{count}|{omega:g}"] = numbers
-    method = choice("method", "method", [*models, ALL_SIX])
-    controls = [
-        method,
-        number("steps", "steps", steps),
-        number("guidance", "", guidances) | OF_FLOWS,
-    ]
+                table[f"{image}|{title}|{count}|{omega:g}"] = row[-1:]
+            table[f"{image}|{ALL_SIX}|{count}|{omega:g}"] = row
+    controls = [choice("method", "method", [*models, ALL_SIX]), number("steps", "steps", steps)]
+    controls.append(number("guidance", "", guidances) | OF_FLOWS)
     values = dict(method=ALL_SIX, steps=max(steps), guidance=guidances[0])
     return gallery.player(controls, values, view, trajectories=panels, table=table)
