@@ -12,14 +12,13 @@ from geoflow.data import records
 from geoflow.data.records import COORDINATES, Records
 from geoflow.data.towns import LEVELS
 
-SPLITS = ("train", "test")
 NAMES = {name: name for name in ("id", *COORDINATES)} | {f"unique_{name}": name for name in LEVELS}
 
 
 def read(root, split: str) -> Records:
     """Rows of a split whose image is there. Of the csv only the needed columns are read."""
     root = Path(root)
-    name = f"{runtime.choose('split', split, SPLITS)}.csv"
+    name = runtime.choose("split", split, ("train", "test")) + ".csv"
     file = records.existing(root / name, f"the layout of osv5m/osv5m: {name} and images/{split}/")
     listed = records.clean(f"osv5m {split}", records.read_columns(file, NAMES), root)
     images = records.images_below(root / "images" / split, root)

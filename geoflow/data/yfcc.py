@@ -16,7 +16,6 @@ import pyarrow.csv
 from geoflow import runtime
 from geoflow.data.records import COORDINATES, Records, clean, existing, first_line, types_of
 
-SPLITS = ("train", "test")
 LEAST_ACCURACY = 12
 COLUMNS = (
     *("id", "user_nsid", "user_nickname", "date_taken", "date_uploaded", "capture_device", "title"),
@@ -32,7 +31,7 @@ def read(root, split: str) -> Records:
     The metadata are streamed: of 100 million rows only the photos of the split stay in memory.
     """
     root = Path(root)
-    runtime.choose("split", split, SPLITS)
+    runtime.choose("split", split, ("train", "test"))
     ids = "the test photos, an id per line, which training leaves out"
     listed = existing(root / "yfcc4k_ids.txt", ids)
     test = pa.array(listed.read_text().split(), pa.string())
