@@ -24,12 +24,9 @@ def argument(text: str):
 Out = Annotated[Path, option("folder for results")]
 Seed = Annotated[int, option("of weights, batches and noise")]
 Model = Annotated[str, option("a shipped model, or a folder")]
-Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf or vmf-mixture")]
 Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
-Weights = Annotated[
-    str, option("folder of the photo encoder's weights; default: the published ones")
-]
+Weights = Annotated[str, option("folder of the photo encoder's weights; default: published ones")]
 
 
 def score_tiles(geo, name: str, scale: str, most: int | None = None, **options):

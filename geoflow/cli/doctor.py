@@ -23,7 +23,14 @@ def doctor() -> None:
 
     version = importlib.metadata.version("geoflow")
     print(f"geoflow {version}, Python {sys.version.split()[0]} at {sys.prefix}")
-    problems = _missing_packages()
+    problems = []
+    for package in PACKAGES:
+        try:
+            print(f"  {package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"  {package} missing")
+            install = "pip install -c constraints.txt -e '.[notebooks,dev]'"
+            problems.append(f"{package} is not installed: {install}")
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     mps = "yes" if torch.backends.mps.is_available() else "none"
     cores = f"{os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads)"
@@ -34,31 +41,10 @@ def doctor() -> None:
     print(f"data: {runtime.DATA}\ncache: {cache} ({size / 1e6:.0f} MB, safe to delete; {free})")
     for leftover in cache.rglob("*.partial"):
         problems.append(f"{leftover} is left from an interrupted run: rm -r {leftover}")
-    problems += _missing_data()
-    print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
-    if problems:
-        raise typer.Exit(1)
-
-
-def _missing_packages() -> list[str]:
-    """Print the versions of the packages; return what to do about missing ones."""
-    problems = []
-    for package in PACKAGES:
-        try:
-            print(f"  {package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            print(f"  {package} missing")
-            install = "pip install -c constraints.txt -e '.[notebooks,dev]'"
-            problems.append(f"{package} is not installed: {install}")
-    return problems
-
-
-def _missing_data() -> list[str]:
-    """Print the shipped models; return what to do about missing models and imagery."""
     from geoflow.data import tiles
     from geoflow.geolocator import shipped_models
 
-    models, problems = shipped_models(), []
+    models = shipped_models()
     print(f"models: {', '.join(models) or 'none'}")
     if "tiles" not in models:
         folder = runtime.DATA / "models"
@@ -67,4 +53,6 @@ def _missing_data() -> list[str]:
         tiles.blue_marble()
     except FileNotFoundError as error:
         problems.append(str(error))
-    return problems
+    print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
+    if problems:
+        raise typer.Exit(1)

@@ -21,9 +21,7 @@ def evaluate(
     labels: Annotated[bool, option("compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, option("images whose highest-density regions are checked")] = 0,
     answer: Annotated[str, option("geoscore (highest expected one) or likeliest")] = "geoscore",
-    name: Annotated[
-        str, option("of the data in reports; default: as embedded ('osv5m test')")
-    ] = "",
+    name: Annotated[str, option("of the data in reports; default: its own ('osv5m test')")] = "",
 ) -> None:
     """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the
     Earth tiles.
@@ -80,13 +78,9 @@ def tables(
 
 
 def reproduce(
-    names: Annotated[
-        list[str], argument("table1, 2, A, B; fig1, 2, 4, 5, 6, 7, A; all; earth-events; list")
-    ],
+    names: Annotated[list[str], argument("table1, fig5, …; all; earth-events; list: every name")],
     scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
-    models: Annotated[
-        Path | None, option("models, from `geoflow compare --out`; default: the shipped ones")
-    ] = None,
+    models: Annotated[Path | None, option("from `geoflow compare --out`; default: shipped")] = None,
     data: Shards = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:

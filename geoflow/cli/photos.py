@@ -32,10 +32,9 @@ def locate(
     the density (.tif), both for a GIS. What cannot be read is told, and the others go on. Run it
     again to go on after an interruption: what was asked and answered before is kept.
     """
-    from geoflow.data import photos
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
 
-    files = photos.find(images)
+    files = geoflow.photos.find(images)
     if k < 1:
         raise ValueError(f"--k {k}; expected at least 1")
     geo = geoflow.Geolocator.from_pretrained(model)
@@ -44,10 +43,11 @@ def locate(
             raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
         geo.encoder = PhotoEncoder(geo.encoder.name, weights)
     out.mkdir(parents=True, exist_ok=True)
-    stems = {file: out / stem for file, stem in zip(files, photos.stems(files), strict=True)}
+    pairs = zip(files, geoflow.photos.stems(files), strict=True)
+    stems = {file: out / stem for file, stem in pairs}
     unmapped = [file for file in files if maps and not all(f.exists() for f in _maps(stems[file]))]
     asked = {"model": model, "guidance": guidance, "seed": seed, "exif": exif}
-    answers = photos.Answers(out / "places.csv", files, k, unmapped, **asked)
+    answers = geoflow.photos.Answers(out / "places.csv", files, k, unmapped, **asked)
     todo = [file for file in files if str(file) not in answers.done]
     before = f", {len(answers.done)} answered before" if answers.done else ""
     print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
@@ -90,11 +90,9 @@ def _embedded(geo, files: list[Path]):
 
 def _answer(geo, file: Path, image, k: int, exif: bool, stem: Path | None, how: dict) -> list[dict]:
     """Print the best places of an image, and draw its map if its files have a stem: table rows."""
-    from geoflow.data import photos
-
-    camera = photos.exif_latlon(file) if exif else None
+    camera = geoflow.photos.exif_latlon(file) if exif else None
     best = geo.predict(k=k, **how)
-    rows = photos.rows(best, camera)
+    rows = geoflow.photos.rows(best, camera)
     print(file)
     if stem is not None:
         print(f"  {_draw(geo, image, stem, file.name, best, rows, camera, how)}")
@@ -106,14 +104,13 @@ def _answer(geo, file: Path, image, k: int, exif: bool, stem: Path | None, how: 
 
 def _draw(geo, image, stem: Path, title: str, best, rows: list[dict], camera, how: dict) -> str:
     """Write the map of one image, and what a GIS reads; return a line about it."""
-    from geoflow.data import photos
     from geoflow.viz import charts, maps
 
     density = geo.density(cond=how["cond"], guidance=how["guidance"])
     picture, regions, raster = _maps(stem)
     figure = maps.density_figure(density, image, camera, best.latlon[0], best.mass[0], title)
     charts.save_figure(figure, picture, dpi=200)
-    collection = photos.to_geojson(density, geo.sample(n=1000, **how)[0], rows)
+    collection = geoflow.photos.to_geojson(density, geo.sample(n=1000, **how)[0], rows)
     runtime.write_atomically(regions, json.dumps(collection))
     density.to_geotiff(raster)
     half = f"half of the probability on {density.region_area_km2(0.5):,.0f} km²"

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Encoder, Method, Out, Seed, argument, option, score_tiles
+from geoflow.cli.common import JUDGED, Method, Out, Seed, argument, option, score_tiles
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
+
+Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
 
 
 def train(
@@ -19,7 +21,7 @@ def train(
         str, option("tiles: smoke, demo, laptop, gpu; else smoke, paper; default: GEOFLOW_SCALE")
     ] = "",
     method: Method = "riemannian",
-    data: Annotated[list[Path] | None, option("shards; a folder given twice counts twice")] = None,
+    data: Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")] = None,
     encoder: Encoder = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
@@ -50,11 +52,9 @@ def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, strea
 
     if not data:
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
-    field = recipe["field"]
-    shards = [
-        open_shards(folder, None if (folder / "manifest.json").exists() else field)
-        for folder in data
-    ]
+    ours = [(folder / "manifest.json").exists() for folder in data]
+    fields = [None if known else recipe["field"] for known in ours]
+    shards = list(map(open_shards, data, fields))
     first = runtime.is_first_process()
     log = print if first else lambda line: None
     network, provenance = geoflow.training.train_shards(
@@ -63,8 +63,7 @@ def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, strea
     if first:
         photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
         encoder = encoder or (PhotoEncoder(photo) if photo else None)
-        schedule = recipe["sampling_schedule"]
-        geo = geoflow.Geolocator(network, method, schedule, encoder, provenance)
+        geo = geoflow.Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
         geo.save_pretrained(out / "model")
 
 
@@ -93,7 +92,7 @@ def plan(
 
 def compare(
     scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    encoder: Encoder = "",
+    encoder: Annotated[str, option("a model whose encoder to use; default: train one")] = "",
     seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
     out: Out = Path("outputs/compare"),
 ) -> None:
@@ -110,8 +109,7 @@ def compare(
     known = encoder or (first if first.exists() else None)
     shared = geoflow.Geolocator.from_pretrained(known).encoder if known else None
     for method in METHODS:
-        seeds_of = range(seeds if method in TRAINED else 1)
-        folders = [out / f"{method}-{seed}" for seed in seeds_of]
+        folders = [out / f"{method}-{seed}" for seed in range(seeds if method in TRAINED else 1)]
         for seed, folder in enumerate(folders):
             missing = [name for name in JUDGED if not (folder / f"{name}.json").exists()]
             if missing:
@@ -164,15 +162,14 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
             report.to_json(table.with_suffix(".json"))
             runtime.write_atomically(table, report.table() + "\n")
         print(table.read_text(), end="")
-    _draw_maps(geo, out)
-    _draw_training(geo, out)
+    _draw(geo, out)
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} min. Look at {out}: density-*.png, "
         "trajectories.png, loss.png, metrics-*.txt, metrics-*.json, model/"
     )
 
 
-def _draw_maps(geo, out: Path) -> None:
+def _draw(geo, out: Path) -> None:
     from geoflow.data import tiles
     from geoflow.viz import charts, maps
 
@@ -190,12 +187,6 @@ def _draw_maps(geo, out: Path) -> None:
         guesses = places.latlon[0], places.mass[0]
         figure = maps.density_figure(density, image, latlon, *guesses, title, inset)
         charts.save_figure(figure, file, dpi=200)
-
-
-def _draw_training(geo, out: Path) -> None:
-    from geoflow.data import tiles
-    from geoflow.viz import charts, maps
-
     place, steps = tiles.EXAMPLES["taiga"], 32
     image = tiles.tile(*place)
     paths = geo.trajectories(image, n=400, steps=steps, seed=0)[:, 0]

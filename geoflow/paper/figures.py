@@ -33,7 +33,6 @@ TITLES = {
     "vmf": "von Mises–Fisher",
     "vmf-mixture": "mixture of three vMF",
 }
-SOLVERS = {"euler": ("Euler", "o-"), "rk4": ("RK4", "s--")}
 CURVES = {
     "skewed-sigmoid": (BLUE, "-", "skewed sigmoid (code: −7, 3)"),
     "sigmoid": (ORANGE, "-", "sigmoid (−3, 3)"),
@@ -65,8 +64,7 @@ def _answers(first: str, answers: dict[str, dict], last: str) -> str:
         density = answer["density"]
         area, integral = f"{density['half_area_km2']:,.0f}", f"{density['integral']:.3f}"
         rows.append([name, f"{answer['km']:,.0f}", area, integral])
-    head = [first, "answer off by km", "half of the probability on km²", last]
-    return markdown_table(head, rows)
+    return markdown_table([first, "answer off by km", "half of the probability on km²", last], rows)
 
 
 @styled
@@ -109,7 +107,9 @@ def numbers_1(values: dict) -> str:
 def figure_2(values: dict) -> maps.MapFigure:
     """The ways from noise to one place on the globe seen from space; in R³ they leave the Earth."""
     fig = maps.MapFigure(figsize=(7, 3))
-    view = _view(20.0, values["place"][1] - 50)
+    lon = values["place"][1] - 50
+    corners = torch.tensor([[0, lon + 90], [70, lon + 180], [20, lon]], dtype=torch.float64)
+    view = sphere.from_latlon(corners)  # directions right, up and towards the viewer
     for i, (method, states) in enumerate(values["paths"].items()):
         ax = fig.add_axes((i / 3, 0.18, 1 / 3, 0.75))
         _draw_globe(ax, view)
@@ -123,14 +123,6 @@ def figure_2(values: dict) -> maps.MapFigure:
     bar = _bar(fig, lines, (0.35, 0.14, 0.3, 0.025))
     bar.set_label("time: 0 noise (grey dots), 1 data", labelpad=1)
     return fig
-
-
-def _view(lat: float, lon: float) -> Tensor:
-    """Directions right, up and towards a viewer above a place, as rows."""
-    towards = sphere.from_latlon(torch.tensor([lat, lon], dtype=torch.float64))
-    north = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    right = sphere.unit(torch.linalg.cross(north, towards))
-    return torch.stack([right, torch.linalg.cross(towards, right), towards])
 
 
 def _draw_globe(ax, view: Tensor) -> None:
@@ -150,10 +142,9 @@ def _draw_ways(ax, seen: np.ndarray, times: np.ndarray) -> LineCollection:
     pieces = np.stack([seen[:-1, :, :2], seen[1:, :, :2]], 2).reshape(-1, 2, 2)
     behind = (np.linalg.norm(pieces[:, 0], axis=1) < 1) & (seen[:-1, :, 2].reshape(-1) < 0)
     moments = np.repeat(times[:-1], seen.shape[1])
-    style = dict[str, Any](cmap=maps.TIME_COLORS, lw=0.7, zorder=2)
     for part, alpha in ((behind, 0.25), (~behind, 1.0)):
-        lines = LineCollection(pieces[part], array=moments[part], alpha=alpha, **style)
-        lines.set_clim(0, 1)
+        lines = LineCollection(pieces[part], array=moments[part], alpha=alpha, lw=0.7, zorder=2)
+        lines.set(cmap=maps.TIME_COLORS, clim=(0, 1))
         ax.add_collection(lines)
     return lines
 
@@ -192,7 +183,7 @@ def numbers_4(values: dict) -> str:
 def _curves(ax, values, score: str, color: str, printed: dict, label="", suffix="") -> None:
     """One score of both solvers against what it is listed by, and printed numbers as crosses."""
     factor = 1 if score in ("geoscore", "f1") else 100
-    for solver, (name, style) in SOLVERS.items():
+    for solver, name, style in (("euler", "Euler", "o-"), ("rk4", "RK4", "s--")):
         x = [float(key) for key in values[solver]]
         y = [factor * scores[score] for scores in values[solver].values()]
         ax.plot(x, y, style, ms=3.5, color=color, label=name + suffix)
@@ -336,14 +327,11 @@ def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigur
             maps.draw_density(above, raster(densities[events]), colorbar=False)
             above.set_title(events)
         ax = fig.add_subplot(grid[1, column])
-        style = dict[str, Any](ms=4, capsize=2)
-        for row, method in enumerate(published):
-            mean, deviation = published[method][events]
-            ax.errorbar(mean, row, xerr=deviation, fmt="o", color=GREY, **style)
-        for row, name in enumerate(point_sets.DENSITIES, len(published)):
-            if values := point_sets.scores_of(runs, events, name):
-                mean, deviation = point_sets.mean_and_deviation(values)
-                ax.errorbar(mean, row, xerr=deviation, fmt="s", color=BLUE, **style)
+        bars = [(*published[method][events], "o", GREY) for method in published]
+        ours = (point_sets.mean_and_deviation(runs, events, name) for name in point_sets.DENSITIES)
+        bars += [(*scores, "s", BLUE) for scores in ours]
+        for row, (mean, deviation, marker, color) in enumerate(bars):
+            ax.errorbar(mean, row, xerr=deviation, fmt=marker, color=color, ms=4, capsize=2)
         ax.set(xlabel=f"{events}: test NLL (nats)", yticks=range(len(rows)), yticklabels=rows)
         ax.set(ylim=(len(rows) - 0.5, -0.5))
         ax.tick_params(labelleft=column == 0)

@@ -17,7 +17,7 @@ class Item:
     """A table or figure of the paper; see `data/paper/items.yaml`."""
 
     title: str
-    steps: tuple[str, ...]
+    steps: list[str]
     note: str
     table: Callable[[Results], str]  # as Markdown
     figure: Callable[[Results], Any] | None = None  # None for a table
@@ -25,12 +25,6 @@ class Item:
     def done(self, results: Results) -> Results:
         """Those of some results that it shows."""
         return {step: results[step] for step in self.steps if step in results}
-
-
-def item(name: str, table: Callable[[Results], str], figure: Callable | None = None) -> Item:
-    """The item of this name."""
-    text = TEXTS[name]
-    return Item(text["title"], tuple(text["steps"]), text["note"], table, figure)
 
 
 def table_item(name: str) -> Item:
@@ -47,41 +41,35 @@ def table_item(name: str) -> Item:
         printed = next(table for table in fitting if table in tables.names())
         return tables.table(printed, reports, dataset).markdown()
 
-    return item(name, table)
+    return Item(**TEXTS[name], table=table)
 
 
-def figure_item(number: str) -> Item:
-    """A figure of one step, and the same as a table."""
-    name = f"fig{number}"
+def figure_item(name: str) -> Item:
+    """A figure drawn from the values of its step, or of several by method, and its table."""
+    number = name.removeprefix("fig").lower()
     draw, numbers = (getattr(figures, f"{kind}_{number}") for kind in ("figure", "numbers"))
-    return item(name, lambda r: numbers(r[name].values), lambda r: draw(r[name].values))
+
+    def values(results: Results) -> dict[str, Any]:
+        found = {step.removeprefix(f"{name}-"): result.values for step, result in results.items()}
+        return found.get(name, found)
+
+    return Item(**TEXTS[name], table=lambda r: numbers(values(r)), figure=lambda r: draw(values(r)))
 
 
-def answers(results: Results) -> dict[str, dict]:
-    """Method → its answer in figure A."""
-    return {step.removeprefix("figA-"): result.values for step, result in results.items()}
-
-
-def runs_and_densities(results: Results) -> tuple[list[dict], list[dict], dict[str, dict]]:
-    """Of earth events: runs, runs that take each place once, and events → packed density map."""
+def runs_and_densities(results: Results) -> tuple[list[dict], dict[str, dict], list[dict]]:
+    """Runs on earth events, events → packed density map, and runs that take each place once."""
     runs: dict[bool, list[dict]] = {False: [], True: []}
     densities = {}
     for step, result in results.items():
         runs[step.endswith("-distinct")] += result.values.get("runs", [])
         if "density" in result.values:
             densities[step.split("-")[1]] = result.values["density"]
-    return runs[False], runs[True], densities
-
-
-def events_figure(results: Results) -> Any:
-    """Densities, and test NLL beside the published one."""
-    runs, _, densities = runs_and_densities(results)
-    return figures.figure_events(runs, densities)
+    return runs[False], densities, runs[True]
 
 
 def events_table(results: Results) -> str:
     """Three tables of test NLL, and the integrals of the densities."""
-    runs, distinct, densities = runs_and_densities(results)
+    runs, densities, distinct = runs_and_densities(results)
     integrals = [f"{name} {density['integral']:.4f}" for name, density in densities.items()]
     parts = [
         point_sets.table(runs),
@@ -100,12 +88,13 @@ def events_table(results: Results) -> str:
 
 ITEMS = {
     **{name: table_item(name) for name in ("table1", "table2", "tableB")},
-    **{f"fig{number}": figure_item(number) for number in "124567"},
-    "figA": item(
-        "figA", lambda r: figures.numbers_a(answers(r)), lambda r: figures.figure_a(answers(r))
-    ),
+    **{f"fig{number}": figure_item(f"fig{number}") for number in "124567A"},
     "tableA": table_item("tableA"),
-    "earth-events": item("earth-events", events_table, events_figure),
+    "earth-events": Item(
+        **TEXTS["earth-events"],
+        table=events_table,
+        figure=lambda r: figures.figure_events(*runs_and_densities(r)[:2]),
+    ),
 }
 ALL = tuple(name for name in ITEMS if name != "earth-events")  # the paper's own
 

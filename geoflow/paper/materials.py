@@ -147,10 +147,7 @@ class Materials:
         return geo.encoder.embed(found.images), found.x
 
     def examples(self, geo: Geolocator, names: Sequence[str]) -> list[tuple[dict, Tensor]]:
-        """Images to show, the tiles of these names or as many first images, with embeddings (1, C).
-
-        Each is a dict of `name`, `latlon` and whether it is a `tile`.
-        """
+        """Tiles of these names, or as many first images, to show, with embeddings (1, C)."""
         if self.shards is None:
             places = {name: list(tiles.EXAMPLES[name]) for name in names}
             cond = [geo.embed(tiles.tile(*place)) for place in places.values()]

@@ -2,16 +2,15 @@
 
 The protocol is that of the published table (Mathieu & Nickel, 2020): five random splits
 80 / 10 / 10, choices by validation, the mean negative log-likelihood of the test events in nats.
-Many events repeat coordinates exactly. A density may put ever sharper peaks on such places, and
-likelihood has no lower bound there. So every result also holds the test events at places that are
-new, and `distinct` takes each place once before splitting.
+Many events repeat coordinates exactly. A density may put ever sharper peaks on such places, without
+a lower bound of the likelihood. So every result also holds the test events at new places, and
+`distinct` takes each place once before splitting.
 """
 
 import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,13 +72,9 @@ def density_map(
 
     >>> round(density_map(Geolocator(None, "uniform"), max_cells=1000, samples=64).integral, 3)
     1.0
-
-    Samples say which cells are split; RK4 takes the steps in each cell.
     """
-    guide, log_prob = _rough_samples(flow, samples), partial(log_density, flow, steps=steps)
-    return density.density_map(
-        log_prob, guide, cell_mass=1 / 2000, max_cells=max_cells, desc="density map"
-    )
+    log_prob, guide = _guided(flow, steps, samples)
+    return density.density_map(log_prob, guide, 1.0, 1 / 2000, max_cells, "density map")
 
 
 def integral(
@@ -91,14 +86,15 @@ def integral(
     >>> abs(value - 1) < 4 * error
     True
     """
-    guide, log_prob = _rough_samples(flow, samples), partial(log_density, flow, steps=steps)
+    log_prob, guide = _guided(flow, steps, samples)
     generator = torch.Generator().manual_seed(seed)
     return density.importance_integral(log_prob, guide, points, generator, desc="integral")
 
 
-def _rough_samples(flow: Geolocator, n: int) -> Tensor:
-    """Samples that only guide where a density is evaluated, so that few steps suffice."""
-    return sphere.from_latlon(flow.sample(n=n, seed=0, steps=16))[0]
+def _guided(flow: Geolocator, steps: int, samples: int):
+    """The log-density of a flow, and samples of few steps that only say where to evaluate it."""
+    rough = sphere.from_latlon(flow.sample(n=samples, seed=0, steps=16))[0]
+    return partial(log_density, flow, steps=steps), rough
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +104,7 @@ def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, T
     [40, 5, 5]
     """
     parts = earth_events.split(earth_events.distinct(latlon) if distinct else latlon, seed)
-    train, validation, test = (sphere.from_latlon(part) for part in parts)
+    train, validation, test = map(sphere.from_latlon, parts)
     return train, validation, test
 
 
@@ -172,34 +168,26 @@ def run(
     flow = Geolocator(network, schedule=recipe["sampling_schedule"], provenance=asked)
     flow.save_pretrained(folder / "model")
     began = time.perf_counter()
-    result = asked | _scores({"flow": flow, "mixture": mixture, "kernel": kernel}, train, test)
+    new = ~known(test, train)
+    fitted = {"flow": flow, "mixture": mixture, "kernel": kernel}
+    each = {name: -log_density(model, test) for name, model in fitted.items()}
+    scores = {k: {"test": float(v.mean()), "new": float(v[new].mean())} for k, v in each.items()}
+    few = test[:256]
+    gap = (log_density(flow, few) - log_density(flow, few, 1, "dopri5")).mean()
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
-    result["counts"] = counts | {"new": int((~known(test, train)).sum())}
-    result["components"] = mixture.mean.shape[1]
-    result["concentration"] = float(kernel.concentration[0, 0])
+    counts["new"] = int(new.sum())
+    result = asked | {"nll": scores, "solver_gap": abs(float(gap)), "counts": counts}
+    concentration = float(kernel.concentration[0, 0])
+    result |= {"components": mixture.mean.shape[1], "concentration": concentration}
     took["scores"] = time.perf_counter() - began
     result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
     runtime.write_json(file, result | {"threads": torch.get_num_threads()})
     return runtime.read_json(file)
 
 
-def _scores(fitted: dict[str, Any], train: Tensor, test: Tensor) -> dict[str, Any]:
-    """Test NLL of each density, at all places and at new ones; how far two solvers are apart."""
-    new = ~known(test, train)
-    each = {name: -log_density(model, test) for name, model in fitted.items()}
-    scores = {k: {"test": float(v.mean()), "new": float(v[new].mean())} for k, v in each.items()}
-    flow, few = fitted["flow"], test[:256]
-    gap = (log_density(flow, few) - log_density(flow, few, 1, "dopri5")).mean()
-    return {"nll": scores, "solver_gap": abs(float(gap))}
-
-
-def scores_of(results: list[dict], events: str, name: str, which: str = "test") -> list[float]:
-    """NLL of one of `DENSITIES` in the results on some events."""
-    return [result["nll"][name][which] for result in results if result["events"] == events]
-
-
-def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    """Of scores over splits; NaN where there are too few."""
+def mean_and_deviation(results, events: str, name: str, which="test") -> tuple[float, float]:
+    """NLL of one of `DENSITIES` on some events over splits; NaN where there are too few."""
+    values = [result["nll"][name][which] for result in results if result["events"] == events]
     x = torch.tensor(values, dtype=torch.float64)
     return float(x.mean()), float(x.std()) if len(x) > 1 else math.nan
 
@@ -218,8 +206,8 @@ def table(results: list[dict], which: str = "test") -> str:
     rows = [[name, *(_cell(*row[events]) for events in names)] for name, row in published.items()]
     counts = [sum(result["events"] == events for result in results) for events in names]
     for name, title in DENSITIES.items():
-        scores = (scores_of(results, events, name, which) for events in names)
-        rows.append([title, *(_cell(*mean_and_deviation(values)) for values in scores)])
+        ours = (mean_and_deviation(results, events, name, which) for events in names)
+        rows.append([title, *(_cell(*scores) for scores in ours)])
     return markdown_table(["", *names], [*rows, ["splits", *counts]])
 
 

@@ -1,16 +1,14 @@
 """The paper's tables and figures, run again: steps → result files → tables, figures and a page.
 
-An item (`table1`, `fig5`, …) is made of steps. The numbers of a step are one JSON file: what was
-computed, from which weights and data (SHA-256), with which settings, on which machine, in how many
-seconds. A step whose file is there is not computed again; a file that was made from something else
-is refused, never overwritten. Tables and figures are drawn from the files alone.
-
-On Earth tiles everything runs with the shipped models. The same items run on OpenStreetView-5M,
-iNat21 or YFCC4k, given shards of embeddings and a folder of models. The item `earth-events`, a
-table of other papers, has data of its own and trains its flows.
+An item (`table1`, `fig5`, …) is made of steps. The numbers of a step are one JSON file, with what
+they were computed from, how, on which machine, in how many seconds. A step whose file is there is
+not computed again; a file that was made from something else is refused, never overwritten. Tables
+and figures are drawn from the files alone. Data are Earth tiles, or shards with a folder of models;
+`earth-events`, a table of other papers, has data of its own and trains its flows.
 """
 
 import datetime
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,24 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import geoflow
-from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, Results, steps_of
+from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, TEXTS, Item, Results, steps_of
 from geoflow.paper.materials import Materials
-from geoflow.paper.page import page
-from geoflow.paper.results import COMMITTED, Result, read_result, read_results
+from geoflow.paper.results import COMMITTED as COMMITTED
+from geoflow.paper.results import Result, read_result, read_results
 from geoflow.paper.steps import STEPS, settings_of
+from geoflow.paper.tables import markdown_table
 from geoflow.runtime import choose, machine, write_atomically, write_json
 from geoflow.viz.charts import save_figure
 
-__all__ = ["COMMITTED", "ELSEWHERE", "ITEMS", "STEPS", "Result", "Setup", "chosen", "page"]
-__all__ += ["read_result", "read_results", "run"]
-
 
 class Setup(Materials):
-    """Models and data of `Materials`, and the results of steps on them.
-
-    >>> Setup("smoke", out="outputs").folder_for("fig4").as_posix()
-    'outputs/tiles-smoke'
-    """
+    """Models and data of `Materials`, and the results of steps on them."""
 
     def folder_for(self, step: str) -> Path:
         """Where the result of a step goes."""
@@ -44,8 +36,7 @@ class Setup(Materials):
     def result(self, name: str) -> Result:
         """The result of a step: read, or computed and written.
 
-        ValueError if the file that is there was made from something else, or by another version;
-        FileNotFoundError if a model or data is missing.
+        ValueError if the file that is there was made from something else.
         """
         if name not in self.results:
             step = STEPS[choose("step", name, STEPS)]
@@ -88,11 +79,7 @@ class Setup(Materials):
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Names of items in their order, checked (ValueError); `all` stands for the paper's.
-
-    >>> chosen(["fig5", "table1"])
-    ['table1', 'fig5']
-    """
+    """Names of items in their order, checked (ValueError); `all` stands for the paper's."""
     found: list[str] = []
     for name in names:
         if name in ELSEWHERE:
@@ -136,3 +123,58 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
         count = f"{len(failed)} step{'s' * (len(failed) > 1)} failed"
         raise ValueError(f"{count}: {'; '.join(failed.values())}")
     return found
+
+
+def page(folder, out) -> str:
+    """All results below a folder (errors as `read_results`) as Markdown for the file `out`."""
+    runs, rows, sections = read_results(folder), [], []
+    for name, item in ITEMS.items():
+        shown = {place: done for place, results in runs.items() if (done := item.done(results))}
+        rows += [_row(item, results) for results in shown.values()]
+        rows += [] if shown else [[item.title, *[""] * 5, "not run"]]
+        sections += [f"## {item.title}", "", item.note, ""] if shown else []
+        for place, results in shown.items():
+            sections += [f"{_command(name, list(results.values()))}.", ""]
+            if (figure := place / f"{name}.png").exists():
+                link = Path(os.path.relpath(figure, Path(out).parent)).as_posix()
+                sections += [f"![{item.title}]({link})", ""]
+            sections += [item.table(results), ""]
+    head = ["", "data", "scale", "machine", "minutes", "date", ""]
+    lines = ["# The paper's tables and figures, run again", "", TEXTS["introduction"], ""]
+    lines += [markdown_table(head, rows), ""]
+    for results in runs.values():
+        if results.keys() >= set(steps_of(ALL)):
+            own = [results[step] for step in steps_of(ALL)]
+            lines += [f"{_command('all', own)}, each step once.", ""]
+    return "\n".join(lines + sections)
+
+
+def _row(item: Item, results: Results) -> list[str]:
+    """What was run of an item, in one folder of results."""
+    own = list(results.values())
+    anchor = "".join(c for c in item.title.lower().replace(" ", "-") if c.isalnum() or c == "-")
+    machines = " and ".join(dict.fromkeys(result.machine for result in own))
+    missing = [step for step in item.steps if step not in results]
+    numbers = [_data(own), own[0].scale, machines, _minutes(own), max(r.date for r in own)]
+    state = f"without {', '.join(missing)}" if missing else "complete"
+    return [f"[{item.title}](#{anchor})", *numbers, state]
+
+
+def _command(name: str, results: list[Result]) -> str:
+    command = f"`geoflow reproduce {name} --scale {results[0].scale}`"
+    return f"{command}: {_data(results)}, {_minutes(results)} minutes"
+
+
+def _data(results: list[Result]) -> str:
+    """The data set and the numbers of images."""
+    if not any(result.inputs for result in results):
+        return "none"
+    numbers = [result.settings | result.values.get("metrics", {}) for result in results]
+    counts = {int(found["images"]) for found in numbers if found.get("images")}
+    images = " or ".join(f"{n:,}" for n in sorted(counts))
+    return results[0].data + (f": {images} images" if images else "")
+
+
+def _minutes(results: list[Result]) -> str:
+    seconds = sum(result.seconds for result in results)
+    return f"{seconds / 60:.1f}" if seconds >= 6 else "< 0.1"

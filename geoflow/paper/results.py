@@ -65,12 +65,10 @@ def read_result(file) -> Result:
 
 
 def read_results(folder) -> dict[Path, dict[str, Result]]:
-    """All results below a folder: folder of a data set and scale → step → result.
+    """All results below a folder (an error if there is none): folder of a data set → step → result.
 
     >>> read_results(COMMITTED)[COMMITTED / "tiles-laptop"]["score-uniform"].settings
     {'images': 500, 'seed': 0}
-
-    FileNotFoundError if there is none; other errors as `read_versioned`.
     """
     found: dict[Path, dict[str, Result]] = {}
     for file in sorted(Path(folder).glob("*/*.json")):
@@ -83,10 +81,7 @@ def read_results(folder) -> dict[Path, dict[str, Result]]:
 
 
 def packed(values: Tensor, step: float) -> dict:
-    """Numbers as multiples of `step`, 16 bits each, compressed.
-
-    ValueError for NaN, or a number of more than 32,767 steps.
-    """
+    """Numbers as multiples of `step`, 16 bits each, compressed; ValueError if they do not fit."""
     multiples = (values.double() / step).round()
     if not bool((multiples.abs() <= 32767).all()):
         most, limit = values.abs().max().item(), f"finite ones of at most {32767 * step:g}"

@@ -18,7 +18,6 @@ from geoflow.paper import point_sets
 from geoflow.paper.materials import SCALES, Materials, checksum_of_tiles
 from geoflow.paper.results import packed, packed_map
 from geoflow.paper.tables import read_yaml
-from geoflow.runtime import sha256_of
 from geoflow.scores import metrics
 from geoflow.scores.evaluation import evaluate
 from geoflow.training.recipes import read_recipe
@@ -38,11 +37,7 @@ class Step:
 
 
 def settings_of(step: str, scale: str) -> dict[str, Any]:
-    """The settings of a step at a scale.
-
-    >>> settings_of("fig2", "laptop")
-    {'points': 60, 'moments': 33, 'seed': 0}
-    """
+    """The settings of a step at a scale: of a list the scale's value, or the last."""
     settings, number = read_yaml("steps")[step], SCALES.index(scale)
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     return settings | {k: value[min(number, len(value) - 1)] for k, value in lists.items()}
@@ -55,10 +50,7 @@ def score(setup: Materials, images: int | None, seed: int, method: str, **option
 
 
 def score_as_the_paper(setup: Materials, images: int | None, seed: int, method: str) -> Values:
-    """The paper's protocol: one sample per image, guided where the method can be.
-
-    The likelihood is unguided; beside it stands that of the guided Riemannian flow, for table A.
-    """
+    """The paper's protocol: one guided sample per image; for table A also the guided likelihood."""
     geo = setup.model(method)
     guidance = GUIDANCE if geo.model.guidable else 0.0
     report = score(setup, images, seed, method, samples=1, guidance=guidance)
@@ -75,26 +67,24 @@ def train(setup: Materials, schedule: str) -> Values:
     """Train the Riemannian flow with another schedule: checksum of its weights, and seconds."""
     geo = setup.model(f"riemannian-{schedule}")
     assert geo.network is not None
-    tensors = [tensor for _, tensor in sorted(geo.network.state_dict().items())]
-    weights = sha256_of(*(sha256_of(tensor.numpy().tobytes()) for tensor in tensors))
+    tensors = [tensor.numpy() for _, tensor in sorted(geo.network.state_dict().items())]
+    weights = runtime.sha256_of(*(runtime.sha256_of(tensor.tobytes()) for tensor in tensors))
     return {"weights": weights, "seconds": geo.provenance.get("seconds", {}).get("flow", 0)}
 
 
-def answer(geo, cond: Tensor, place, seed: int, cells: int, density_steps: int, **sizes) -> Values:
+def answer(geo, cond, place, seed, cells: int, density_steps: int, resolution: float) -> Values:
     """What a model answers to one image: its best place, how far off that is, and the density."""
+
+    def log_prob(x: Tensor) -> Tensor:
+        return geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0]
+
     best = geo.predict(cond=cond, seed=seed).latlon[0]
     km = sphere.distance_km(sphere.from_latlon(best), sphere.from_latlon(torch.tensor([place])))
-    drawn = geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    latlon = geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    drawn, desc = sphere.from_latlon(latlon)[0], "density map"
     # Methods in R³ end in narrower peaks, whose flanks need lighter cells.
     mass = 1 / 240 if geo.method in ("flow", "diffusion") else 1 / 120
-    density = density_map(
-        lambda x: geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0],
-        sphere.from_latlon(drawn)[0],
-        cell_mass=mass,
-        max_cells=cells,
-        desc="density map",
-        **sizes,
-    )
+    density = density_map(log_prob, drawn, resolution, mass, cells, desc)
     return {"answer": best[0].tolist(), "km": float(km), "density": packed_map(density)}
 
 
@@ -132,18 +122,14 @@ def figure_2(setup: Materials, points: int, moments: int, seed: int) -> Values:
 def figure_4(setup: Materials, points: int) -> Values:
     """Noise levels κ(t) of the schedules; `as printed` has the constants α = −3, β = 7."""
     t = torch.linspace(0, 1, points, dtype=torch.float64)
-    names = ("skewed-sigmoid", "sigmoid", "linear")
-    kappa = {name: 1 - schedules.by_name(name)(1 - t) for name in names}
+    kappa = {k: 1 - schedules.by_name(k)(1 - t) for k in ("skewed-sigmoid", "sigmoid", "linear")}
     low, high = torch.tensor([-3.0, 7.0], dtype=torch.float64).sigmoid()
     kappa["as printed"] = (low - (10 * t - 3).sigmoid()) / (low - high)
     return {"t": t.tolist(), "kappa": {name: curve.tolist() for name, curve in kappa.items()}}
 
 
 def curves(setup: Materials, runs: list[tuple], images: int | None, seed: int) -> Values:
-    """Scores of the Riemannian flow, one sample per image: solver → label → scores.
-
-    Runs are tuples of solver, label and options of `Geolocator.sample`.
-    """
+    """Scores of the flow, one sample per image, for runs: (solver, label, options of `sample`)."""
     geo = setup.model("riemannian")
     cond, truth = setup.embedded(geo, images)
     found: dict[str, dict[str, dict]] = {"euler": {}, "rk4": {}}
@@ -243,7 +229,7 @@ def inputs_of_training(setup: Materials, schedule: str) -> dict[str, str]:
     """Checksums of the network of another schedule, or of what it is trained from."""
     if setup.has(name := f"riemannian-{schedule}") or setup.shards is not None:
         return setup.checksums_of_models(name)
-    recipe = sha256_of(json.dumps(setup.recipe(schedule), sort_keys=True))
+    recipe = runtime.sha256_of(json.dumps(setup.recipe(schedule), sort_keys=True))
     shipped = setup.checksums_of_models("riemannian")
     return shipped | {"recipe": recipe, "tiles": checksum_of_tiles()}
 
@@ -252,7 +238,10 @@ def inputs_of_events(setup: Materials, events: str) -> dict[str, str]:
     """Checksums of the file of events and of the recipe."""
     earth_events.load(events)  # An error tells here what is missing or changed.
     source, recipe = earth_events.SOURCES[events], recipe_of_events(setup.scale, events)
-    return {source.file: source.sha256, "recipe": sha256_of(json.dumps(recipe, sort_keys=True))}
+    return {
+        source.file: source.sha256,
+        "recipe": runtime.sha256_of(json.dumps(recipe, sort_keys=True)),
+    }
 
 
 def steps_of_tiles() -> dict[str, Step]:

@@ -87,10 +87,7 @@ def read_yaml(name: str) -> dict:
 
 
 def read_reports(folder) -> dict[str, Report]:
-    """All reports below a folder, by their path in it.
-
-    FileNotFoundError if there is none; ValueError if one is damaged or of another version.
-    """
+    """All reports below a folder, by their path in it; FileNotFoundError if there is none."""
     others = ("run.json", "done.json", "config.json")
     files = [file for file in sorted(Path(folder).rglob("*.json")) if file.name not in others]
     if not files:
