@@ -1,4 +1,7 @@
-"""A model and a data set → a report: scores, settings, seconds and machine."""
+"""A model and a data set → a report: scores, settings, seconds and machine.
+
+Bad input, data or files raise a `ValueError` that names the value and what was expected.
+"""
 
 import os
 import time
@@ -76,7 +79,7 @@ def evaluate(
     Args:
         geo, name: a Geolocator; and what the report calls the data set.
         dataset: `Tiles`, or embeddings (B, C) and places (B, 2) in degrees.
-        samples: per image; the answer is one of them, see `answer`.
+        samples: per image, at least 1; the answer is one of them, see `answer`.
         steps, solver, guidance: of the sampler; None are the model's own. Likelihood and
             calibration are those of the unguided model, with its own solver.
         seed, seeds: the first seed of the starting points, and how many to average over.
@@ -87,19 +90,15 @@ def evaluate(
             density (the paper's ensemble).
 
     Returns:
-        A report. Its metrics are those of `metrics.summary` for the answer;
+        A report, whose metrics are those of `metrics.summary` for the answer;
         `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the
-        `medoid` and the `spherical_mean`;
-        `energy_km`, the energy score; `metrics.prdc` of single samples, or of the likeliest ones,
-        against true places (k = 3);
+        `medoid` and the `spherical_mean`; `energy_km`, the energy score; `metrics.prdc` of single
+        samples, or of the likeliest ones, against true places (k = 3);
         `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess),
         `bits_per_dimension`, the paper's unit, and for methods in R³
         `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;
         with `labels` the shares of right labels; with `calibrated` how often a region of
         probability 0.5, 0.9, 0.95 holds the truth.
-
-    Raises:
-        ValueError: an empty data set, shapes that differ, samples or seeds < 1, unknown answer.
     """
     start = time.perf_counter()
     cond, truth = _embedded(geo, dataset)
@@ -231,11 +230,8 @@ def _calibration_scores(geo, cond, truth, seed) -> dict[str, float]:
     return metrics.calibration(rows["drawn"], rows["truth"])
 
 
-# Reports on disk, and their means
-
-
 def read_report(file) -> Report:
-    """A report that `Report.to_json` wrote; others raise a `ValueError`."""
+    """A report that `Report.to_json` wrote."""
     try:
         return Report(**runtime.read_json(Path(file)))
     except (ValueError, TypeError) as error:
@@ -243,10 +239,7 @@ def read_report(file) -> Report:
 
 
 def mean_report(reports: list[Report]) -> Report:
-    """The mean over trainings with several seeds of one method, with the standard deviation.
-
-    All must be on the same data with the same settings, or a `ValueError` is raised.
-    """
+    """The mean over trainings of one method with several seeds, on the same data and settings."""
     kinds = [(report.dataset, report.settings) for report in reports]
     if not reports or any(kind != kinds[0] for kind in kinds):
         expected = "expected at least one, all on the same data with the same settings"

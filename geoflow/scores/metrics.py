@@ -72,9 +72,8 @@ def label_accuracy(
     """Share of right labels per level, of {level: B labels} as from `geoflow.data.towns.lookup`.
 
     A true label that is missing ("", NaN or None) matches nothing: the image is left out at that
-    level and counted in `<level>_missing`. A label that only the prediction lacks is a miss. (The
-    official code keeps sub-regions without a name, which can never be right.) The share is NaN if
-    no image has a label.
+    level and counted in `<level>_missing`; the share is NaN if no image has a label. A label that
+    only the prediction lacks is a miss. (The official code keeps sub-regions without a name.)
     """
     if set(predicted) != set(truth):
         levels = f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}"
@@ -144,7 +143,7 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
     for _ in range(rounds):
         nearest = score[centers].argmax(0)
         moved = torch.stack([(score * (nearest == i)).sum(-1).argmax() for i in range(k)])
-        if bool((moved == centers).all()):
+        if torch.equal(moved, centers):
             break
         centers = moved
     nearest = score[centers].argmax(0)

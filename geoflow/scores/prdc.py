@@ -28,12 +28,9 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
     differs where points coincide.) Memory is linear in the number of points.
 
     Args:
-        real, fake: (N, 3) and (M, 3) places, of more than k points each.
-        k: neighbours.
-        chunks: average over so many consecutive chunks of both; the official code takes 20.
-
-    Raises:
-        ValueError: other shapes, NaN, too few points; with chunks, sets of different size.
+        real, fake: (N, 3) and (M, 3) finite places, of more than `k` points each.
+        chunks: average over so many consecutive chunks of both, which must have one size; the
+            official code takes 20.
     """
     if chunks is not None:
         if len(real) != len(fake) or chunks < 1:

@@ -1,6 +1,7 @@
 """Empty maps of the Earth: projections, sea, land and coast, and places in map coordinates.
 
-The land is Natural Earth's, from `data/land-110m.geojson`.
+The land is Natural Earth's, from `data/land-110m.geojson`. An unknown projection, or a place that
+is not on the Earth, raises a `ValueError`.
 """
 
 import io
@@ -61,12 +62,8 @@ def world(
             equal-area caps of 40° around a pole.
         center: latitude and longitude in degrees of the middle of the map. Only "orthographic"
             uses the latitude; on a cap the longitude points down (north) or up (south).
-        ax: a figure or subfigure, a gridspec cell, or plain axes, which the map replaces; None
-            makes a new figure.
+        ax: a figure or subfigure, a gridspec cell, or axes to replace; None makes a new figure.
         figsize: of the new figure, inches.
-
-    Raises:
-        ValueError: unknown projection, or a centre that is not on the Earth.
     """
     choose("projection", projection, PROJECTIONS)
     crs = PROJECTIONS[projection](*latlon_of(center)[0])
@@ -99,9 +96,6 @@ def _geo_axes(place, crs: ccrs.Projection) -> GeoAxes:
             return figure.add_axes(place.get_position(original=True), projection=crs)
         return figure.add_subplot(slot, projection=crs)
     return place.add_subplot(projection=crs)
-
-
-# Land, coast and graticule
 
 
 @lru_cache(maxsize=1)
@@ -137,9 +131,6 @@ def lines(ax: GeoAxes, start, end, values: np.ndarray | None = None, **style) ->
     length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
     kept = length < 0.1 * np.ptp(ax.projection.x_limits)  # false for NaN
     return LineCollection(pieces[kept], array=None if values is None else values[kept], **style)
-
-
-# Places in map coordinates, and back
 
 
 def latlon_of(places) -> np.ndarray:

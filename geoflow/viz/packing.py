@@ -47,20 +47,17 @@ def as_panels(
         titles, paths = list(trajectories), list(trajectories.values())
     else:
         paths = _paths(trajectories)
-
-    def each(what: str, values, one: bool) -> list:
-        if values is None or one:
-            return [values] * len(paths)
-        if len(values) != len(paths):
-            raise ValueError(f"{len(values)} {what} for {len(paths)} maps; expected one for each")
-        return list(values)
-
-    columns = (
-        each("titles", titles, isinstance(titles, str)),
-        each("truths", truth, np.ndim(truth) == 1),
-        each("best places", best, np.ndim(best) == 2),
-        each("images", images, isinstance(images, Image.Image)),
-    )
+    columns = []
+    for what, values, one_for_all in (
+        ("titles", titles, isinstance(titles, str)),
+        ("truths", truth, np.ndim(truth) == 1),
+        ("best places", best, np.ndim(best) == 2),
+        ("images", images, isinstance(images, Image.Image)),
+    ):
+        columns.append([values] * len(paths) if values is None or one_for_all else values)
+        if len(columns[-1]) != len(paths):
+            count = len(columns[-1])
+            raise ValueError(f"{count} {what} for {len(paths)} maps; expected one for each")
     return [
         Panel(path, title or "", times=times, truth=place, best=places, image=image)
         for path, title, place, places, image in zip(paths, *columns, strict=True)

@@ -31,11 +31,8 @@ MODULE = "\n".join(STATIC[part] for part in ("geometry.js", "drawing.js", "playe
 STYLE = STATIC["player.css"]
 
 
-# Controls: what a reader can choose
-
-
 def choice(name: str, label: str, options: Iterable) -> dict:
-    """A control: one of a few options."""
+    """A control, which a reader sets: one of a few options."""
     return {"name": name, "label": label, "kind": "choice", "options": list(options)}
 
 
@@ -62,7 +59,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
     """Trajectories on a map that turns by dragging, with a slider over the steps and a play button.
 
     Trajectories that cannot be drawn raise no error: the widget shows a `message`, so that a
-    notebook's cell is never blank.
+    notebook's cell is never blank. Options and values that do not exist raise a `ValueError`.
 
     >>> from geoflow import Geolocator, widgets
     >>> from geoflow.data import tiles
@@ -80,19 +77,14 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         best: (k, 2) best places, or one such for each map: `Geolocator.predict(…).latlon`.
         images, titles: a PIL image and a title, or one for each map.
         position: share of the steps at the beginning, 0 (noise) to 1 (places).
-        projection: "flat" (Equal Earth) or "globe"; the reader can change it.
-        trails: "none", "short", "long" or "whole way".
+        projection, trails: "flat" (Equal Earth) or "globe"; "none", "short", "long", "whole way".
         together: all on one map, each in its colour, rather than side by side.
         center: latitude and longitude in the middle of the map.
         controls, values: what the reader can choose, see `choice` and `number`; and what is chosen.
-        answer: a function of the chosen values, {name: value}, that yields lists of panels, which
-            are shown one after the other.
+        answer: chosen values, {name: value} → lists of panels, to be shown one after the other.
         table: answers computed before: values, joined by ``|`` → numbers of panels.
         keep: leave the page of `to_html` in the notebook's output too, for where no kernel runs. It
             takes 4/3 of `data` and 100 kB.
-
-    Raises:
-        ValueError: unknown projection or trails, or values that no control has.
     """
 
     _esm = MODULE
@@ -175,7 +167,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         self.values = {**self.values, **values}
 
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
-        """One page that needs neither kernel nor network; a title is seen only with a `text`."""
+        """One page that needs neither kernel nor network; its title is shown if `text` is."""
         state = {name: getattr(self, name) for name in self.trait_names(page=True)}
         binary = {name: base64.b64encode(state.pop(name)).decode() for name in ("data", "land")}
         title, text = html.escape(title), html.escape(text)

@@ -178,13 +178,10 @@ def explore_timesteps(
     '4 evaluations'
 
     Args:
-        geo: a flow; None: the shipped model.
+        geo: a flow; None: the shipped model. A closed form raises a `ValueError`.
         images, truth: see `Gallery`.
         n, seed: number of points, and the seed of their starting places.
         view: see `TrajectoryPlayer`.
-
-    Raises:
-        ValueError: a method without trajectories.
     """
     geo, gallery = _flow(geo), Gallery(images, truth)
     reference = functools.cache(Points(geo, gallery, n, seed).reference)
@@ -205,9 +202,7 @@ def explore_timesteps(
 def explore_guidance(
     geo: Geolocator | None = None, images=None, truth=None, *, n: int = 300, seed: int = 0, **view
 ) -> TrajectoryPlayer:
-    """The same points without guidance and with it, and how much they gather.
-
-    Arguments as in `explore_timesteps`.
+    """The same points without guidance and with it, to compare; see `explore_timesteps`.
 
     >>> [panel["title"] for panel in explore_guidance(n=10).panels]
     ['ω = 0', 'ω = 2']
