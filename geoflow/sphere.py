@@ -275,9 +275,6 @@ def uniform(n, generator: torch.Generator | None = None) -> Tensor:
     Args:
         n: a number, or a shape.
         generator: source of randomness; None is torch's global one.
-
-    Returns:
-        (n, 3) or (*n, 3) float32 unit vectors.
     """
     shape = (n,) if isinstance(n, int) else tuple(n)
     device = "cpu" if generator is None else generator.device
@@ -288,9 +285,6 @@ def fibonacci_grid(n: int) -> Tensor:
     """n points of nearly equal distances and areas: (n, 3) float32.
 
     zᵢ = 1 − (2i + 1)/n, longitudes by the golden angle.
-
-    Raises:
-        ValueError: n < 1.
     """
     if n < 1:
         raise ValueError(f"a grid of {n} points; expected at least 1")

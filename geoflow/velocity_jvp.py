@@ -17,6 +17,8 @@ from geoflow.paths import DiffusionVelocity
 from geoflow.samplers import Guided
 from geoflow.velocity import Block, VelocityTransformer
 
+_FORWARD = VelocityTransformer.forward, VelocityTransformer.velocity
+
 
 @functools.singledispatch
 def jvp(velocity, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +58,8 @@ def _(velocity: DiffusionVelocity, x, t, cond, directions):
 
 @jvp.register
 def _(velocity: VelocityTransformer, x, t, cond, directions):
+    if (type(velocity).forward, type(velocity).velocity) != _FORWARD:  # a subclass of other layers
+        return jvp.dispatch(object)(velocity, x, t, cond, directions)
     velocity.check(x, cond)
     return network_jvp(velocity, x, velocity.condition(velocity.times_for(x, t), cond), directions)
 

@@ -5,6 +5,7 @@ import torch
 from small import network
 
 from geoflow import paths, samplers, sphere
+from geoflow.velocity import VelocityTransformer
 from geoflow.velocity_jvp import jvp
 
 
@@ -63,3 +64,16 @@ def test_any_other_function():
 def test_wrong_shapes_are_refused_as_by_the_network():
     with pytest.raises(ValueError, match=r"\(2, 7\); expected \(2, 8\)"):
         jvp(network(), torch.ones(2, 5, 3), 0.5, torch.ones(2, 7), torch.ones(2, 2, 5, 3))
+
+
+def test_a_subclass_with_layers_of_its_own_is_differentiated_as_it_is():
+    class Half(VelocityTransformer):
+        def forward(self, x, t, cond=None):
+            return super().forward(x, t, cond) / 2
+
+    torch.manual_seed(0)
+    net = Half(cond_dim=4, dim=16, depth=1)
+    torch.nn.init.normal_(net.modulation.weight)
+    x, cond = sphere.uniform((2, 3), torch.Generator().manual_seed(0)), torch.randn(2, 4)
+    v, _ = jvp(net, x, 0.3, cond, sphere.tangent_basis(x))
+    torch.testing.assert_close(v, net(x, 0.3, cond))
