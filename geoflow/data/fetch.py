@@ -194,7 +194,7 @@ def _continue(url: str, partial: Path) -> None:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Extract the one file or folder that an archive holds; it gets its name when it is whole."""
+    """Extract the one file or folder that an archive holds, whole or not at all."""
     partial = archive.with_name(f"{archive.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(archive) as opened:

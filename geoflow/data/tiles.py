@@ -219,7 +219,7 @@ def log_prior(x: Tensor) -> Tensor:
 def load(split: str, n: int) -> Tiles:
     """n tiles of a split, drawn once and then read from the cache.
 
-    The same split and n give the same tiles everywhere. The cache gets its name when it is whole.
+    The same split and n give the same tiles everywhere. The cache is written whole or not at all.
 
     >>> load("train", 10).images.shape
     torch.Size([10, 3, 32, 32])
