@@ -35,29 +35,16 @@ __version__ = "0.1.0"
 __all__ = ["Geolocator", "evaluate", "sphere"]
 
 _HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.scores.evaluation"}
-_CORE = (
-    *("sphere", "healpix", "schedules", "paths", "losses", "velocity", "velocity_jvp", "vmf"),
-    *("samplers", "likelihood", "density", "methods", "baselines", "geolocator", "checkpoint"),
-    *("inputs", "encoders", "plonk", "runtime"),
-    *("data", "scores", "training", "paper", "viz", "cli"),
+_NAMES = (  # modules and folders, for dir()
+    "sphere healpix schedules paths losses velocity velocity_jvp vmf samplers likelihood density "
+    "methods baselines geolocator checkpoint inputs encoders plonk runtime data scores training "
+    "paper viz cli"
 )
-_MOVED = {
-    "metrics": "scores.metrics",
-    "evaluation": "scores.evaluation",
-    "maps": "viz.maps",
-    "widgets": "viz.widgets",
-    "places": "data.towns",
-    "photos": "data.photos",
-    "recipes": "training.recipes",
-    "figures": "paper.figures",
-    "reproduce": "paper.reproduce",
-    "point_sets": "paper.point_sets",
-    "settings": "runtime",
-    "checks": "runtime",
-    "files": "runtime",
-    "data.batches": "training.batches",
-    "data.embedding": "training.embedding",
-}
+_FOLDERS = {"scores": "metrics evaluation", "viz": "maps widgets", "data": "photos"}
+_FOLDERS |= {"paper": "figures reproduce point_sets", "training": "recipes"}
+_MOVED = {name: f"{folder}.{name}" for folder in _FOLDERS for name in _FOLDERS[folder].split()}
+_MOVED |= dict.fromkeys(("settings", "checks", "files"), "runtime") | {"places": "data.towns"}
+_MOVED |= {"data.batches": "training.batches", "data.embedding": "training.embedding"}
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -94,4 +81,6 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, *_CORE, *(name for name in _MOVED if "." not in name)})
+    return sorted(
+        {*globals(), *__all__, *_NAMES.split(), *(name for name in _MOVED if "." not in name)}
+    )

@@ -159,6 +159,11 @@ def density_map(
     their cells the integral still falls short; `importance_integral` tells whether it is the map
     or the density.
 
+    >>> samples = sphere.uniform(1000)
+    >>> uniform = density_map(lambda x: torch.full((len(x),), sphere.LOG_UNIFORM), samples, 10.0)
+    >>> round(uniform.integral, 4), uniform.log_density.shape
+    (1.0, torch.Size([18, 36]))
+
     Args:
         log_prob: see `LogDensity`.
         samples: (n, 3) draws from the same density, some thousands.
@@ -259,11 +264,8 @@ def importance_integral(
     density.
 
     Args:
-        log_prob: see `LogDensity`.
         samples: (m, 3) draws from the same density, many for each peak.
         n: evaluations of `log_prob`.
-        generator: source of the points.
-        desc: description of a progress bar; empty for none.
 
     Returns:
         The integral and its standard error.

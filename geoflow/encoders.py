@@ -176,12 +176,7 @@ class PhotoEncoder(nn.Module):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor, batch: int = 8) -> Tensor:
-        """Embeddings, in batches; on a GPU in bfloat16: (n, 3, 336, 336) → (n, C).
-
-        Raises:
-            ModuleNotFoundError: transformers is not installed.
-            ConnectionError: the weights are not in the cache, and the hub gives no answer.
-        """
+        """Embeddings, in batches; on a GPU in bfloat16: (n, 3, 336, 336) → (n, C)."""
         body, device = self.load(), self.get_buffer("place").device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states = (body(part.to(device)).last_hidden_state for part in pixels.split(batch))
@@ -198,7 +193,12 @@ class PhotoEncoder(nn.Module):
         return {"source": source, "revision": revision, "preprocessing": seen}
 
     def load(self) -> nn.Module:
-        """The network, loaded on the first call."""
+        """The network, loaded on the first call.
+
+        Raises:
+            ModuleNotFoundError: transformers is not installed.
+            ConnectionError: the weights are not in the cache, and the hub gives no answer.
+        """
         if self.body is None:
             try:
                 import transformers
@@ -234,10 +234,6 @@ ENCODERS = {
 
 
 def from_config(config: dict) -> "TileEncoder | PhotoEncoder":
-    """The encoder of a checkpoint's config {"name": …, **arguments}, with fresh weights.
-
-    Raises:
-        ValueError: unknown name.
-    """
+    """The encoder of a checkpoint's config {"name": …, **arguments}, with fresh weights."""
     arguments = dict(config)
     return ENCODERS[choose("encoder", arguments.pop("name"), ENCODERS)](**arguments)

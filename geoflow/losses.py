@@ -15,6 +15,10 @@ def drop_condition(cond: Tensor, rate: float, generator: torch.Generator | None 
 
     Training on it gives one network both fields that guidance needs (PLONK, section 3.3).
 
+    >>> drop_condition(torch.ones(2, 3), rate=1.0)
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+
     Args:
         cond: (B, C).
         rate: probability in [0, 1].
@@ -86,9 +90,6 @@ def flow_matching_loss(
         share: which rows of a batch these are. Noise, times and dropped conditions are drawn for
             the whole batch, so that the mean of all shares' losses is the loss of the batch,
             however many processes share it.
-
-    Returns:
-        A scalar.
     """
     rank, world = share
 
@@ -111,9 +112,6 @@ def likelihood_loss(network, x1: Tensor, cond: Tensor) -> Tensor:
         network: (B, C) → an object with `log_prob` (B, N, 3) → (B, N), see `geoflow.vmf`.
         x1: (B, 3).
         cond: (B, C).
-
-    Returns:
-        A scalar.
     """
     return -network(cond).log_prob(x1[:, None]).mean()
 

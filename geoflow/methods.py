@@ -115,6 +115,9 @@ METHODS = (*TRAINED, *REFERENCES, "retrieval")
 def network_for(method: str, config: dict) -> nn.Module:
     """A fresh network of a trained method: VelocityTransformer or MixtureNetwork(**config).
 
+    >>> network_for("vmf", {"cond_dim": 8, "dim": 16, "depth": 1})(torch.randn(2, 8)).mean.shape
+    torch.Size([2, 1, 3])
+
     Raises:
         ValueError: another method.
     """

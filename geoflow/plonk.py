@@ -1,24 +1,13 @@
-"""The paper's published models: nine checkpoints on the Hugging Face hub, and what only they need.
+"""The paper's published models: their layout, and what only they need.
 
-This file alone knows the official names and layout. It holds the network that averages fast waves
-of the published time embedding, and the official sampler and "likelihood", which are kept for
-comparison under names that say what they are.
-
-======================  =======================================  ==========  =======================
-alias                   repository                               method      photos go through
-======================  =======================================  ==========  =======================
-``plonk-yfcc``          ``nicolas-dufour/PLONK_YFCC``            riemannian  DINOv2-L/14, registers
-``plonk-inaturalist``   ``nicolas-dufour/PLONK_iNaturalist``     riemannian  DINOv2-L/14, registers
-``plonk-osv5m``         ``nicolas-dufour/PLONK_OSV_5M``          riemannian  StreetCLIP
-``…-flow``              ``…_flow``                               flow        the same
-``…-diffusion``         ``…_diffusion``                          diffusion   the same
-======================  =======================================  ==========  =======================
+The nine checkpoints and their download are in `geoflow.data.published`. This file holds the network
+that averages fast waves of the published time embedding, and the official sampler and "likelihood",
+which are kept for comparison under names that say what they are.
 """
 
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,89 +16,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from geoflow import likelihood, paths, samplers, schedules, sphere
-from geoflow.runtime import choose
+from geoflow.data.published import CONFIG, WEIGHTS
+from geoflow.data.published import MODELS as MODELS
+from geoflow.data.published import Published as Published
+from geoflow.data.published import download as download
+from geoflow.data.published import named_after as named_after
+from geoflow.data.published import published as published
 from geoflow.velocity import VelocityTransformer
 
-OWNER = "nicolas-dufour"
 SCHEDULE = "skewed-sigmoid"
 STEPS = 250
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published checkpoint."""
-
-    repository: str  # on the hub
-    method: str  # see `geoflow.methods`
-    encoder: str  # see `geoflow.encoders`
-
-
-_DATA = {
-    "yfcc": ("PLONK_YFCC", "dinov2"),
-    "inaturalist": ("PLONK_iNaturalist", "dinov2"),
-    "osv5m": ("PLONK_OSV_5M", "streetclip"),
-}
-
-
-def _models() -> Iterator[tuple[str, Published]]:
-    for data, (stem, encoder) in _DATA.items():
-        yield f"plonk-{data}", Published(f"{OWNER}/{stem}", "riemannian", encoder)
-        for method in ("flow", "diffusion"):
-            published = Published(f"{OWNER}/{stem}_{method}", method, encoder)
-            yield f"plonk-{data}-{method}", published
-
-
-MODELS = dict(_models())
-
-
-def published(name: str) -> Published | None:
-    """The checkpoint of an alias or a repository's name; None if it is no such name at all.
-
-    Raises:
-        ValueError: a name in the authors' namespace, or like an alias, that does not exist; the
-            nearest is suggested.
-    """
-    by_repository = {model.repository: model for model in MODELS.values()}
-    if name in MODELS:
-        return MODELS[name]
-    if name.startswith(f"{OWNER}/"):
-        return by_repository[choose("published model", name, by_repository)]
-    if name.startswith("plonk"):
-        return MODELS[choose("published model", name, MODELS)]
-    return None
-
-
-def named_after(folder: Path) -> Published | None:
-    """The checkpoint that a folder is a copy of; None if its path does not tell.
-
-    It is called as on the hub (`PLONK_YFCC_flow`), or lies in the hub's cache.
-    """
-    names = {model.repository.split("/")[1]: model for model in MODELS.values()}
-    names |= {f"models--{model.repository.replace('/', '--')}": model for model in MODELS.values()}
-    return next((names[part] for part in reversed(folder.resolve().parts) if part in names), None)
-
-
-def download(model: Published, revision: str | None = None) -> Path:
-    """The folder of a checkpoint in the hub's cache, fetched if it is not there.
-
-    The revision is a branch, tag or commit; None is the newest.
-
-    Raises:
-        ValueError: the repository has no such revision.
-        ConnectionError: it is not in the cache, and the hub cannot be reached.
-    """
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        names = (CONFIG, WEIGHTS)
-        files = [hf_hub_download(model.repository, name, revision=revision) for name in names]
-    except errors.RevisionNotFoundError as error:
-        raise ValueError(f"{model.repository} has no revision {revision!r}") from error
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
-        text = "is not in the cache, and the hub gave no answer"
-        raise ConnectionError(f"{model.repository} {text}: {error}") from error
-    return Path(files[0]).parent
 
 
 def is_official(folder: Path) -> bool:
@@ -198,6 +114,11 @@ class TimeAveraged(VelocityTransformer):
     long as a step of `OPTIONS` is there, so that the intervals around its times cover every moment
     once. `plain` gives the network without averaging.
 
+    >>> net = TimeAveraged(paths.RiemannianFlow(), cond_dim=8, dim=16, depth=1)
+    >>> low, high = net.interval(torch.tensor([[0.5]]))
+    >>> bool(low < 0.5 < high)
+    True
+
     Args:
         path: whose clock places the steps.
         config: arguments of `VelocityTransformer`.
@@ -261,14 +182,8 @@ def trajectory(
 
     Args:
         net: a published network.
-        path: see `geoflow.paths`.
-        noise: (B, N, 3).
+        path, noise, cond, guidance: as for `samplers.trajectory` and `samplers.guided`.
         times: (steps + 1,) from 0 to 1; officially 251, by the skewed sigmoid.
-        cond: (B, C) or None.
-        guidance: ω.
-
-    Yields:
-        (B, N, 3), steps + 1 times; the first is `noise`.
     """
     field = samplers.guided(plain(net, tangent=False), guidance)
     x = noise

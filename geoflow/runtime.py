@@ -133,11 +133,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Plain values from a JSON file.
-
-    Raises:
-        ValueError: it is damaged; the message names it.
-    """
+    """Plain values from a JSON file; a `ValueError` that names it if it is damaged."""
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -145,11 +141,7 @@ def read_json(file: Path) -> Any:
 
 
 def require_space(folder: Path, needed: int, advice: str = "") -> None:
-    """Check that a folder's disk has room for `needed` bytes and a twentieth more.
-
-    Raises:
-        OSError: it has not; the message says how much is needed, how much is free, and `advice`.
-    """
+    """An `OSError` that ends in `advice` if a disk lacks room for `needed` bytes and 5 % more."""
     free = shutil.disk_usage(folder).free
     if free < 1.05 * needed:
         text = f"{needed / 1e9:.2f} GB are needed in {folder}, {free / 1e9:.2f} GB are free"
@@ -198,11 +190,7 @@ def difference(before: dict, now: dict) -> str:
 
 
 def claim(folder: Path, run: dict, what: str = "a run") -> None:
-    """Make a folder that of a run, or check that it is; plain values in `run.json` identify it.
-
-    Raises:
-        ValueError: the folder belongs to another run; the message names what differs.
-    """
+    """Make a folder that of a run, identified by `run.json`; a `ValueError` if it is another's."""
     file = Path(folder) / "run.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,14 @@ def integrate(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """States at each of `times`, the first being x itself; times may run backwards.
 
+    >>> from geoflow import paths
+    >>> def field(x, t):  # the velocity, and a rate to be integrated along the way
+    ...     return torch.ones_like(x), 2 * x[..., 0]
+    >>> path, times = paths.EuclideanFlow(), torch.linspace(0, 1, 3)
+    >>> *_, (x, total) = integrate(field, path, torch.zeros(1, 1), times, "rk4")
+    >>> x, total
+    (tensor([[1.]]), tensor([1.]))
+
     Args:
         field: (x, t) → (velocity, rate or None).
         path: the manifold, see `geoflow.paths`.
@@ -220,7 +228,12 @@ def _check_finite(x: Tensor, t: float) -> None:
 
 
 def guided(velocity, guidance: float):
-    """The velocity with classifier-free guidance, see `Guided`; ω = 0 is no guidance."""
+    """The velocity with classifier-free guidance, see `Guided`; ω = 0 is no guidance.
+
+    >>> field = guided(lambda x, t, cond: cond[:, None].expand_as(x), 2.0)
+    >>> field(torch.zeros(1, 1, 3), 0.5, torch.ones(1, 3))  # 1 + 2 (1 − 0)
+    tensor([[[3., 3., 3.]]])
+    """
     return Guided(velocity, guidance) if guidance else velocity
 
 
@@ -252,6 +265,11 @@ def trajectory(
     velocity, path, noise: Tensor, times: Tensor, cond: Tensor | None = None, solver: str = "rk4"
 ) -> Iterator[Tensor]:
     """States x(t) at each of `times`, from noise to data.
+
+    >>> from geoflow import paths
+    >>> path, ones = paths.EuclideanFlow(), lambda x, t, cond: torch.ones_like(x)
+    >>> [x.tolist() for x in trajectory(ones, path, torch.zeros(1), torch.linspace(0, 1, 3))]
+    [[0.0], [0.5], [1.0]]
 
     Args:
         velocity: (x (B, N, 3), t, cond) → (B, N, 3).
@@ -288,6 +306,10 @@ def sample(
 
 def noise_for(path, keys, n: int, seed: int) -> Tensor:
     """Starting points that belong to an image, not to its place in a batch: keyed by (seed, key).
+
+    >>> from geoflow import paths
+    >>> noise_for(paths.RiemannianFlow(), ["a.jpg", "b.jpg"], n=5, seed=0).shape
+    torch.Size([2, 5, 3])
 
     Args:
         path: whose noise.

@@ -20,12 +20,19 @@ Schedule = Callable[[Tensor], Tensor]
 
 
 def linear(s: Tensor) -> Tensor:
-    """t = s."""
+    """t = s.
+
+    >>> linear(torch.tensor([0.0, 0.5]))
+    tensor([0.0000, 0.5000])
+    """
     return s
 
 
 def sigmoid(start: float, end: float) -> Schedule:
     """Sigmoid schedule: t(s) = (σ(end) − σ(end − s (end − start))) / (σ(end) − σ(start)).
+
+    >>> sigmoid(-3, 3)(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([0.0000, 0.5000, 1.0000])
 
     Raises:
         ValueError: start is not below end.
@@ -58,6 +65,9 @@ def few_steps(s: Tensor) -> Tensor:
 
     A sampler of 8 to 32 steps cannot afford the skewed sigmoid's long steps in the middle and its
     many steps near the data.
+
+    >>> few_steps(torch.tensor([0.0, 1.0])).round()
+    tensor([0., 1.])
     """
     return 0.9 * sigmoid(-7, 1.5)(s) + 0.1 * s
 

@@ -24,6 +24,9 @@ class TimeEmbedding(nn.Module):
 
     The waves are cos and sin of s t fᵢ with fᵢ = 10⁻⁴^(2i/(d/4)), standardised over channels.
 
+    >>> TimeEmbedding(16)(torch.tensor([0.1, 0.9])).shape
+    torch.Size([2, 16])
+
     Args:
         dim: d, a multiple of 8.
         scale: s, the largest frequency in radians per unit of time; the paper's is 1000.
@@ -60,6 +63,9 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 class Block(nn.Module):
     """LayerNorm → scale and shift → MLP → gate → skip, each modulated by the condition.
+
+    >>> Block(16, 4)(torch.randn(2, 5, 16), torch.randn(2, 1, 16)).shape
+    torch.Size([2, 5, 16])
 
     Args:
         dim: d, width of the tokens.

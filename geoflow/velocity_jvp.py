@@ -24,6 +24,11 @@ _FORWARD = VelocityTransformer.forward, VelocityTransformer.velocity
 def jvp(velocity, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Velocity, and its derivatives along directions in x.
 
+    >>> x, spin = sphere.uniform((1, 2)), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]])
+    >>> v, rates = jvp(lambda x, t, cond: x @ spin.T, x, 0.0, None, torch.ones(1, 1, 2, 3))
+    >>> rates[0, 0, 0]  # of a linear field: spin · direction
+    tensor([-1.,  1.,  0.])
+
     Args:
         velocity: (x (B, N, 3), t, cond) → (B, N, 3). Networks of this package, guided ones too, are
             differentiated layer by layer, any other callable by `torch.func.jvp`.

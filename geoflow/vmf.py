@@ -53,6 +53,10 @@ def sample(uniforms: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:
 
     1 − ⟨μ, x⟩ = −log(u + (1 − u) e^{−2κ}) / κ, and the azimuth is uniform.
 
+    >>> north = torch.tensor([0.0, 0.0, 1.0])
+    >>> sample(torch.rand(5, 2), north, torch.tensor(1e9))[:, 2].round()
+    tensor([1., 1., 1., 1., 1.])
+
     Args:
         uniforms: (..., 2) numbers in [0, 1).
         mean: (..., 3).
@@ -80,6 +84,10 @@ class Mixture:
         log_weight: (B, K) logarithms of the weights, which add up to one.
         mean: (B, K, 3).
         concentration: (B, K).
+
+    >>> north = torch.tensor([[[0.0, 0.0, 1.0]]])
+    >>> Mixture(torch.zeros(1, 1), north, torch.zeros(1, 1)).log_prob(north)  # κ = 0 is uniform
+    tensor([[-2.5310]])
     """
 
     log_weight: Tensor

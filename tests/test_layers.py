@@ -31,9 +31,9 @@ CORE = [  # one layer each; `data` and `scores` stand among them: baselines come
     *(
         "likelihood",
         "density",
-        "plonk",
         "encoders",
         "data",
+        "plonk",
         "baselines",
         "methods",
         "checkpoint",

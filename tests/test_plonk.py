@@ -113,25 +113,6 @@ def test_official_likelihood_and_that_it_is_not_the_density(guidance, official_l
 # Names and files
 
 
-def test_nine_models_with_their_encoders():
-    assert len(plonk.MODELS) == 9
-    assert (
-        plonk.published("nicolas-dufour/PLONK_YFCC")
-        == plonk.published("plonk-yfcc")
-        == plonk.Published("nicolas-dufour/PLONK_YFCC", "riemannian", "dinov2")
-    )
-    assert plonk.published("nicolas-dufour/PLONK_OSV_5M_diffusion").encoder == "streetclip"
-    assert (
-        plonk.published("plonk-inaturalist-flow").repository
-        == "nicolas-dufour/PLONK_iNaturalist_flow"
-    )
-    assert plonk.published("tiles") is None
-    with pytest.raises(ValueError, match="did you mean 'nicolas-dufour/PLONK_iNaturalist'"):
-        plonk.published("nicolas-dufour/PLONK_iNat")
-    with pytest.raises(ValueError, match="did you mean 'plonk-yfcc'"):
-        Geolocator.from_pretrained("plonk-yfc")
-
-
 @pytest.fixture
 def copied(tmp_path):
     for name in (plonk.CONFIG, plonk.WEIGHTS):

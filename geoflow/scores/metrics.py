@@ -22,7 +22,12 @@ RADII_KM = (1, 25, 200, 750, 2500)
 
 
 def error_km(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Great-circle distances in km, (..., 3), (..., 3) → (...) float64; NaN for NaN."""
+    """Great-circle distances in km, (..., 3), (..., 3) → (...) float64; NaN for NaN.
+
+    >>> x = sphere.uniform(3)
+    >>> error_km(x, x)
+    tensor([0., 0., 0.], dtype=torch.float64)
+    """
     return sphere.distance_km(predicted.double(), truth.double())
 
 
@@ -74,6 +79,9 @@ def label_accuracy(
     A true label that is missing ("", NaN or None) matches nothing: the image is left out at that
     level and counted in `<level>_missing`; the share is NaN if no image has a label. A label that
     only the prediction lacks is a miss. (The official code keeps sub-regions without a name.)
+
+    >>> label_accuracy({"country": ["FR", "DE"]}, {"country": ["FR", "IT"]})
+    {'country': 0.5, 'country_missing': 0}
     """
     if set(predicted) != set(truth):
         levels = f"predicted levels {sorted(predicted)}, true ones {sorted(truth)}"
@@ -94,17 +102,29 @@ def label_accuracy(
 
 
 def expected_geoscore(samples: Tensor) -> Tensor:
-    """Expected GeoScore of answering with each sample, under all of them: (B, n, 3) → (B, n)."""
+    """Expected GeoScore of answering with each sample, under all of them: (B, n, 3) → (B, n).
+
+    >>> expected_geoscore(sphere.uniform((2, 7))).shape
+    torch.Size([2, 7])
+    """
     return geoscore(error_km(samples[:, :, None], samples[:, None])).mean(-1)
 
 
 def best_for_geoscore(samples: Tensor) -> Tensor:
-    """Of each image's samples the one of highest expected GeoScore: (B, n, 3) → (B, 3)."""
+    """Of each image's samples the one of highest expected GeoScore: (B, n, 3) → (B, 3).
+
+    >>> best_for_geoscore(sphere.uniform((2, 7))).shape
+    torch.Size([2, 3])
+    """
     return _best(samples, expected_geoscore)
 
 
 def medoid(samples: Tensor) -> Tensor:
-    """Of each image's samples the one of smallest mean distance to all: (B, n, 3) → (B, 3)."""
+    """Of each image's samples the one of smallest mean distance to all: (B, n, 3) → (B, 3).
+
+    >>> medoid(sphere.uniform((2, 7))).shape
+    torch.Size([2, 3])
+    """
     return _best(samples, lambda x: -error_km(x[:, :, None], x[:, None]).mean(-1))
 
 
@@ -118,6 +138,9 @@ def spherical_mean(samples: Tensor) -> Tensor:
     """Direction of the mean vector, (B, n, 3) → (B, 3); NaN where the mean is zero.
 
     The place of least mean squared chord: for two distant regions it lies between them.
+
+    >>> spherical_mean(torch.eye(3)[None, :2])
+    tensor([[0.7071, 0.7071, 0.0000]])
     """
     return sphere.unit(samples.mean(1))
 
@@ -161,6 +184,10 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     no distribution has a lower expected score than the one that y is drawn from. It needs samples,
     n ≥ 2, not a density; a point prediction scores its error. The second mean is over pairs of
     different samples, so that both are unbiased. NaN where a sample is.
+
+    >>> truth = sphere.uniform(2)
+    >>> energy_score(truth[:, None].expand(-1, 5, -1), truth)  # all samples at the truth
+    tensor([0., 0.], dtype=torch.float64)
     """
     fits = samples.ndim == 3 and samples.shape[1] >= 2 and samples.shape[2] == 3
     if not fits or truth.shape != samples[:, 0].shape:
@@ -197,6 +224,9 @@ def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
     float64, multiples of 1/2n since ties count half; NaN where a log-density is. The truth lies in
     the smallest region of probability α if and only if its rank is below α (Hyndman, 1996). For a
     calibrated model ranks are uniform on [0, 1]; an over-confident one has ranks near 1.
+
+    >>> hpd_rank(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([2.5]))
+    tensor([0.5000], dtype=torch.float64)
     """
     _check_log_probs(log_prob_samples)
     if log_prob_truth.shape != log_prob_samples.shape[:1]:
@@ -233,6 +263,10 @@ def calibration(
 
     n samples resolve levels to 1/n: an exact model's share for the level α is ⌈αn⌉/(n + 1), 0.92
     for 0.95 and n = 24. Take hundreds. Log-densities as for `hpd_rank`.
+
+    >>> scores = calibration(torch.randn(10, 200), torch.randn(10))
+    >>> sorted(scores)[:3]
+    ['area_50_km2', 'area_90_km2', 'area_95_km2']
 
     Returns:
         For each level, for example 0.9, `calibration_90`: share of the images whose truth is inside

@@ -1,0 +1,97 @@
+"""The paper's published models: nine checkpoints on the Hugging Face hub, and their download.
+
+======================  =======================================  ==========  =======================
+alias                   repository                               method      photos go through
+======================  =======================================  ==========  =======================
+``plonk-yfcc``          ``nicolas-dufour/PLONK_YFCC``            riemannian  DINOv2-L/14, registers
+``plonk-inaturalist``   ``nicolas-dufour/PLONK_iNaturalist``     riemannian  DINOv2-L/14, registers
+``plonk-osv5m``         ``nicolas-dufour/PLONK_OSV_5M``          riemannian  StreetCLIP
+``…-flow``              ``…_flow``                               flow        the same
+``…-diffusion``         ``…_diffusion``                          diffusion   the same
+======================  =======================================  ==========  =======================
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoflow.runtime import choose
+
+OWNER = "nicolas-dufour"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint."""
+
+    repository: str  # on the hub
+    method: str  # see `geoflow.methods`
+    encoder: str  # see `geoflow.encoders`
+
+
+_DATA = {
+    "yfcc": ("PLONK_YFCC", "dinov2"),
+    "inaturalist": ("PLONK_iNaturalist", "dinov2"),
+    "osv5m": ("PLONK_OSV_5M", "streetclip"),
+}
+
+
+def _models() -> Iterator[tuple[str, Published]]:
+    for data, (stem, encoder) in _DATA.items():
+        yield f"plonk-{data}", Published(f"{OWNER}/{stem}", "riemannian", encoder)
+        for method in ("flow", "diffusion"):
+            published = Published(f"{OWNER}/{stem}_{method}", method, encoder)
+            yield f"plonk-{data}-{method}", published
+
+
+MODELS = dict(_models())
+
+
+def published(name: str) -> Published | None:
+    """The checkpoint of an alias or a repository's name; None if it is no such name at all.
+
+    Raises:
+        ValueError: a name in the authors' namespace, or like an alias, that does not exist; the
+            nearest is suggested.
+    """
+    by_repository = {model.repository: model for model in MODELS.values()}
+    if name in MODELS:
+        return MODELS[name]
+    if name.startswith(f"{OWNER}/"):
+        return by_repository[choose("published model", name, by_repository)]
+    if name.startswith("plonk"):
+        return MODELS[choose("published model", name, MODELS)]
+    return None
+
+
+def named_after(folder: Path) -> Published | None:
+    """The checkpoint that a folder is a copy of; None if its path does not tell.
+
+    It is called as on the hub (`PLONK_YFCC_flow`), or lies in the hub's cache.
+    """
+    names = {model.repository.split("/")[1]: model for model in MODELS.values()}
+    names |= {f"models--{model.repository.replace('/', '--')}": model for model in MODELS.values()}
+    return next((names[part] for part in reversed(folder.resolve().parts) if part in names), None)
+
+
+def download(model: Published, revision: str | None = None) -> Path:
+    """The folder of a checkpoint in the hub's cache, fetched if it is not there.
+
+    The revision is a branch, tag or commit; None is the newest.
+
+    Raises:
+        ValueError: the repository has no such revision.
+        ConnectionError: it is not in the cache, and the hub cannot be reached.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        names = (CONFIG, WEIGHTS)
+        files = [hf_hub_download(model.repository, name, revision=revision) for name in names]
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{model.repository} has no revision {revision!r}") from error
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
+        text = "is not in the cache, and the hub gave no answer"
+        raise ConnectionError(f"{model.repository} {text}: {error}") from error
+    return Path(files[0]).parent
