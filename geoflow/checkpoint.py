@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoflow import encoders, methods, plonk, runtime
+from geoflow.data.published import CONFIG, WEIGHTS
 from geoflow.runtime import choose
+from geoflow.schedules import FEW_STEPS
 
 FORMAT = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
 def _published(folder: Path, published: plonk.Published, provenance: dict) -> Checkpoint:
     network = plonk.network(folder, published.method)
     encoder = encoders.PhotoEncoder(published.encoder) if published.encoder else None
-    return Checkpoint(network, published.method, "few-steps", encoder, provenance)
+    return Checkpoint(network, published.method, FEW_STEPS, encoder, provenance)
 
 
 def _other_method(what: str, is_method: str, asked: str) -> str:
@@ -96,9 +97,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+    plonk.check_files(folder)
     file = folder / CONFIG
     config = runtime.read_json(file)
     if not isinstance(config, dict):
@@ -117,9 +116,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, folder: Path) -> None:
     """Weights with a prefix into a module, whose names and shapes they must match."""
     mine = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-    if wrong := plonk.first_mismatch(mine, module.state_dict()):
-        name, have, want = wrong
-        raise ValueError(f"{folder}: weight {prefix}{name} has {have}, the config expects {want}")
+    plonk.check_weights(folder, mine, module.state_dict(), prefix)
     module.load_state_dict(mine)
 
 

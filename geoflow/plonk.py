@@ -47,9 +47,7 @@ def network(folder: Path, method: str) -> "TimeAveraged":
         ValueError: files that are damaged or do not belong together; the first mismatch is named.
         FileNotFoundError: a file is missing.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+    check_files(folder)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         theirs = load_file(folder / WEIGHTS)
@@ -61,20 +59,25 @@ def network(folder: Path, method: str) -> "TimeAveraged":
     theirs.pop("time_embedder.encode_time.freqs", None)  # a constant
     ours = net.state_dict()
     wanted = {official_name(name): name for name in ours}
-    if wrong := first_mismatch(theirs, {name: ours[wanted[name]] for name in wanted}):
-        name, have, want = wrong
-        raise ValueError(f"{folder}: weight {name} has {have}, the config expects {want}")
+    check_weights(folder, theirs, {name: ours[wanted[name]] for name in wanted})
     net.load_state_dict({wanted[name]: tensor.float() for name, tensor in theirs.items()})
     return net.eval()
 
 
-def first_mismatch(have: dict[str, Tensor], want: dict[str, Tensor]):
-    """The first name whose tensors differ in shape, with both shapes; None if all fit."""
-    for name in sorted(have.keys() | want.keys()):
-        shapes = [tuple(d[name].shape) if name in d else "nothing" for d in (have, want)]
-        if shapes[0] != shapes[1]:
-            return name, *shapes
-    return None
+def check_files(folder: Path) -> None:
+    """A `FileNotFoundError` if a model folder, ours or an official one, lacks one of its files."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+
+
+def check_weights(folder: Path, mine: dict[str, Tensor], wanted: dict, prefix: str = "") -> None:
+    """A `ValueError` that names the first weight whose shape is not the wanted one."""
+    for name in sorted(mine.keys() | wanted.keys()):
+        have, want = (tuple(d[name].shape) if name in d else "nothing" for d in (mine, wanted))
+        if have != want:
+            text = f"{folder}: weight {prefix}{name} has {have}"
+            raise ValueError(f"{text}, the config expects {want}")
 
 
 def averaged_network(method: str, config: dict) -> "TimeAveraged":
