@@ -381,7 +381,9 @@ window.reply = () => { state.answered = state.asked; answer("answered"); };
 """
 
 
-def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
+@contextlib.contextmanager
+def asked_slowly(browser, tmp_path):
+    """An explorer whose kernel answers when the test says `window.reply()`, and whose clock the test moves."""
     text = asking().to_html()
     line = next(line for line in text.splitlines() if line.startswith("const model = "))
     file = tmp_path / "page.html"
@@ -389,26 +391,43 @@ def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
     with opened(browser, file.as_uri(), offline=True) as page:
         drawn(page)
         page.clock.install()
-        guidance = page.locator("[data-name=guidance]")
+        yield page, page.locator("[data-name=guidance]")
+
+
+def questions(page) -> list[float]:
+    """The guidance that each question to the kernel asked for."""
+    return [question["guidance"] for question in page.evaluate("window.questions")]
+
+
+def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
+    with asked_slowly(browser, tmp_path) as (page, guidance):
         for _ in range(4):
             guidance.press("ArrowLeft")  # 2 → 1 → 0.5 → 0.25 → 0, quickly
         page.clock.run_for(500)
-        assert [question["guidance"] for question in page.evaluate("window.questions")] == [0]
+        assert questions(page) == [0]
         assert "computing" in page.get_by_role("status").inner_text()
         for _ in range(3):
             guidance.press("ArrowRight")
             page.clock.run_for(500)
-        assert (
-            len(page.evaluate("window.questions")) == 1
-        )  # the kernel is still busy with the first
+        assert questions(page) == [0]  # the kernel is still busy with the first
         page.clock.run_for(7000)
         assert "kernel is busy, or it has stopped" in page.get_by_role("status").inner_text()
         page.evaluate("window.reply()")
         page.clock.run_for(500)
-        assert [question["guidance"] for question in page.evaluate("window.questions")] == [0, 1]
+        assert questions(page) == [0, 1]
         page.evaluate("window.reply()")
         page.clock.run_for(100)
         assert not page.get_by_role("status").is_visible()
+
+
+def test_a_choice_made_just_before_an_answer_is_asked_too(browser, tmp_path):
+    with asked_slowly(browser, tmp_path) as (page, guidance):
+        guidance.press("ArrowLeft")
+        page.clock.run_for(500)
+        guidance.press("ArrowLeft")
+        page.evaluate("window.reply()")  # before the second choice was sent
+        page.clock.run_for(500)
+        assert questions(page) == [1, 0.5]
 
 
 # JupyterLab

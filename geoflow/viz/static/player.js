@@ -172,7 +172,7 @@ class Playback {
  * meanwhile waits, and only the last of it is sent. `look` shows the table's answer, `changed` the choices, `say` a text. */
 class Questions {
   constructor(model, { look, changed, say }) {
-    Object.assign(this, { model, look, changed, say, values: { ...model.get("values") }, asked: model.get("asked"), again: false });
+    Object.assign(this, { model, look, changed, say, values: { ...model.get("values") }, asked: model.get("asked"), again: false, pending: false });
   }
 
   hasTable() { return Object.keys(this.model.get("table")).length > 0; }
@@ -194,7 +194,12 @@ class Questions {
     this.soon(() => { this.model.set("values", this.values); this.model.save_changes(); });
   }
 
-  soon(action) { clearTimeout(this.timer); this.timer = setTimeout(action, DEBOUNCE); }
+  /** Wait for the next choice, as a slider makes many; `pending` until then. */
+  soon(action) {
+    clearTimeout(this.timer);
+    this.pending = true;
+    this.timer = setTimeout(() => { this.pending = false; action(); }, DEBOUNCE);
+  }
 
   send() {
     this.again = this.waiting;
@@ -214,9 +219,9 @@ class Questions {
     else if (JSON.stringify(this.values) !== JSON.stringify(this.model.get("values"))) this.refresh();
   }
 
-  /** Take over what Python has chosen. */
+  /** Take over what Python has chosen, unless the reader's own choice is on its way. */
   refresh() {
-    if (this.waiting || this.again) return;
+    if (this.waiting || this.again || this.pending) return;
     this.values = { ...this.model.get("values") };
     this.changed();
   }
