@@ -4,7 +4,7 @@
 variable               meaning                                              default
 =====================  ===================================================  ==================
 ``GEOFLOW_SCALE``      ``smoke`` (CI) · ``laptop`` · ``gpu``                ``laptop``
-``GEOFLOW_CACHE``      folder of derived data, safe to delete               ``data/cache``
+``GEOFLOW_CACHE``      folder of derived data, safe to delete               the user's cache
 ``CI``                 set: no progress bars                                unset
 =====================  ===================================================  ==================
 """
@@ -21,9 +21,12 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from tqdm.auto import tqdm
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+# Shipped models, coastlines and tables: in a wheel they are in the package, in a clone beside it.
+_INSTALLED = Path(__file__).resolve().parent / "_data"
+DATA = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parent.parent / "data"
 SCALES = ("smoke", "laptop", "gpu")
 
 
@@ -63,9 +66,18 @@ def by_scale(smoke, laptop, gpu):
 
 
 def cache_dir() -> Path:
-    """Folder for derived data (tiles, embeddings), created on first use and safe to delete."""
-    path = Path(os.environ.get("GEOFLOW_CACHE", DATA / "cache"))
-    path.mkdir(parents=True, exist_ok=True)
+    """Folder for derived data (tiles, embeddings), created on first use and safe to delete.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    chosen = os.environ.get("GEOFLOW_CACHE") or platformdirs.user_cache_dir("geoflow", False)
+    path = Path(chosen).expanduser()
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+    if not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+        text = f"the cache folder {path} cannot be written"
+        raise OSError(f"{text}; set GEOFLOW_CACHE to a folder that can")
     return path
 
 
