@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+PACKAGE = Path(__file__).resolve().parent
 # Shipped models, coastlines and tables: in a wheel they are in the package, in a clone beside it.
-_INSTALLED = Path(__file__).resolve().parent / "_data"
-DATA = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parent.parent / "data"
+DATA = next(filter(Path.is_dir, [PACKAGE / "_data"]), PACKAGE.parent / "data")
 SCALES = ("smoke", "laptop", "gpu")
 
 
@@ -96,6 +97,18 @@ def is_first_process() -> bool:
     return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
 
 
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits it.
+
+    >>> [duration(seconds) for seconds in (0.04, 45, 100, 7200, 5e6)]
+    ['0.04 s', '45 s', '1.7 min', '2 h', '58 days']
+    """
+    units = {"days": 86_400, "h": 3600, "min": 60, "s": 1}
+    unit = next((name for name, size in units.items() if seconds >= 1.5 * size), "s")
+    value = seconds / units[unit]
+    return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
 def show_progress() -> bool:
     """Whether a person watches: a terminal or a live notebook, and not CI."""
     return not os.environ.get("CI") and sys.stderr.isatty()
@@ -119,6 +132,9 @@ def replacing(target) -> Generator[Path]:
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         yield partial
+        for written in filter(Path.is_file, (partial, *partial.rglob("*"))):
+            with written.open("rb+") as opened:  # on the disk before it has its name
+                os.fsync(opened.fileno())
         if partial.is_dir() and target.exists():
             shutil.rmtree(target)
         partial.replace(target)
@@ -144,12 +160,18 @@ def write_json(file: Path, content: Any) -> None:
     write_atomically(file, to_json(content) + "\n")
 
 
-def read_json(file: Path) -> Any:
-    """Plain values from a JSON file; a `ValueError` that names it if it is damaged."""
+def read_json(file: Path, kind: type = object) -> Any:
+    """Plain values from a JSON file; a `ValueError` that names it if it is damaged, which includes
+    holding something else than a `kind`, such as `dict`.
+    """
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: it is no JSON ({error})") from error
+    if not isinstance(found, kind):
+        wrong = f"it holds a {type(found).__name__}, expected a {kind.__name__}"
+        raise ValueError(f"{file} is damaged: {wrong}")
+    return found
 
 
 def require_space(folder: Path, needed: int, advice: str = "") -> None:
@@ -189,16 +211,21 @@ def sha256_of_weights(module) -> str:
 
 
 def difference(before: dict, now: dict) -> str:
-    """The first key by which two runs differ, in words; empty if they are the same.
+    """The keys by which two runs differ, with the value before and now; empty if they are the same.
 
-    >>> difference({"seed": 0}, {"seed": 1})
-    'seed = 0, not 1'
+    >>> difference({"seed": 0, "flow": {"steps": 5}}, {"seed": 1, "flow": {"steps": 9}})
+    'flow.steps = 5, not 9; seed = 0, not 1'
     """
-    before, now = json.loads(json.dumps([before, now]))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            return f"{key} = {before.get(key)!r}, not {now.get(key)!r}"
-    return ""
+    pair = [_leaves(run) for run in json.loads(json.dumps([before, now]))]
+    keys = sorted({key for run in pair for key in run if pair[0].get(key) != pair[1].get(key)})
+    return "; ".join(f"{k} = {pair[0].get(k)!r}, not {pair[1].get(k)!r}" for k in keys)
+
+
+def _leaves(value: Any, name: str = "") -> dict:
+    """Nested plain values → {"key.key": value}."""
+    if not isinstance(value, dict):
+        return {name.removesuffix("."): value}
+    return {k: v for key in value for k, v in _leaves(value[key], f"{name}{key}.").items()}
 
 
 def claim(folder: Path, run: dict, what: str = "a run") -> None:
@@ -207,5 +234,24 @@ def claim(folder: Path, run: dict, what: str = "a run") -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, run)
-    elif other := difference(read_json(file), run):
+    elif other := difference(read_json(file, dict), run):
         raise ValueError(f"{folder} holds {what} with {other}; choose another folder or delete it")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Keep other processes out of a folder that is written to; an `OSError` if one is in it.
+
+    The operating system ends it with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        text = f"another geoflow command writes to {folder}"
+        raise OSError(f"{text}; wait for it, or choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()

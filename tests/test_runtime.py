@@ -1,5 +1,7 @@
 """Settings, errors that name the nearest match, files that are whole or not there, folders that belong to one run."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,22 @@ def test_cache_is_created_where_told(monkeypatch, tmp_path):
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "a" / "b"))
     assert runtime.cache_dir() == tmp_path / "a" / "b"
     assert runtime.cache_dir().is_dir()
+
+
+def test_cache_is_the_users_unless_told(monkeypatch, tmp_path):
+    monkeypatch.delenv("GEOFLOW_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert runtime.cache_dir() == tmp_path / "geoflow"
+    assert runtime.PACKAGE.parent not in runtime.cache_dir().parents
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/geoflow"):
+        monkeypatch.setenv("GEOFLOW_CACHE", str(folder))
+        with pytest.raises(OSError, match=r"cannot be written; set GEOFLOW_CACHE to a folder"):
+            runtime.cache_dir()
 
 
 def test_data_is_the_projects():
@@ -146,6 +164,8 @@ def test_checksum_of_weights_sees_every_weight_and_no_order():
         ({"seed": 0, "path": ("a",)}, ""),
         ({"seed": 1, "path": ["a"]}, "seed = 0, not 1"),
         ({"path": ["a"]}, "seed = 0, not None"),
+        ({"path": ["b"], "seed": 2}, "path = ['a'], not ['b']; seed = 0, not 2"),
+        ({"path": ["a"], "seed": {"a": {"b": 1}}}, "seed = 0, not None; seed.a.b = None, not 1"),
     ],
 )
 def test_difference_of_two_runs(now, expected):
@@ -162,6 +182,41 @@ def test_a_folder_belongs_to_the_run_that_claimed_it(tmp_path):
     ):
         runtime.claim(folder, {"seed": 0, "data": "abd"}, "embeddings")
     assert runtime.read_json(folder / "run.json") == {"seed": 0, "data": "abc"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", "3", '"a"', "\x00", "[" * 100_000])
+def test_a_damaged_description_of_a_run_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged: it (is no JSON|holds a)"):
+        runtime.claim(tmp_path, {"seed": 0})
+    assert (tmp_path / "run.json").read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"), (0.0012, "0.0012 s"), (9.6, "9.6 s"), (59.6, "60 s"), (89, "89 s"), (90, "1.5 min"),
+        (3600, "60 min"), (5400, "1.5 h"), (36_000, "10 h"), (86_400, "24 h"), (4_925_952, "57 days"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_the_unit_that_suits_it(seconds, words):
+    assert runtime.duration(seconds) == words
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    """A second process is refused by name; after the end of the first, even by a kill, the next may begin."""
+    code = "import pathlib, sys, time\nfrom geoflow import runtime\nwith runtime.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "in\n"
+        refused = "another geoflow command writes to .*run; wait for it"
+        with pytest.raises(OSError, match=refused), runtime.alone(tmp_path / "run"):
+            pass
+        first.kill()
+        first.wait()
+    for _ in range(2):
+        with runtime.alone(tmp_path / "run"):
+            pass
 
 
 def test_machine_is_named():
