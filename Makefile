@@ -15,7 +15,7 @@ help:
 	@echo "make demo       train a flow on satellite tiles and draw where a tile could be: outputs/demo/"
 	@echo "make test       all checks, then the whole test suite in two processes: JOBS=4 for more, SLOW= without its slowest tests"
 	@echo "make check      style, types, notebook pairs, layers: seconds"
-	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make lab        JupyterLab on the notebooks: ARGS='--port 9000 --no-browser' are its own options"
 	@echo "make notebooks  execute every notebook from its source: NAMES='01_the_sphere' for some"
 	@echo "make site       a gallery of the executed notebooks, to be read without Python: outputs/site/html/index.html"
 	@echo "make lock       write constraints.txt anew (needs uv)"
@@ -42,8 +42,9 @@ check: $(READY)
 	$(BIN)/python notebooks/execute.py --check
 	$(BIN)/pytest -q tests/test_layers.py
 
+# JupyterLab asks root, which is who runs in a container, to say so.
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py $(NAMES)

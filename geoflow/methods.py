@@ -11,7 +11,8 @@
 ``defaults``                                      solver options if the caller names none
 ================================================  ===============================================
 
-`Flow` integrates a velocity field, on S² or in R³. The closed forms are in `geoflow.baselines`.
+`Flow` integrates a velocity field, on S² or in R³. The closed forms are in `geoflow.baselines`
+and `geoflow.data.references`.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from geoflow import baselines, likelihood, paths, plonk, samplers, schedules, sphere
+from geoflow.data import references
 from geoflow.runtime import choose
 from geoflow.samplers import SolverOptions
 from geoflow.velocity import VelocityTransformer
@@ -138,5 +140,5 @@ def by_name(method: str, network, schedule: str):
     if method == "retrieval":
         return network
     if method in REFERENCES:
-        return {"uniform": baselines.Uniform, "land": baselines.Land}[method]()
+        return {"uniform": baselines.Uniform, "land": references.Land}[method]()
     return baselines.VonMisesFisher(network)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from geoflow import Geolocator, baselines, methods, sphere
+from geoflow import Geolocator, methods, sphere
 from geoflow.baselines import MixtureNetwork
-from geoflow.data import tiles
+from geoflow.data import references, tiles
 from geoflow.encoders import TileEncoder
 
 # Networks that predict a mixture
@@ -80,7 +80,7 @@ CLOSED = {
     "uniform": lambda: Geolocator(None, "uniform"),
     "land": lambda: Geolocator(None, "land"),
     "retrieval": lambda: Geolocator(
-        baselines.Retrieval(*gallery(), neighbors=4, concentration=100.0), "retrieval"
+        references.Retrieval(*gallery(), neighbors=4, concentration=100.0), "retrieval"
     ),
 }
 
@@ -130,7 +130,7 @@ def test_land_draws_land():
 
 def test_retrieval_finds_itself_and_is_tuned():
     cond, x = gallery()
-    found = baselines.Retrieval(cond, x, neighbors=1, concentration=1e6, background=0.02)
+    found = references.Retrieval(cond, x, neighbors=1, concentration=1e6, background=0.02)
     assert torch.equal(found.nearest(cond)[:, 0], torch.arange(200))
     # queries beside gallery images, places 0.1 rad away: the best κ is near 1/0.1²
     generator = torch.Generator().manual_seed(2)
@@ -147,7 +147,7 @@ def test_retrieval_finds_itself_and_is_tuned():
     assert tuned.neighbors == 1
     assert tuned.concentration == pytest.approx(100)
     with pytest.raises(ValueError, match="300 neighbours"):
-        baselines.Retrieval(cond, x, neighbors=300)
+        references.Retrieval(cond, x, neighbors=300)
 
 
 @pytest.mark.parametrize("components", [1, 3])

@@ -10,7 +10,7 @@ import torch
 
 import geoflow
 from geoflow import Geolocator, samplers, sphere
-from geoflow.baselines import Retrieval
+from geoflow.data.references import Retrieval
 from geoflow.velocity import VelocityTransformer
 
 

@@ -15,32 +15,10 @@ import geoflow
 
 PACKAGE = Path(__file__).resolve().parent.parent / "geoflow"
 TESTS = Path(__file__).resolve().parent
-CORE = [  # one layer each; `data` and `scores` stand among them: baselines come from data, best places from scores
-    *(
-        "runtime",
-        "sphere",
-        "healpix",
-        "schedules",
-        "paths",
-        "losses",
-        "velocity",
-        "vmf",
-        "samplers",
-        "velocity_jvp",
-    ),
-    *(
-        "likelihood",
-        "density",
-        "encoders",
-        "data",
-        "plonk",
-        "baselines",
-        "methods",
-        "checkpoint",
-        "inputs",
-        "scores",
-    ),
-    "geolocator",
+CORE = [  # one layer each; `data` and `scores` stand among them: the land prior is data, best places are scores
+    *("runtime", "sphere", "healpix", "schedules", "paths", "losses", "velocity", "vmf"),
+    *("samplers", "velocity_jvp", "likelihood", "density", "encoders", "baselines", "data"),
+    *("plonk", "methods", "checkpoint", "inputs", "scores", "geolocator"),
 ]
 ORDER = [*CORE, "training", "viz", "paper", "cli"]
 CONFINED = {
@@ -57,7 +35,8 @@ CONFINED = {
     "notebooks": [],
     "execute": [],
 }
-FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
+ENTRIES = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
+FILES = sorted(set(PACKAGE.rglob("*.py")) - ENTRIES)
 FLAT = sorted(PACKAGE.glob("*.py"))
 MODULES = {
     ".".join(("geoflow", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
@@ -212,6 +191,27 @@ def test_functions_are_short(file):
         for function in functions
     }
     assert {where: count for where, count in long.items() if count > 50} == {}
+
+
+# Texts
+
+
+@pytest.mark.parametrize("file", [*ENTRIES, *FILES], ids=name)
+def test_texts_are_read_and_written_as_utf8(file):
+    """A Windows machine would take its own code page, in which `tiles.yaml` is unreadable."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            modes = [
+                a.value for arg in node.args for a in ast.walk(arg) if isinstance(a, ast.Constant)
+            ]
+            binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            if called == "open" and (binary or owner in {"Image", "tarfile", "rasterio", "os"}):
+                continue
+            if called in {"open", "read_text", "write_text"}:
+                given = {keyword.arg for keyword in node.keywords}
+                assert "encoding" in given, f"{name(file)}, line {node.lineno}: no encoding="
 
 
 # Imports

@@ -1,10 +1,13 @@
 """The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables |
 reproduce | results | locate | explore | doctor`."""
 
+import io
 import sys
+from typing import Annotated
 
 import typer
 
+from geoflow import __version__
 from geoflow.cli import data, doctor, paper, photos, train
 from geoflow.training.recipes import read_recipe
 
@@ -25,8 +28,28 @@ for command in commands:
     group.command(help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"geoflow {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="print it and exit"),
+]
+
+
+@app.callback(help=__doc__)
+def _options(version: Version = False) -> None:
+    """Options before a command."""
+
+
 def main() -> None:
     """Run a command; bad input is told in one line, and the exit status is 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a character shows "?"
     try:
         app()
     except (ValueError, OSError, FloatingPointError) as error:

@@ -1,58 +1,154 @@
 """The command `doctor`: is this installation complete?"""
 
+import functools
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 
 import typer
+from packaging.requirements import Requirement
 
-from geoflow import runtime
+from geoflow import __version__, runtime
 
-PACKAGES = (
-    *("torch", "lightning", "cartopy", "anywidget", "ipywidgets", "torchdiffeq", "einops"),
-    *("jupytext", "jupyterlab", "basemap-data", "rasterio"),
-)
+OPTIONAL = {  # extra: what it is for
+    "notebooks": "the notebooks",
+    "photos": "models of photos",
+    "heic": "photos of the type HEIC",
+}
+IN_A_CLONE = not runtime.DATA.is_relative_to(runtime.PACKAGE)
 
 
 def doctor() -> None:
     """Print versions, devices, where data and caches are, what is missing and the command that
-    mends it.
+    mends it. The exit status is 1 if something is missing that geoflow cannot do without.
     """
-    import torch
-
-    version = importlib.metadata.version("geoflow")
-    print(f"geoflow {version}, Python {sys.version.split()[0]} at {sys.prefix}")
-    problems = []
-    for package in PACKAGES:
-        try:
-            print(f"  {package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            print(f"  {package} missing")
-            install = "pip install -c constraints.txt -e '.[notebooks,dev]'"
-            problems.append(f"{package} is not installed: {install}")
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    mps = "yes" if torch.backends.mps.is_available() else "none"
-    cores = f"{os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads)"
-    print(f"devices: {cores}, CUDA {cuda}, MPS {mps}\nscale: {runtime.scale()} (GEOFLOW_SCALE)")
-    cache = runtime.cache_dir()
-    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    free = f"{shutil.disk_usage(cache).free / 1e9:.0f} GB free"
-    print(f"data: {runtime.DATA}\ncache: {cache} ({size / 1e6:.0f} MB, safe to delete; {free})")
-    for leftover in cache.rglob("*.partial"):
-        problems.append(f"{leftover} is left from an interrupted run: rm -r {leftover}")
-    from geoflow.data import tiles
-    from geoflow.geolocator import shipped_models
-
-    models = shipped_models()
-    print(f"models: {', '.join(models) or 'none'}")
-    if "tiles" not in models:
-        folder = runtime.DATA / "models"
-        problems.append(f"the shipped model is missing from {folder}: git checkout data/models")
-    try:
-        tiles.blue_marble()
-    except FileNotFoundError as error:
-        problems.append(str(error))
+    print(f"geoflow {__version__} at {runtime.PACKAGE}\nPython {_python()}")
+    problems = [*_packages(), *_devices(), *_data(), *_cache()]
+    _photos()
+    if IN_A_CLONE:
+        browser = shutil.which("chromium") or "none, so the tests of the widgets are skipped"
+        print(f"Chromium, for tests only: {browser}")
     print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
     if problems:
         raise typer.Exit(1)
+
+
+def _python() -> str:
+    return f"{sys.version.split()[0]} at {sys.prefix}"
+
+
+def _packages() -> Iterator[str]:
+    """Print the installed packages; yield those that are missing or too old."""
+    installed, missing = [], {extra: [] for extra in OPTIONAL}
+    for requirement in map(Requirement, importlib.metadata.requires("geoflow") or ()):
+        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        wanted_by = [extra for extra in OPTIONAL if not needed and _asked(requirement, extra)]
+        fault = _fault(requirement)
+        if needed and fault:
+            yield f"{fault}: {_install([requirement])}"
+        elif needed:
+            installed.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
+        for extra in wanted_by if fault else ():
+            missing[extra].append(requirement)
+    print("packages:", ", ".join(installed))
+    for extra, purpose in OPTIONAL.items():
+        lacking = ", ".join(requirement.name for requirement in missing[extra])
+        advice = (
+            f"not installed ({lacking}): {_install(missing[extra])}" if lacking else "installed"
+        )
+        print(f"  for {purpose}: {advice}")
+
+
+def _asked(requirement: Requirement, extra: str) -> bool:
+    return bool(requirement.marker and requirement.marker.evaluate({"extra": extra}))
+
+
+def _fault(requirement: Requirement) -> str:
+    """What is wrong with an installed package; empty if nothing is."""
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{requirement.name} is not installed"
+    if requirement.specifier.contains(version, prereleases=True):
+        return ""
+    return f"{requirement.name} {version} is installed, {requirement.specifier} is needed"
+
+
+def _install(requirements: list[Requirement]) -> str:
+    names = " ".join(f"'{one.name}{one.specifier}'" for one in requirements)
+    return f"python -m pip install {names}"
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    mps = "yes" if torch.backends.mps.is_available() else "none"
+    cores = f"{os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads)"
+    print(f"devices: {cores}, CUDA {cuda}, MPS {mps}")
+    try:
+        print(f"scale: {runtime.scale()} (GEOFLOW_SCALE)")
+    except ValueError as error:
+        yield str(error)
+
+
+def _data() -> Iterator[str]:
+    """Print where the data is; yield what of it is missing or damaged."""
+    from geoflow.checkpoint import shipped_models
+    from geoflow.data import tiles
+    from geoflow.geolocator import Geolocator
+    from geoflow.paper.tables import read_yaml
+    from geoflow.viz import basemap
+
+    models = shipped_models()
+    print(f"data: {runtime.DATA}\nmodels: {', '.join(models) or 'none'}")
+    again = "git checkout -- data" if IN_A_CLONE else "install geoflow again"
+    checks: dict[str, Callable] = {
+        "coastlines": basemap.land,
+        "tables of the paper": lambda: read_yaml("tables"),
+    }
+    for name in models:
+        checks[f"model {name}"] = functools.partial(Geolocator.from_pretrained, name)
+    if "tiles" not in models:
+        yield f"{runtime.DATA / 'models'} lacks the model tiles: {again}"
+    for name, check in checks.items():
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            yield f"{name}: {error}: {again}"
+    try:
+        tiles.blue_marble()
+    except FileNotFoundError as error:
+        yield str(error)
+
+
+def _cache() -> Iterator[str]:
+    try:
+        cache = runtime.cache_dir()
+    except OSError as error:
+        yield str(error)
+        return
+    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    free = f"{shutil.disk_usage(cache).free / 1e9:.0f} GB free"
+    print(f"cache: {cache} ({size / 1e6:.0f} MB, safe to delete; {free})")
+    for leftover in cache.rglob("*.partial"):
+        yield f"{leftover} is left from an interrupted run: delete it"
+
+
+def _photos() -> None:
+    """Print which photos can be read and which encoders' weights are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from PIL import features
+
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
+
+    heic = "yes" if importlib.util.find_spec("pillow_heif") else "no"
+    print(f"photos of the type AVIF: {'yes' if features.check('avif') else 'no'}, HEIC: {heic}")
+    for name in PHOTO_ENCODERS:
+        repository = PhotoEncoder(name).photo.repository
+        found = isinstance(try_to_load_from_cache(repository, "config.json"), str)
+        weights = "on this machine" if found else "not downloaded yet (once, when first used)"
+        print(f"  weights of the encoder {name}: {weights}")

@@ -128,7 +128,7 @@ def compare(
 
 def _competitor(method: str, scale: str, folder: Path, seed: int, encoder):
     """Return a model of a method, trained or made from the recipe's tiles."""
-    from geoflow.data import tiles
+    from geoflow.data import references, tiles
     from geoflow.methods import REFERENCES, TRAINED
 
     recipe = read_recipe("tiles", scale)
@@ -138,7 +138,7 @@ def _competitor(method: str, scale: str, folder: Path, seed: int, encoder):
         return geoflow.Geolocator(None, method)
     train = tiles.load("train", recipe["tiles"])
     validation = tiles.load("validation", recipe["validation_tiles"])
-    retrieval = geoflow.baselines.Retrieval(encoder.embed(train.images), train.x)
+    retrieval = references.Retrieval(encoder.embed(train.images), train.x)
     tuned = retrieval.tuned(encoder.embed(validation.images), validation.x)
     return geoflow.Geolocator(tuned, method, encoder=encoder)
 
@@ -161,7 +161,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
             report = score_tiles(geo, name, scale)
             report.to_json(table.with_suffix(".json"))
             runtime.write_atomically(table, report.table() + "\n")
-        print(table.read_text(), end="")
+        print(table.read_text(encoding="utf-8"), end="")
     _draw(geo, out)
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} min. Look at {out}: density-*.png, "

@@ -34,7 +34,7 @@ def read(root, split: str) -> Records:
     runtime.choose("split", split, ("train", "test"))
     ids = "the test photos, an id per line, which training leaves out"
     listed = existing(root / "yfcc4k_ids.txt", ids)
-    test = pa.array(listed.read_text().split(), pa.string())
+    test = pa.array(listed.read_text(encoding="utf-8").split(), pa.string())
     photos, dropped = _photos(_file(root, "yfcc100m_dataset"), test, split)
     records = clean(f"yfcc {split}", photos, root, dropped)
 

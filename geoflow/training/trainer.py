@@ -172,7 +172,7 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
     """
     curves: dict[str, dict[int, float]] = {"loss": {}, "val_loss": {}}
     for file in sorted(Path(folder).glob("log-*/metrics.csv")):
-        with file.open() as rows:
+        with file.open(encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
                 for name, curve in curves.items():
                     if row.get(name):

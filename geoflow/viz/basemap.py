@@ -99,9 +99,10 @@ def _geo_axes(place, crs: ccrs.Projection) -> GeoAxes:
 
 
 @lru_cache(maxsize=1)
-def land() -> shapely.Geometry:
+def land() -> shapely.MultiPolygon:
     """The land of the Earth in longitudes and latitudes."""
-    return shapely.from_geojson((runtime.DATA / "land-110m.geojson").read_text())
+    file = runtime.DATA / "land-110m.geojson"
+    return shapely.from_geojson(file.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)

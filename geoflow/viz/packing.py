@@ -6,7 +6,6 @@ Wrong shapes and numbers, and places out of range, raise a `ValueError` that nam
 import base64
 import functools
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from geoflow import runtime, sphere
+from geoflow import sphere
 from geoflow.viz import basemap, maps
 
 
@@ -134,8 +133,10 @@ def rounded(latlon) -> list[list[float]]:
 @functools.lru_cache(maxsize=1)
 def pack_land() -> bytes:
     """The coastline as int16, little-endian: each ring's length, then its places in 0.01°."""
-    polygons = json.loads((runtime.DATA / "land-110m.geojson").read_text())["coordinates"]
-    rings = [np.array(ring) for polygon in polygons for ring in polygon]
+    polygons = basemap.land().geoms
+    rings = [
+        np.array(r.coords) for polygon in polygons for r in (polygon.exterior, *polygon.interiors)
+    ]
     parts = [[[len(ring)], (100 * ring[:, ::-1]).round().ravel()] for ring in rings]
     return b"".join(np.concatenate(part).astype("<i2").tobytes() for part in parts)
 

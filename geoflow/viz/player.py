@@ -230,8 +230,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
 
 
 def _script(value) -> str:
-    """JSON that may stand in a script element."""
-    return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")
+    """JSON that may stand in a script element: no "<" opens a tag or a comment in it."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
