@@ -45,6 +45,26 @@ def test_an_error_leaves_nothing_and_leftovers_are_removed(tmp_path):
     assert np.load(folder / "b.npy").tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-3]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"\0" * 200),
+        lambda file: file.unlink(),
+        lambda file: np.save(file, np.zeros((4, 3), np.float32)),
+        lambda file: np.save(file, np.zeros((4, 2), np.float16)),
+        lambda file: np.save(file, np.array([{"a": 1}]), allow_pickle=True),
+    ],
+)
+def test_a_damaged_array_is_named(tmp_path, damage):
+    arrays = cached(tmp_path / "folder", LAYOUT, fill)
+    assert (arrays["a"] == 1.5).all()
+    damage(tmp_path / "folder" / "a.npy")
+    with pytest.raises(OSError, match=r"a\.npy is missing or damaged .* it is built again"):
+        cached(tmp_path / "folder", LAYOUT, fill)
+
+
 def test_a_full_disk_is_told_with_advice(tmp_path):
     huge = {"a": (np.float64, (10**9, 10**6))}
     with pytest.raises(OSError, match=r"8000000.00 GB are needed in .*; stream"):

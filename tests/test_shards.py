@@ -1,6 +1,8 @@
 """Shards of embeddings: webdataset reads ours, we read what it writes, and nothing half-written is taken for whole."""
 
+import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -10,6 +12,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoflow import runtime
 from geoflow.data.shards import ShardWriter, key_of, open_shards, samples
 from geoflow.training.runs import train_shards
 
@@ -112,7 +115,7 @@ def test_we_read_official_shards(tmp_path, form, length):
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1, max_size=200),
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),
         min_size=1,
         max_size=4,
         unique=True,
@@ -136,10 +139,13 @@ def test_a_truncated_shard_is_refused(tmp_path, share):
     file = tmp_path / "00001.tar"
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content.rstrip(b"\0")) * share)])
+    for use in (lambda shards: shards.read(1), lambda shards: shards.verify()):
+        with pytest.raises(OSError, match=r"00001.tar differs from its checksum"):
+            use(open_shards(tmp_path))
+    for described in tmp_path.glob("*.json"):  # as shards of others
+        described.unlink()
     with pytest.raises(OSError, match=r"00001.tar is no whole tar archive"):
-        open_shards(tmp_path).read(1)
-    with pytest.raises(OSError, match=r"00001.tar differs from its checksum"):
-        open_shards(tmp_path).verify()
+        open_shards(tmp_path)
 
 
 def test_a_folder_that_is_not_whole_is_refused(tmp_path):
@@ -168,7 +174,7 @@ def test_spoilt_samples_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with ShardWriter(file, "tiles") as writer:
         writer.add({"id": "a", "latitude": None, "longitude": 1.0}, torch.zeros(2))
-    with pytest.raises(ValueError, match="sample 'a' has no latitude and longitude"):
+    with pytest.raises(ValueError, match="the json of sample 'a' has no latitude and longitude"):
         list(samples(file, "tiles"))
     with pytest.raises(ValueError, match=r"sample 'a' has no street_clip.npy"):
         list(samples(file, "street_clip"))
@@ -177,6 +183,167 @@ def test_spoilt_samples_are_refused(tmp_path):
         writer.add(row(1), torch.zeros(3))
     file.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match=r"'photo.1' has shape \(3,\), expected \(2,\)"):
+        open_shards(tmp_path).read(0)
+
+
+@pytest.mark.parametrize(
+    "id_", ["a\0b", "a\nb", "\x01", "\x7f", "NA", "../a", "..", "a\\b", "é" * 150]
+)
+def test_ids_of_all_kinds_are_read_again(tmp_path, id_):
+    with ShardWriter(tmp_path / "0.tar", "tiles") as writer:
+        writer.add({"id": id_, "latitude": 1.0, "longitude": 2.0}, torch.ones(2))
+        writer.add({"id": "b", "latitude": 3.0, "longitude": 4.0}, torch.ones(2))
+    _cond, latlon, rows = open_shards(tmp_path).read(0)
+    assert [described["id"] for described in rows] == [id_, "b"]
+    assert latlon.tolist() == [[1, 2], [3, 4]]
+    with tarfile.open(tmp_path / "0.tar") as opened:
+        assert not any(set(name) & set("\0\n/\\") for name in opened.getnames())
+
+
+def foreign(folder, json_=b'{"latitude": 1.0, "longitude": 2.0}', array=None, name="a"):
+    """A tar of one sample as others write it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if array is None:
+        buffer = io.BytesIO()
+        np.save(buffer, np.ones(4, np.float32))
+        array = buffer.getvalue()
+    with tarfile.open(folder / "0.tar", "w") as opened:
+        for suffix, content in (("json", json_), ("tiles.npy", array)):
+            member = tarfile.TarInfo(f"{name}.{suffix}")
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    return folder
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+HEADER = (
+    b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }"
+)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        b"", b"PK\x03\x04", npy(np.ones(4, np.float32))[:-3], npy(np.ones(4, np.int64)), npy(np.array([{}])), npy(np.ones(4, np.complex64)),
+        npy(np.array([1, 2, 3, np.nan], np.float32)), npy(np.array([1, 2, 3, 1e30])), b"\x93NUMPY\x09\x00" + b"x" * 100,
+        (HEADER % b"10000000000000").ljust(127) + b"\n", (HEADER % b"-1").ljust(127) + b"\n", (HEADER % b"'4'").ljust(127) + b"\n",
+    ],
+)  # fmt: skip
+def test_damaged_embeddings_are_one_line_that_names_the_tar(tmp_path, array):
+    foreign(tmp_path, array=array)
+    with pytest.raises(ValueError, match=r"0\.tar: .*'a'") as error:
+        open_shards(tmp_path).read(0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b'{"latitude": 1.0}', b'{"latitude": "1", "longitude": 2}',
+        b'{"latitude": NaN, "longitude": 2}', b'{"latitude": 91, "longitude": 2}', b'{"latitude": 1, "longitude": 361}',
+        b'{"latitude": true, "longitude": 2}', b'{"latitude": 1, "longitude": Infinity}',
+    ],
+)  # fmt: skip
+def test_damaged_rows_are_one_line_that_names_the_tar(tmp_path, row):
+    foreign(tmp_path, row)
+    with pytest.raises(ValueError, match=r"0\.tar: the json of sample 'a'") as error:
+        open_shards(tmp_path).read(0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"shards": {"../00000.tar": 5}}, "expected a file's name"), ({"shards": {"00000.tar": "5"}}, "expected a file's name"),
+        ({"shards": {"00000.tar": -5}}, "expected a file's name"), ({"shards": ["00000.tar"]}, "expected dict"), ({"dim": 0}, "expected 1 to"),
+        ({"dim": 1e9}, "expected int"), ({"dim": 10**9}, "expected 1 to"), ({"field": None}, "field = None"), ({"encoder": "tiles"}, "encoder = 'tiles'"),
+        ({"sha256": "abc"}, "sha256 = 'abc'"), ({"dataset": 3}, "dataset = 3"),
+    ],
+)  # fmt: skip
+def test_damaged_manifests_are_named(tmp_path, change, match):
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"manifest\.json is damaged: .*{match}"):
+        open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_manifests_that_are_none_are_named(tmp_path, content):
+    write(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        open_shards(tmp_path)
+
+
+def test_a_count_that_is_too_large_takes_no_memory(tmp_path):
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    described = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(described | {"shards": {"00000.tar": 10**15}}))
+    with pytest.raises(OSError, match=r"00000.tar holds 5 samples, expected 1000000000000000"):
+        open_shards(tmp_path).read(0)
+
+
+def test_tars_without_embeddings_say_what_makes_them(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w"):
+        pass
+    with pytest.raises(ValueError, match=r"hold no embeddings .* `geoflow embed` makes them"):
+        open_shards(tmp_path)
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path):
+    """Ours and foreign ones: the same for a copy, another one when a latitude, a weight of the encoder or an embedding changes."""
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert open_shards(tmp_path / "a").fingerprint == open_shards(tmp_path / "b").fingerprint
+    assert (
+        open_shards(tmp_path / "a").but_last().fingerprint
+        != open_shards(tmp_path / "a").fingerprint
+    )
+    before = {open_shards(tmp_path / "a").fingerprint}
+    file = tmp_path / "b" / "manifest.json"
+    described = json.loads(file.read_text())
+    file.write_text(json.dumps(described | {"encoder": {"name": "tiles", "weights": "abc"}}))
+    before.add(open_shards(tmp_path / "b").fingerprint)
+    write(tmp_path / "b", dim=9)
+    before.add(open_shards(tmp_path / "b").fingerprint)
+    for row_ in (b'{"latitude": 1.0, "longitude": 2.0}', b'{"latitude": 1.5, "longitude": 2.0}'):
+        for array in (np.ones(4, np.float32), np.zeros(4, np.float32)):
+            before.add(open_shards(foreign(tmp_path / "c", row_, npy(array))).fingerprint)
+    assert len(before) == 7
+
+
+def test_embeddings_that_changed_at_the_same_path_are_unpacked_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
+    for value in (1.0, 2.0):
+        folder = foreign(tmp_path / "c", array=npy(np.full(4, value, np.float32)))
+        os.utime(folder / "0.tar", (0, 0))
+        assert open_shards(folder).mapped()[0].tolist() == [[value] * 4]
+
+
+def test_manifests_of_earlier_versions_have_checksums_beside_the_tars(tmp_path):
+    write(tmp_path)
+    assert "sha256" not in json.loads((tmp_path / "manifest.json").read_text())
+    assert open_shards(tmp_path).recorded == tuple(
+        runtime.sha256(tmp_path / f"0000{i}.tar") for i in range(2)
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_flipped_bit_anywhere_in_a_shard_is_refused(tmp_path, seed):
+    write(tmp_path)
+    file = tmp_path / "00000.tar"
+    content = bytearray(file.read_bytes())
+    bit = int(np.random.default_rng(seed).integers(8 * len(content)))
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"00000.tar differs from its checksum"):
         open_shards(tmp_path).read(0)
 
 

@@ -11,14 +11,41 @@ from filelock import FileLock
 from geoflow import runtime
 
 
-def cached(folder: Path, layout: dict, fill: Callable[..., None], advice: str = "") -> None:
-    """Make a folder of memory-mapped arrays (`NAME.npy`) in the cache, if it is not there.
+def cached(
+    folder: Path, layout: dict, fill: Callable[..., None], advice: str = ""
+) -> dict[str, np.ndarray]:
+    """The arrays of a folder in the cache (`NAME.npy`), memory-mapped; made if it is not there.
 
     Args:
         layout: name of an array → number type and shape.
         fill: gets the arrays as keyword arguments and writes their numbers.
-        advice: what helps if the disk is too small, which is an OSError.
+        advice: what helps if the disk is too small.
+
+    Returns:
+        Name of an array → array, whose changes stay in memory.
+
+    Raises:
+        OSError: the disk is too small, or a file of the folder is missing or damaged.
     """
+    _make(folder, layout, fill, advice)
+    return {name: _mapped(folder / f"{name}.npy", *kind) for name, kind in layout.items()}
+
+
+def _mapped(file: Path, kind, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on disk, memory-mapped, if it is of that number type and shape."""
+    try:
+        array = np.load(file, mmap_mode="c")
+        if (array.dtype, array.shape) != (np.dtype(kind), shape):
+            wrong = f"{array.dtype} of shape {array.shape}"
+            raise ValueError(f"{wrong}, expected {np.dtype(kind)} of shape {shape}")
+    except (OSError, ValueError, EOFError) as error:
+        text = f"{file} is missing or damaged ({error})"
+        raise OSError(f"{text}; delete its folder and it is built again") from error
+    return array
+
+
+def _make(folder: Path, layout: dict, fill: Callable[..., None], advice: str) -> None:
+    """Write the arrays, if the folder is not there."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,16 @@
 
 The json holds id, latitude, longitude and labels, the npy one embedding. Layout and field names are
 those of the paper's official shards, so theirs can be read here and ours by webdataset. A folder of
-ours has a `manifest.json` besides: which encoder, how many samples, checksums.
+ours has a `manifest.json` besides: which encoder with which weights, how many samples, checksums.
+A shard that has a checksum is compared with it whenever it is read.
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,18 +25,19 @@ from geoflow import runtime, sphere
 from geoflow.data.archives import tar_members
 from geoflow.data.arrays import cached
 
+MOST_DIM = 65_536  # width of an embedding above which a file is damaged
 SAMPLE_OVERHEAD = 2048  # bytes of a sample apart from its embedding: headers, a json, padding
 # encoder → field of its embeddings
 FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "street_clip"}
 
 
 def key_of(id_: str) -> str:
-    """A sample's name in the tar: its id, without the characters that separate names.
+    """A sample's name in the tar: its id, without characters that separate names or end them.
 
     >>> key_of("photo.1")
     'photo%2E1'
     """
-    return id_.replace("%", "%25").replace(".", "%2E").replace("/", "%2F").replace("\\", "%5C")
+    return re.sub(r"[%./\\\x00-\x1f\x7f]", lambda match: f"%{ord(match[0]):02X}", id_)
 
 
 class ShardWriter(contextlib.ExitStack):
@@ -46,6 +50,7 @@ class ShardWriter(contextlib.ExitStack):
         super().__init__()
         self.file, self.field, self.count = file, field, 0
         self.skipped: dict[str, str] = {}  # id → why it could not be read
+        self.rows: str | None = None  # what the shard was made of, as a checksum
 
     def __enter__(self) -> "ShardWriter":
         for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):
@@ -59,7 +64,8 @@ class ShardWriter(contextlib.ExitStack):
     def _describe(self, kind, *_) -> None:
         if kind is None:
             content = {"count": self.count, "sha256": runtime.sha256(self._partial)}
-            runtime.write_json(self.file.with_suffix(".json"), content | {"skipped": self.skipped})
+            content |= {"rows": self.rows, "skipped": self.skipped}
+            runtime.write_json(self.file.with_suffix(".json"), content)
 
     def add(self, row: dict, embedding: Tensor) -> None:
         """Add a row (`id`, `latitude`, `longitude`, labels) and its embedding (C,), as float16."""
@@ -87,36 +93,68 @@ class Shards:
     dim: int  # C, its width
     encoder: dict  # what the manifest says of the encoder; empty for shards without one
     name: str  # of the data set, by the manifest; else of the folder
+    recorded: tuple[str | None, ...] = ()  # checksum of each tar, None where none was written down
 
     def __len__(self) -> int:
         return sum(self.counts)
+
+    @functools.cached_property
+    def checksums(self) -> tuple[str, ...]:
+        """The checksum of each tar: the recorded one, else that of the file as it is."""
+        known = self.recorded or (None,) * len(self.files)
+        pairs = list(zip(self.files, known, strict=True))
+        bar = runtime.progress(pairs, desc="checksums", unit="shard", disable=all(known))
+        return tuple(checksum or runtime.sha256(file) for file, checksum in bar)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What identifies the content, wherever it lies: names, sizes and checksums of the tars,
+        which embedding, which encoder. 64 hexadecimal digits.
+        """
+        names = [file.name for file in self.files]
+        content = [names, self.counts, self.checksums, self.field, self.dim, self.encoder]
+        return runtime.sha256_of(json.dumps(content, sort_keys=True))
 
     def read(self, number: int) -> tuple[Tensor, Tensor, list[dict]]:
         """A whole shard: embeddings (n, C) float16, (n, 2) float64 degrees, rows.
 
         Raises:
-            OSError: it is gone or truncated, or the manifest says another number of samples.
-            ValueError: a sample without coordinates or without an embedding of the right width.
+            OSError: it is gone or damaged, or the manifest says another number of samples.
+            ValueError: a sample without coordinates or without a finite embedding of the right
+                width.
         """
         file, expected = self.files[number], self.counts[number]
-        embeddings, rows = np.zeros((expected, self.dim), np.float16), []
+        self._check(number)
+        halves, rows = [], []
         for row, embedding in samples(file, self.field):
             if embedding.shape != (self.dim,):
                 wrong = f"the embedding of {row['id']!r} has shape {embedding.shape}"
                 raise ValueError(f"{file}: {wrong}, expected ({self.dim},)")
-            if len(rows) < expected:
-                embeddings[len(rows)] = embedding
+            with np.errstate(over="ignore"):
+                halves.append(embedding.astype(np.float16))
+            if not np.isfinite(halves[-1]).all():
+                text = f"the embedding of {row['id']!r} is not finite in float16"
+                raise ValueError(f"{file}: {text}")
             rows.append(row)
         if len(rows) != expected:
             text = f"{file} holds {len(rows)} samples, expected {expected}"
             raise OSError(f"{text}; it has changed since it was listed")
         places = [(row["latitude"], row["longitude"]) for row in rows]
         latlon = torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
+        embeddings = np.array(halves, np.float16).reshape(-1, self.dim)
         return torch.from_numpy(embeddings), latlon, rows
+
+    def _check(self, number: int) -> None:
+        """An OSError if a tar differs from its recorded checksum."""
+        file, known = self.files[number], self.recorded[number] if self.recorded else None
+        if known and runtime.sha256(file) != known:
+            advice = "if `geoflow embed` made it, delete it and run that command again"
+            raise OSError(f"{file} differs from its checksum; it is damaged: {advice}")
 
     def but_last(self) -> "Shards":
         """All but the last shard."""
-        return replace(self, files=self.files[:-1], counts=self.counts[:-1])
+        parts = {"files": self.files, "counts": self.counts, "recorded": self.checksums}
+        return replace(self, **{name: part[:-1] for name, part in parts.items()})
 
     def part(self, number: int) -> tuple[Tensor, Tensor]:
         """Embeddings (n, C) float16 and places (n, 3) float32 of a shard, in memory."""
@@ -125,14 +163,11 @@ class Shards:
 
     def mapped(self) -> tuple[Tensor, Tensor]:
         """All embeddings (n, C) float16 and places (n, 3), memory-mapped, unpacked once."""
-        known = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
-        digest = runtime.sha256_of(json.dumps([known, self.field]))[:16]
-        folder = runtime.cache_dir() / "shards" / digest
+        folder = runtime.cache_dir() / "shards" / self.fingerprint[:16]
         n = len(self)
         layout = {"cond": (np.float16, (n, self.dim)), "x": (np.float32, (n, 3))}
-        cached(folder, layout, self._unpack, "set GEOFLOW_CACHE elsewhere, or stream")
-        cond, x = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in layout)
-        return torch.from_numpy(cond), torch.from_numpy(x)
+        arrays = cached(folder, layout, self._unpack, "set GEOFLOW_CACHE elsewhere, or stream")
+        return torch.from_numpy(arrays["cond"]), torch.from_numpy(arrays["x"])
 
     def _unpack(self, cond: np.ndarray, x: np.ndarray) -> None:
         """Read all shards into arrays."""
@@ -144,11 +179,17 @@ class Shards:
                 bar.update(count)
 
     def verify(self) -> None:
-        """Raise an OSError that names the first tar unlike the checksum in its description."""
-        described = [file for file in self.files if file.with_suffix(".json").is_file()]
-        for file in runtime.progress(described, desc="checking shards", unit="shard"):
-            if runtime.sha256(file) != runtime.read_json(file.with_suffix(".json"))["sha256"]:
-                raise OSError(f"{file} differs from its checksum; it is damaged")
+        """Compare every tar with its checksum, and read those that have none.
+
+        An OSError or a ValueError names the first that is damaged.
+        """
+        for number in runtime.progress(
+            range(len(self.files)), desc="checking shards", unit="shard"
+        ):
+            if self.recorded and self.recorded[number]:
+                self._check(number)
+            else:
+                self.read(number)
 
 
 def open_shards(folder, field: str | None = None) -> Shards:
@@ -160,32 +201,68 @@ def open_shards(folder, field: str | None = None) -> Shards:
     Raises:
         FileNotFoundError: no shards, or one that the manifest lists is gone.
         OSError: embedding was not finished, or a tar is truncated.
-        ValueError: no such field.
+        ValueError: no such field, or a damaged manifest.
     """
     folder = Path(folder)
     manifest = folder / "manifest.json"
     if manifest.is_file():
-        described = runtime.read_json(manifest)
+        described = _read_manifest(manifest)
         files = tuple(folder / name for name in described["shards"])
         if gone := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f"{gone[0]} is gone; {manifest} lists it")
         runtime.choose("field", field or described["field"], (described["field"],))
         about = (described[name] for name in ("field", "dim", "encoder", "dataset"))
-        return Shards(files, tuple(described["shards"].values()), *about)
+        recorded = tuple(described["sha256"].get(file.name) or _beside(file) for file in files)
+        return Shards(files, tuple(described["shards"].values()), *about, recorded)
     if (folder / "run.json").is_file():
         again = "run the same `geoflow embed` again"
         raise OSError(f"embedding into {folder} was not finished; {again}")
     if not (files := tuple(sorted(folder.glob("*.tar")))):
         raise FileNotFoundError(f"no shards (*.tar) in {folder}")
     suffixes = [[_split(name)[1] for name, *_span in tar_members(file)] for file in files]
-    fields = sorted({s.removesuffix(".npy") for s in suffixes[0] if s.endswith(".npy")})
+    inside = itertools.chain(*suffixes)
+    fields = sorted({s.removesuffix(".npy") for s in inside if s.endswith(".npy")})
+    if not fields:
+        text = "its tars hold no embeddings (*.npy); `geoflow embed` makes them of images"
+        raise ValueError(f"{folder}: {text}")
     if field is None and len(fields) != 1:
-        found = ", ".join(fields) or "none"
+        found = ", ".join(fields)
         raise ValueError(f"{folder} holds several embeddings ({found}); say which field to read")
     field = runtime.choose("field", field or fields[0], fields)
     counts = tuple(inside.count(f"{field}.npy") for inside in suffixes)
-    _row, first = next(samples(files[0], field))
-    return Shards(files, counts, field, len(first), {}, folder.name)
+    first = next((embedding for file in files for _row, embedding in samples(file, field)), ())
+    if not len(first):
+        raise ValueError(f"{folder}: its tars hold no sample with an embedding {field}")
+    return Shards(files, counts, field, len(first), {}, folder.name, tuple(map(_beside, files)))
+
+
+def _read_manifest(file: Path) -> dict:
+    """A manifest whose entries are what `embed` writes; anything else is a ValueError."""
+    found = runtime.read_json(file)
+    kinds = {"dataset": str, "field": str, "dim": int, "encoder": dict, "shards": dict}
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged: it holds a {type(found).__name__}, not an object")
+    found.setdefault("sha256", {})  # earlier versions wrote it beside each tar only
+    for name, kind in {**kinds, "sha256": dict}.items():
+        if type(found.get(name)) is not kind:
+            wrong = f"{name} = {found.get(name)!r}, expected {kind.__name__}"
+            raise ValueError(f"{file} is damaged: {wrong}")
+    if not 1 <= found["dim"] <= MOST_DIM:
+        wrong = f"dim = {found['dim']}, expected 1 to {MOST_DIM:,}"
+        raise ValueError(f"{file} is damaged: {wrong}")
+    for name, count in found["shards"].items():
+        if Path(name).name != name or type(count) is not int or count < 0:
+            wrong = f"shards has {name!r}: {count!r}, expected a file's name and its samples"
+            raise ValueError(f"{file} is damaged: {wrong}")
+    return found
+
+
+def _beside(tar: Path) -> str | None:
+    """The checksum in the description beside a tar; None if there is none."""
+    file = tar.with_suffix(".json")
+    found = runtime.read_json(file) if file.is_file() else {}
+    checksum = found.get("sha256") if isinstance(found, dict) else None
+    return checksum if isinstance(checksum, str) else None
 
 
 def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
@@ -200,16 +277,30 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
         spans = {suffix: content[start : start + size] for _, suffix, start, size in members}
         if f"{field}.npy" not in spans:
             raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
-        row = json.loads(spans.get("json", "{}"))
-        if not all(isinstance(row.get(name), (int, float)) for name in ("latitude", "longitude")):
-            raise ValueError(f"{file}: sample {key!r} has no latitude and longitude in its json")
+        row = _row(f"{file}: the json of sample {key!r}", spans.get("json", b"{}"))
+        array = f"{file}: {field}.npy of {key!r}"
         try:
-            embedding = np.load(io.BytesIO(spans[f"{field}.npy"])).ravel()
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{file}: {field}.npy of {key!r} is damaged: {error}") from error
+            embedding = np.lib.format.read_array(io.BytesIO(spans[f"{field}.npy"])).ravel()
+        except (ValueError, EOFError, MemoryError, TypeError) as error:
+            raise ValueError(f"{array} is damaged: {error}") from error
         if embedding.dtype.kind != "f":
-            raise ValueError(f"{file}: {field}.npy of {key!r} holds {embedding.dtype}, not floats")
+            raise ValueError(f"{array} holds {embedding.dtype}, not floats")
         yield {"id": key, **row}, embedding
+
+
+def _row(where: str, text: bytes) -> dict:
+    """The row in a sample's json, which has a place on Earth."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged: {error}") from error
+    limits = {"latitude": 90, "longitude": 360}
+    values = [row.get(name) for name in limits] if isinstance(row, dict) else [None]
+    if not all(type(value) in (int, float) for value in values):
+        raise ValueError(f"{where} has no latitude and longitude")
+    if not all(abs(value) <= limit for value, limit in zip(values, limits.values(), strict=True)):
+        raise ValueError(f"{where} has a place that is not on Earth: {values}")
+    return row
 
 
 def _split(name: str) -> tuple[str, str]:

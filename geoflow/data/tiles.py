@@ -18,7 +18,6 @@ import io
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -234,20 +233,8 @@ def load(split: str, n: int) -> Tiles:
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
     layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}
-    cached(folder, layout, lambda **a: _fill(split, **a), "set GEOFLOW_CACHE elsewhere")
-    images, x = _read(folder / "images.npy"), _read(folder / "x.npy")
-    if images.shape != (n, 3, SIZE, SIZE) or x.shape != (n, 3):
-        found = f"{images.shape[0]} images and {x.shape[0]} places"
-        raise OSError(f"tile cache {folder} holds {found}, expected {n}; delete the folder")
-    return Tiles(torch.from_numpy(images), torch.from_numpy(x))
-
-
-def _read(file: Path) -> np.ndarray:
-    try:
-        return np.load(file)
-    except (OSError, ValueError, EOFError) as error:
-        text = f"tile cache file {file} is missing or damaged ({error})"
-        raise OSError(f"{text}; delete its folder and it is built again") from error
+    arrays = cached(folder, layout, lambda **a: _fill(split, **a), "set GEOFLOW_CACHE elsewhere")
+    return Tiles(*(torch.from_numpy(np.array(arrays[name])) for name in layout))
 
 
 def _fill(split: str, images: np.ndarray, x: np.ndarray, chunk: int = 1000) -> None:
