@@ -33,6 +33,7 @@ class Optimization:
     warmup: int = 100  # steps to the peak
     ema: float = 0.0  # decay of the weight average; 0 keeps none
     optimizer: str = "adamw"  # or `lamb`, as in the paper
+    patience: int = 0  # of 20 validations, how many without a lower loss end it; 0: it runs through
 
     def optimizer_of(self, parameters) -> torch.optim.Optimizer:
         """Build the optimiser of a module's parameters, at the peak learning rate."""

@@ -1,41 +1,43 @@
 """Runs a training with Lightning: checkpoints, interruptions, averaged weights, the loss curve.
 
 A run is a folder. It holds `run.json`, the plain values that identify it; `last.ckpt` and
-`best.ckpt`, to resume from; `log-…/`, the loss curve as `metrics.csv` and for TensorBoard; and
+`best.ckpt`, see `checkpoints`; `log-…/`, the loss curve as `metrics.csv` and for TensorBoard; and
 `done.json` when it has ended. Batches depend on the seed and the step alone, so a run that was
 interrupted and resumed ends with the same weights as one that was not.
 """
 
+import contextlib
 import copy
 import csv
 import logging
-import math
 import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from geoflow.runtime import claim, read_json, show_progress, write_json
+from geoflow import runtime
+from geoflow.training import checkpoints
 from geoflow.training.batches import Batches
+from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Module, Optimization
 
-CHECKPOINT_EVERY = timedelta(seconds=20)
+COPIES = 5  # checkpoints on the disk at a time: last, best, those before, and one being written
 
 
 def fit(
-    module: Module, batches: Batches, folder, run: dict, devices=1, nodes=1, wandb=None
+    module: Module, batches: Batches, folder, run: dict, devices=1, nodes=1, wandb=None, log=print
 ) -> float:
     """Train a module in place: from the start, from an interruption, or not at all if it is done.
 
     The module ends in evaluation mode on the CPU, with the weights of lowest validation loss (the
-    averaged ones where an average is kept).
+    averaged ones where an average is kept). Ctrl-C and SIGTERM end the training after the step
+    under way, which is kept.
 
     Args:
         folder: folder of checkpoints and the loss curve.
@@ -44,42 +46,94 @@ def fit(
             were started there.
         nodes: number of machines.
         wandb: Weights & Biases project that gets the loss curve too.
+        log: is told where the training goes on, and how it ended.
 
     Returns:
         Seconds of training, over all interruptions.
 
     Raises:
-        ValueError: the folder holds another run, or wandb is not installed.
+        ValueError: the folder holds another run or damaged files, or wandb is not installed.
+        OSError: another process trains there, or the disk is full.
         FloatingPointError: the loss is not finite.
+        KeyboardInterrupt: it was interrupted; the message says what is kept.
     """
     folder = Path(folder)
-    claim(folder, run)
-    done, last = folder / "done.json", folder / "last.ckpt"
-    if not done.exists():
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            trainer = _trainer(module.optimization, folder, devices, nodes, wandb)
-            resumed = last if last.exists() else None
-            trainer.fit(module, batches, ckpt_path=resumed, weights_only=False)
-        write_json(done, {"seconds": batches.seconds})
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
-    module.load_state_dict(best["state_dict"])
+    with runtime.alone(folder) if runtime.is_first_process() else contextlib.nullcontext():
+        runtime.claim(folder, run)
+        if not (folder / "done.json").exists():
+            _train(module, batches, folder, (devices, nodes, wandb), log)
+        seconds = ended(folder)["seconds"]
+        weights = {"state_dict": module.state_dict(), "global_step": int}
+        best = checkpoints.newest(folder / "best.ckpt", weights, log)
+        if best is None:
+            raise FileNotFoundError(
+                f"{folder / 'best.ckpt'} is gone; delete {folder} to train anew"
+            )
+        module.load_state_dict(best[1]["state_dict"])
     module.cpu().eval()
-    return read_json(done)["seconds"]
+    return seconds
 
 
-def _trainer(o: Optimization, folder: Path, devices: int, nodes: int, wandb: str | None):
-    keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    callbacks: list[L.Callback] = [
-        ModelCheckpoint(filename="best", monitor="val_loss", **keep),
-        ModelCheckpoint(filename="last", train_time_interval=CHECKPOINT_EVERY, **keep),
-        _StopOnNaN(),
-    ]
+def ended(folder) -> dict:
+    """How a run ended, by its `done.json`: `seconds`, and the `step` it ended at if that is known;
+    empty while it has not.
+    """
+    file = Path(folder) / "done.json"
+    if not file.exists():
+        return {}
+    found = runtime.read_json(file, dict)
+    if not isinstance(found.get("seconds"), int | float):
+        raise ValueError(f"{file} is damaged: it lacks the seconds of the training")
+    return found
+
+
+def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log) -> None:
+    """Run Lightning's loop to the end of the training, from the newest checkpoint."""
+    o = module.optimization
+    if runtime.is_first_process():
+        for left in folder.glob("*.partial"):
+            left.unlink()  # by a process that was killed
+        size = 4 * sum(weight.numel() for weight in module.state_dict().values())
+        runtime.require_space(folder, COPIES * (4 if o.ema else 3) * size, "choose another folder")
+    found = checkpoints.newest(folder / "last.ckpt", _needed(module, batches), log)
+    if found is not None:
+        log(f"{folder}: goes on at step {found[1]['global_step']:,} of {o.steps:,}")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), Interruptions() as interruptions:
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        keep = checkpoints.Checkpoints(folder, o.patience, interruptions)
+        trainer = _trainer(o, folder, keep, *machines)
+        trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
+    step = trainer.global_step
+    if step < o.steps:
+        text = f"the validation loss has not fallen since step {keep.best_step:,}"
+        log(f"stopped early, at step {step:,} of {o.steps:,}: {text}, whose weights are kept")
+    end = {"seconds": batches.seconds, "step": step, "best_step": keep.best_step}
+    runtime.write_json(folder / "done.json", end)
+
+
+def _needed(module: Module, batches: Batches) -> dict[str, Any]:
+    """What `last.ckpt` must hold to go on from it."""
+    weights = module.state_dict()
+    needed = {"state_dict": weights, "global_step": int, "optimizer_states": list}
+    needed |= {"lr_schedulers": list, "loops": dict, "callbacks": dict}
+    needed[type(batches).__qualname__] = dict
+    return needed | ({"current_model_state": weights} if module.optimization.ema else {})
+
+
+def _trainer(
+    o: Optimization,
+    folder: Path,
+    keep: checkpoints.Checkpoints,
+    devices: int,
+    nodes: int,
+    wandb: str | None,
+):
+    callbacks: list[L.Callback] = [keep, _StopOnNaN()]
     if o.ema:
         callbacks.append(WeightEMA(o.ema))
-    if show_progress():
+    if runtime.show_progress():
         callbacks.append(_Progress(folder.name))
     return L.Trainer(
         max_steps=o.steps,
@@ -90,12 +144,13 @@ def _trainer(o: Optimization, folder: Path, devices: int, nodes: int, wandb: str
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
         logger=_loggers(folder, wandb),
         callbacks=callbacks,
+        plugins=[checkpoints.PlainCheckpoints()],
         gradient_clip_val=1.0,
         val_check_interval=max(o.steps // 20, 1),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        enable_progress_bar=show_progress(),
+        enable_progress_bar=runtime.show_progress(),
         enable_model_summary=False,
     )
 
@@ -143,9 +198,7 @@ class _Progress(TQDMProgressBar):
 
 class _StopOnNaN(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if not math.isfinite(loss := float(outputs["loss"])):
-            text = f"the loss is {loss} at step {trainer.global_step}"
-            raise FloatingPointError(f"{text}; the last checkpoint is intact")
+        checkpoints.check_loss("loss", float(outputs["loss"]), trainer.global_step)
 
 
 def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float:
@@ -172,8 +225,9 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
     """
     curves: dict[str, dict[int, float]] = {"loss": {}, "val_loss": {}}
     for file in sorted(Path(folder).glob("log-*/metrics.csv")):
-        with file.open(encoding="utf-8") as rows:
-            for row in csv.DictReader(rows):
+        with file.open(encoding="utf-8") as lines:
+            whole = (line for line in lines if line.endswith("\n"))  # the last may be cut off
+            for row in csv.DictReader(whole):
                 for name, curve in curves.items():
                     if row.get(name):
                         curve[int(row["step"])] = float(row[name])

@@ -16,5 +16,7 @@ def read_recipe(name: str, scale: str) -> dict:
     """
     files = {Path(file.name): file for file in importlib.resources.files(__name__).iterdir()}
     known = {path.stem: file for path, file in files.items() if path.suffix == ".yaml"}
-    recipe = yaml.safe_load(known[choose("recipe", name, sorted(known))].read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(
+        known[choose("recipe", name, sorted(known))].read_text(encoding="utf-8")
+    )
     return recipe[choose("scale", scale, recipe)]

@@ -1,0 +1,225 @@
+"""Checkpoints of a training: whole or not there, the one before kept, plain tensors only.
+
+A run's folder holds `last.ckpt`, to resume from, and `best.ckpt`, the weights of lowest validation
+loss. Beside each lies the one before it (`last.previous.ckpt`), which is used if it is damaged.
+Nothing from a file is executed: what is more than tensors and plain values is refused.
+"""
+
+import io
+import math
+import os
+import pickle
+import time
+import zipfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from geoflow import runtime
+from geoflow.training.interruptions import Interruptions
+
+EVERY = timedelta(seconds=20)
+NAMES = ("last", "best")
+
+
+def previous_of(file: Path) -> Path:
+    """The checkpoint before: `last.ckpt` → `last.previous.ckpt`."""
+    return file.with_name(f"{file.stem}.previous{file.suffix}")
+
+
+def write(state: dict, file: Path) -> None:
+    """Write a checkpoint, whole or not at all, and keep the one before.
+
+    A process that is killed leaves `file` or the one before it, whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    try:
+        with runtime.replacing(file) as partial:
+            with partial.open("wb") as opened:
+                opened.write(content.getbuffer())
+                opened.flush()
+                os.fsync(opened.fileno())
+            if file.exists():
+                file.replace(previous_of(file))
+    except OSError as error:
+        text = f"{file} could not be written: {error.strerror or error}"
+        raise OSError(f"{text}; the checkpoint before it is kept") from error
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or holds more than tensors and plain values, which are not opened
+            because that would run code from the file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is gone")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (part := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{part} differs from its checksum")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = "it holds more than tensors and plain values, and opening that would run its code"
+        raise ValueError(f"{file} is no checkpoint of geoflow: {text}") from error
+    except Exception as error:  # a crafted file makes the reader raise nearly anything
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{file} is damaged: {why}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{file} is damaged: it holds a {type(state).__name__}, not a state")
+    return state
+
+
+def newest(file: Path, needed: dict, log=print) -> tuple[Path, dict] | None:
+    """The checkpoint `file`, or the one before if it is missing or damaged, which is said.
+
+    Args:
+        needed: what a state must hold: key → the value's kind, or the weights of `state_dict`.
+
+    Returns:
+        Where it lies and its state; None if there is neither.
+
+    Raises:
+        ValueError: both are damaged, or one is and the other is missing.
+    """
+    found = [place for place in (file, previous_of(file)) if place.is_file()]
+    reasons = []
+    for place in found:
+        try:
+            state = read(place)
+            check(state, place, needed)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            step = f"step {state['global_step']:,}"
+            log(f"{reasons[0]}. The one before it, {place.name} of {step}, is used")
+        return place, state
+    if reasons:
+        folder, both = file.parent, " and ".join(reasons)
+        raise ValueError(f"{both}; delete {folder} to train anew")
+    return None
+
+
+def check(state: dict, file: Path, needed: dict) -> None:
+    """A ValueError that names the file if a state lacks something or its weights do not fit."""
+    for key, kind in needed.items():
+        wanted = dict if isinstance(kind, dict) else kind
+        if not isinstance(state.get(key), wanted):
+            holds = f"it holds {type(state.get(key)).__name__} as {key}"
+            raise ValueError(f"{file} is damaged: {holds}, expected {wanted.__name__}")
+        if isinstance(kind, dict):
+            _check_weights(state[key], file, kind)
+
+
+def _check_weights(found: dict, file: Path, wanted: dict) -> None:
+    for name in sorted(found.keys() | wanted.keys(), key=str):
+        pair = [weights.get(name) for weights in (found, wanted)]
+        have, want = map(_shape, pair)
+        if have != want:
+            raise ValueError(f"{file} does not fit: {name} is {have}, expected {want}")
+        if not pair[0].isfinite().all():
+            raise ValueError(f"{file} is damaged: {name} is not finite")
+
+
+def _shape(weight) -> str:
+    if not torch.is_tensor(weight):
+        return "nothing"
+    return f"{str(weight.dtype).removeprefix('torch.')} {tuple(weight.shape)}"
+
+
+def check_loss(name: str, loss: float, step: int) -> None:
+    """A FloatingPointError if a loss is not finite."""
+    if not math.isfinite(loss):
+        advice = "the last checkpoint is intact; a lower learning rate may help"
+        raise FloatingPointError(f"the {name} is {loss} at step {step:,}; {advice}")
+
+
+class PlainCheckpoints(TorchCheckpointIO):
+    """Lets Lightning write and read checkpoints by the functions of this module."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        write(checkpoint, Path(path))
+
+    def load_checkpoint(self, path, map_location=None, weights_only=True) -> dict:
+        return read(Path(path))
+
+
+class Checkpoints(Checkpoint):
+    """Writes `best.ckpt` and `last.ckpt`, ends a training that no longer improves, and one that is
+    interrupted.
+
+    A step that is validated is saved after its validation, so a resumed run misses none.
+
+    Args:
+        folder: where to.
+        patience: validations in a row without a lower loss that end the training; 0: none do.
+        interruptions: asks to stop.
+    """
+
+    def __init__(self, folder: Path, patience: int, interruptions: Interruptions):
+        self.folder, self.patience, self.interruptions = folder, patience, interruptions
+        self.best, self.best_step, self.waited = math.inf, 0, 0
+        self.saved_at = time.monotonic()
+
+    def state_dict(self) -> dict:
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.best, self.best_step, self.waited = (state_dict[k] for k in self.state_dict())
+
+    def on_load_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
+        """Take the lowest loss from a checkpoint that an earlier version wrote."""
+        for key, state in checkpoint["callbacks"].items():
+            if key.startswith("ModelCheckpoint") and "'val_loss'" in key:
+                self.best = float(state["best_model_score"] or math.inf)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        before = previous_of(self.folder / "last.ckpt")
+        if trainer.is_global_zero and trainer.ckpt_path == str(before):
+            before.replace(self.folder / "last.ckpt")  # which is damaged
+        self.interruptions.watch()
+        self._end_early(trainer)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step % trainer.val_check_batch:
+            self._save_or_stop(trainer)
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        loss = float(trainer.callback_metrics["val_loss"])
+        check_loss("validation loss", loss, trainer.global_step)
+        if loss < self.best:
+            self.best, self.best_step, self.waited = loss, trainer.global_step, 0
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        else:
+            self.waited += 1
+        self._end_early(trainer)
+        self._save_or_stop(trainer)
+
+    def _end_early(self, trainer) -> None:
+        if self.patience and self.waited >= self.patience:
+            trainer.should_stop = True
+
+    def _save_or_stop(self, trainer) -> None:
+        """Write `last.ckpt` now and then, by the clock of the first process, or when asked to stop.
+
+        All processes decide the same.
+        """
+        some = trainer.strategy.reduce_boolean_decision
+        due = time.monotonic() - self.saved_at >= EVERY.total_seconds()
+        stop = some(self.interruptions.received is not None, all=False)
+        if stop or some(due and trainer.is_global_zero, all=False):
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.saved_at = time.monotonic()
+        if stop:
+            self.interruptions.stop(trainer.global_step, trainer.max_steps, self.folder)

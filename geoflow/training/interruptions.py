@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM: a training stops at the end of a step, and what it has learnt is kept."""
+
+import contextlib
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from geoflow import runtime
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where Ctrl-C is a KeyboardInterrupt."""
+
+
+class Stopped(BaseException):
+    """Ends Lightning's loop at the end of a step; it must not take it for an error of its own."""
+
+
+def raise_for(number: int, text: str = ""):
+    """Raise what a signal means: KeyboardInterrupt, or Terminated."""
+    raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt)(text)
+
+
+class Interruptions(contextlib.AbstractContextManager):
+    """Remembers the first signal from `watch` on, until the block ends; a second one stops at once.
+
+    Elsewhere than in the main thread signals cannot be watched, and nothing is changed.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self.before: dict = {}
+
+    def watch(self) -> None:
+        """Begin, after Lightning has set handlers of its own."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise_for(number)
+        self.received = number
+        if runtime.is_first_process():
+            print("stopping at the end of this step …", file=sys.stderr, flush=True)
+
+    def stop(self, step: int, steps: int, folder: Path) -> None:
+        """End the training, after its state was saved."""
+        number = self.received if self.received is not None else signal.SIGTERM  # another process's
+        raise Stopped(number, f"step {step:,} of {steps:,} is kept in {folder / 'last.ckpt'}")
+
+    def __exit__(self, kind, error, trace) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if isinstance(error, Stopped):
+            raise_for(*error.args)
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__  # Lightning makes an exit of a Ctrl-C
+
+
+@contextlib.contextmanager
+def terminated_by_sigterm():
+    """Turn SIGTERM into an exception in the block, so that files are closed and locks released."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: raise_for(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
