@@ -32,10 +32,11 @@ BLUE = (0, 0x72, 0xB2)  # of the first panel, on light
 
 
 @contextlib.contextmanager
-def saved(browser, folder: Path, player: TrajectoryPlayer | str, **options):
+def saved(browser, folder: Path, player: TrajectoryPlayer | str, title="geoflow", **options):
     """A player's page, opened from the disk without a network."""
     file = folder / "page.html"
-    file.write_text(player if isinstance(player, str) else player.to_html(), encoding="utf-8")
+    text = player if isinstance(player, str) else player.to_html(title)
+    file.write_text(text, encoding="utf-8")
     with opened(browser, file.as_uri(), offline=True, **options) as page:
         drawn(page)
         yield page
@@ -196,7 +197,8 @@ def test_panels_in_step_and_on_one_map(browser, tmp_path):
         slide(page, 0.5)
         assert page.locator(".maps figure").nth(1).inner_text().count("t = 0.500")
         assert (
-            "median 6,672 km off" in page.locator(".maps figure").first.inner_text()
+            "half within 6,672 km of the true place"
+            in page.locator(".maps figure").first.inner_text()
         )  # 60° of the equator
         page.get_by_label("on one map").check()
         page.wait_for_timeout(80)
@@ -365,6 +367,33 @@ def test_sphere_explorer_agrees_with_sphere_py(browser, tmp_path):
         expect()
 
 
+def test_solver_steps_are_counted_where_states_are_left_out(browser, tmp_path):
+    player = TrajectoryPlayer([Panel(meridian(80), steps=192)], position=0.5)
+    with saved(browser, tmp_path, player) as page:
+        assert page.locator(".now").inner_text() == "step 96 of 192, t = 0.500"
+
+
+def test_on_a_phone_the_slider_stays_in_view_beside_six_maps(browser, tmp_path):
+    player = TrajectoryPlayer({f"method {i}": meridian() for i in range(6)})
+    with saved(browser, tmp_path, player) as page:
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_timeout(200)
+        assert page.locator(".maps").bounding_box()["height"] > 800
+        for top in (0, 300):
+            page.evaluate(f"window.scrollTo(0, {top})")
+            box = page.locator(".way").bounding_box()
+            assert 0 < box["y"] < 800 - box["height"]
+
+
+@pytest.mark.parametrize("title", ["<!-- <script>", "</script><h1>", "$state & 'quotes'", "]]>"])
+def test_a_title_is_text_whatever_it_holds(browser, tmp_path, title):
+    with saved(browser, tmp_path, TrajectoryPlayer({title: meridian()}), title=title) as page:
+        assert page.locator(".maps figure b").inner_text() == title
+        assert page.title() == title
+        slide(page, 0.5)
+        assert page.locator(".now").inner_text() == "step 5 of 10, t = 0.500"
+
+
 # A kernel that is slow, or gone
 
 KERNEL = """
@@ -406,6 +435,9 @@ def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
         page.clock.run_for(500)
         assert questions(page) == [0]
         assert "computing" in page.get_by_role("status").inner_text()
+        said, maps = (page.locator(name).bounding_box()["y"] for name in (".status", ".maps"))
+        assert said < maps
+        assert page.locator(".maps.busy").count() == 1
         for _ in range(3):
             guidance.press("ArrowRight")
             page.clock.run_for(500)
@@ -418,6 +450,7 @@ def test_one_question_at_a_time_and_the_last_one_is_asked(browser, tmp_path):
         page.evaluate("window.reply()")
         page.clock.run_for(100)
         assert not page.get_by_role("status").is_visible()
+        assert page.locator(".maps.busy").count() == 0
 
 
 def test_a_choice_made_just_before_an_answer_is_asked_too(browser, tmp_path):

@@ -27,7 +27,8 @@ def geo() -> Geolocator:
 def test_timesteps(geo):
     player = widgets.explore_timesteps(geo, n=40)
     assert (
-        "32 evaluations" in player.panels[0]["note"] and "median error" in player.panels[0]["note"]
+        "32 evaluations" in player.panels[0]["note"]
+        and "solver's error" in player.panels[0]["note"]
     )
     player.select(image="taiga", steps=4, solver="euler", guidance=1.0, schedule="linear")
     panel = player.panels[0]
@@ -59,7 +60,9 @@ def test_the_error_is_that_of_the_same_points(geo):
         panel = replace(points, seed=number).panel("image 1", SolverOptions(steps))
         words = widgets._with_error(panel, reference).note
         return float(
-            re.fullmatch(r"median error (?:below )?([\d,.]+) km", words)[1].replace(",", "")
+            re.fullmatch(r"solver's error (?:below )?([\d,.]+) km \(median\)", words)[1].replace(
+                ",", ""
+            )
         )
 
     assert error(32) < 2

@@ -23,10 +23,11 @@ from geoflow.viz import basemap, maps
 class Panel:
     """What one map shows."""
 
-    trajectories: Any  # (steps + 1, n, 2) degrees, noise first; a single state: points that rest
+    trajectories: Any  # (states, n, 2) degrees, noise first; a single state: points that rest
     title: str = ""  # above the map
     note: str = ""  # beside the title
-    times: Any = None  # (steps + 1,) from 0 (noise) to 1 (data); None: equally spaced
+    times: Any = None  # (states,) from 0 (noise) to 1 (data); None: equally spaced
+    steps: int | None = None  # of the solver, some of whose states are left out; None: states − 1
     truth: Any = None  # latitude and longitude of the true place
     best: Any = None  # (k, 2) best places, best first
     image: Image.Image | None = None  # that the points should find
@@ -96,7 +97,9 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
             lost = f"{int((~whole).sum())} of {len(whole)} points"
             missing.append(f"{title}{lost} are NaN or infinite somewhere")
         words = {"title": panel.title, "note": panel.note}
-        size = {"states": len(latlon), "count": int(whole.sum()), "start": len(data)}
+        steps = len(latlon) - 1 if panel.steps is None else panel.steps
+        size = {"states": len(latlon), "steps": steps, "count": int(whole.sum())}
+        size["start"] = len(data)
         shown = {
             "times": times.round(6).tolist(),
             "truth": rounded(panel.truth)[0] if panel.truth is not None else None,

@@ -118,7 +118,8 @@ class Points:
         paths = self.geo.trajectories(**given, **asdict(options))[:, 0]
         count = min(STATES, options.steps + 1)
         kept = torch.linspace(0, options.steps, count, dtype=torch.float64).round().long()
-        return Panel(paths[kept], times=self.geo.model.times(options)[kept], **shown)
+        times = self.geo.model.times(options)[kept]
+        return Panel(paths[kept], times=times, steps=options.steps, **shown)
 
     def reference(self, image: str, guidance: float = 0.0) -> Tensor:
         """Samples (m, 2) of the first points by a solver with many steps."""
@@ -129,12 +130,13 @@ class Points:
 
 
 def _with_error(panel: Panel, reference: Tensor) -> Panel:
-    """A panel whose note ends with the median distance of its points from the reference."""
+    """A panel whose note ends with the solver's error, its points' distance from the reference."""
     samples = panel.trajectories[-1, : len(reference)]
     km = sphere.distance_km(*(sphere.from_latlon(x.double()) for x in (samples, reference)))
     median = float(km.median())
     text = f"{median:,.0f}" if median >= 10 else f"{median:.2g}" if median >= 0.1 else "below 0.1"
-    return replace(panel, note=" · ".join(filter(None, (panel.note, f"median error {text} km"))))
+    error = f"solver's error {text} km (median)"
+    return replace(panel, note=f"{panel.note} · {error}" if panel.note else error)
 
 
 def _flow(geo: Geolocator | None) -> Geolocator:

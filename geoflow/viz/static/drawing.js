@@ -216,7 +216,7 @@ function drawPanel(ctx, map, panel, share, trails, ends, theme) {
   drawTrails(ctx, map, panel, share, TRAILS[trails], color);
   drawPoints(ctx, map, panel, color, theme.sea);
   const parts = panel.states > 1 && !panel.density ? [`t = ${timeAt(panel, share).toFixed(3)}`] : [];
-  if (panel.truth && panel.count) parts.push(`median ${kilometres(medianKm(panel.now, vector(...panel.truth)))} off`);
+  if (panel.truth && panel.count) parts.push(`half within ${kilometres(medianKm(panel.now, vector(...panel.truth)))} of the true place`);
   return parts.join(" · ");
 }
 

@@ -169,7 +169,8 @@ class Playback {
 }
 
 /** The reader's choices, and who answers them: a table in the page, or the kernel, which gets one question at a time. What is asked
- * meanwhile waits, and only the last of it is sent. `look` shows the table's answer, `changed` the choices, `say` a text. */
+ * meanwhile waits, and only the last of it is sent. `look` shows the table's answer, `changed` the choices, `say` a text, and whether
+ * the maps wait for an answer. */
 class Questions {
   constructor(model, { look, changed, say }) {
     Object.assign(this, { model, look, changed, say, values: { ...model.get("values") }, asked: model.get("asked"), again: false, pending: false });
@@ -206,9 +207,9 @@ class Questions {
     if (this.again) return;
     this.asked = this.model.get("asked") + 1;
     this.model.set("values", this.values); this.model.set("asked", this.asked); this.model.save_changes();
-    this.say("computing …");
+    this.say("computing …", true);
     clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.say("No answer yet: the kernel is busy, or it has stopped (then run the cell again). The slider and the map go on working."), PATIENCE);
+    this.patience = setTimeout(() => this.say("No answer yet: the kernel is busy, or it has stopped (then run the cell again). The slider and the map go on working.", true), PATIENCE);
   }
 
   answered() {
@@ -237,7 +238,8 @@ class Player {
     this.view = new View(model);
     this.playback = new Playback(() => this.showStep());
     this.questions = new Questions(model, {
-      look: () => this.read(), changed: () => { this.buildControls(); this.draw(); }, say: (text) => this.say(text),
+      look: () => this.read(), changed: () => { this.buildControls(); this.draw(); },
+      say: (text, busy) => { this.say(text); this.maps.classList.toggle("busy", Boolean(busy)); },
     });
     this.build();
     this.read();
@@ -253,7 +255,7 @@ class Player {
     this.status = element("div", { class: "status", role: "status", "aria-live": "polite", hidden });
     this.maps = element("div", { class: "maps" });
     this.legend = element("div", { class: "bar note" });
-    this.root.append(this.asking, this.message, this.maps, this.legend, this.buildPlayback(), this.buildView(), this.status);
+    this.root.append(this.asking, this.message, this.status, this.maps, this.legend, this.buildPlayback(), this.buildView());
     // JupyterLab takes arrow keys for itself unless they stop here.
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.addEventListener("keydown", (event) => { if (event.key !== "Escape" && !event.ctrlKey && !event.metaKey) event.stopPropagation(); });
@@ -269,7 +271,7 @@ class Player {
     });
     this.now = element("span", { class: "now" });
     this.chart = element("canvas", { class: "chart", role: "img", "aria-label": "schedule: time t over the share of the steps" });
-    return element("div", { class: "bar" }, this.button, this.slider, this.now, this.chart);
+    return element("div", { class: "bar playback" }, this.button, this.slider, this.now, this.chart);
   }
 
   buildView() {
@@ -355,12 +357,12 @@ class Player {
   }
 
   showStep() {
-    const { share, playing } = this.playback, step = Math.round(share * this.steps);
+    const { share, playing } = this.playback;
     const panel = this.panels.reduce((a, b) => (b.states > a.states ? b : a), this.panels[0]);
     this.button.textContent = playing ? "❚❚ Pause" : "▶ Play";
-    this.slider.value = step;
+    this.slider.value = Math.round(share * this.steps);
     if (panel) {
-      this.now.textContent = panel.sphere ? `t = ${share.toFixed(2)}` : `step ${step} of ${this.steps}, t = ${timeAt(panel, share).toFixed(3)}`;
+      this.now.textContent = panel.sphere ? `t = ${share.toFixed(2)}` : `step ${Math.round(share * panel.steps)} of ${panel.steps}, t = ${timeAt(panel, share).toFixed(3)}`;
       this.slider.setAttribute("aria-valuetext", this.now.textContent);
     }
     this.draw();
