@@ -102,7 +102,7 @@ def official_name(name: str) -> str:
 
 # The network, averaged over the steps of a solver
 
-OPTIONS = samplers.SolverOptions(steps=48, solver="ab3")
+OPTIONS = samplers.SolverOptions(steps=64, solver="ab3")
 """How samples and likelihoods of published models are solved if the caller does not say."""
 AVERAGED = 32  # times in an interval
 

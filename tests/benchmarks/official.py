@@ -22,11 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 LIKELIHOOD_POINTS = 32
-SOLVED_BY = (
-    ("ab3", 48),
-    ("ab3", 64),
-    ("rk4", 16),
-)  # the first is what geoflow takes for published networks
+SOLVED_BY = (("ab3", 64), ("ab3", 48), ("rk4", 16))  # the first is the default for such networks
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
