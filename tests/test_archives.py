@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 from geoflow.data import archives
@@ -53,6 +54,72 @@ def test_a_damaged_tar_is_refused(tar, damage):
     tar.write_bytes(damage(tar.read_bytes()))
     with pytest.raises(OSError, match=r"a.tar is no whole tar archive"):
         archives.tar_members(tar)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["ustar", "gnu", "pax"])  # fmt: skip
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cut_or_a_flipped_bit_gives_all_or_an_error(tmp_path, form, seed):
+    """40 cuts, and 40 bits of headers, for each format and seed."""
+    rng, file = np.random.default_rng(seed), tmp_path / "a.tar"
+    contents = {name: rng.bytes(int(rng.integers(1500))) for name in NAMES}
+    with tarfile.open(file, "w", format=form) as opened:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    whole, errors = file.read_bytes(), 0
+    with tarfile.open(file) as opened:
+        headers = [member.offset for member in opened]
+    for trial in range(80):
+        spoilt = bytearray(whole)
+        if trial % 2:
+            spoilt[rng.choice(headers) + int(rng.integers(512))] ^= 1 << int(rng.integers(8))
+        else:
+            del spoilt[int(rng.integers(len(whole))) :]
+        file.write_bytes(spoilt)
+        archives._members.cache_clear()
+        try:
+            found = {name: get() for name, get in archives.members(file).items()}
+        except OSError as error:
+            errors += str(file) in str(error)
+        else:
+            assert found == contents
+    assert errors > 60
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cut_or_flipped_zip_gives_what_it_held_or_an_error(tmp_path, seed):
+    rng, file = np.random.default_rng(seed), tmp_path / "a.zip"
+    contents = {name: rng.bytes(int(rng.integers(1500))) for name in NAMES}
+    with zipfile.ZipFile(file, "w") as opened:
+        for name, content in contents.items():
+            opened.writestr(name, content)
+    whole, errors = file.read_bytes(), 0
+    for trial in range(80):
+        spoilt = bytearray(whole)
+        if trial % 2:
+            spoilt[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
+        else:
+            del spoilt[int(rng.integers(len(whole))) :]
+        file.write_bytes(spoilt)
+        archives._members.cache_clear()
+        try:
+            found = {name: archives.read(file / name) for name in NAMES}
+        except OSError as error:
+            errors += str(file) in str(error)
+        else:
+            assert found == contents
+    assert errors > 60
+
+
+def test_the_state_of_a_file_changes_with_it(tmp_path, tar):
+    assert archives.state(tar / "3.jpg") == archives.state(tar / "4.jpg") == archives.state(tar)
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    before = archives.state(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"22")
+    assert archives.state(tmp_path / "a.jpg") != before
+    assert archives.state(tmp_path / "b.jpg") is None
+    assert archives.state(tmp_path / "b.tar" / "c.jpg") is None
 
 
 def test_zips_are_read_and_damaged_ones_refused(tmp_path):

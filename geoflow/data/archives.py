@@ -8,7 +8,7 @@ import functools
 import os
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 def exists(path: Path) -> bool:
@@ -24,8 +24,21 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     try:
         return members(archive)[member]()
-    except (KeyError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # what zipfile and its decoders raise has no common base
         raise OSError(f"{member} cannot be read from {archive}: {error}") from error
+
+
+def state(path: Path) -> tuple[int, int] | None:
+    """Size and date of a file, or of the archive that holds it: other ones after a change.
+
+    None if it is gone.
+    """
+    archive, _member = _split(path)
+    try:
+        found = (archive or path).stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def members(archive: Path) -> dict:
@@ -39,21 +52,34 @@ def members(archive: Path) -> dict:
 
 @functools.lru_cache(maxsize=128)
 def _members(archive: Path, _process: int, _size: int, _date: int) -> dict:
-    if archive.suffix == ".tar":
-        spans = tar_members(archive)
-        return {name: functools.partial(_span, archive, *span) for name, *span in spans}
+    found: dict = {}
+    for name, get in _list_tar(archive) if archive.suffix == ".tar" else _list_zip(archive):
+        name = PurePosixPath(name).as_posix()  # without the ./ that `tar -c .` writes
+        if name in found:
+            raise OSError(f"{archive} holds {name} twice; which one is meant is unknown")
+        found[name] = get
+    return found
+
+
+def _list_tar(archive: Path) -> list:
+    spans = tar_members(archive)
+    return [(name, functools.partial(_span, archive, *span)) for name, *span in spans]
+
+
+def _list_zip(archive: Path) -> list:
     try:
         opened = zipfile.ZipFile(archive)
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # a damaged list of members raises more than BadZipFile
         raise OSError(f"{archive} is no whole zip archive ({error}); fetch it again") from error
-    return {name: functools.partial(opened.read, name) for name in opened.namelist()}
+    names = [each.filename for each in opened.infolist() if not each.is_dir()]
+    return [(name, functools.partial(opened.read, name)) for name in names]
 
 
 def tar_members(file: Path) -> list[tuple[str, int, int]]:
     """Name, first byte and size of each file in an uncompressed tar archive, in its order.
 
-    `tarfile` takes a damaged header for the end of the archive. So whatever follows the last member
-    must be the zeros that close an archive.
+    `tarfile` checks the sum in every header, but takes a damaged one for the end of the archive. So
+    whatever follows the last member must be the zeros that close an archive, two blocks at least.
     """
     try:
         with tarfile.open(file, "r:") as opened, file.open("rb") as raw:
@@ -63,7 +89,7 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
             if len(end) < 2 * tarfile.BLOCKSIZE or end.strip(b"\0"):
                 at = f"byte {opened.offset:,}"
                 raise tarfile.TarError(f"its list of members breaks off at {at}")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         raise OSError(f"{file} is no whole tar archive ({error}); fetch it again") from error
     return found
 

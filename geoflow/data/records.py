@@ -8,21 +8,21 @@ missing is counted, never guessed.
 """
 
 import bz2
+import contextlib
 import gzip
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 import torch
 from torch import Tensor
 
 from geoflow import runtime
-from geoflow.data import archives
+from geoflow.data import archives, delimited
 from geoflow.data.towns import LEVELS
 
 COORDINATES = ("latitude", "longitude")
@@ -38,6 +38,7 @@ class Records:
     rows: pa.Table  # `id` (string), `latitude`, `longitude`; `path` and labels if there are any
     root: Path  # folder that the paths are relative to
     dropped: dict[str, int] = field(default_factory=dict)  # why rows were left out → how many
+    notes: tuple[str, ...] = ()  # how it was read
 
     def __len__(self) -> int:
         return self.rows.num_rows
@@ -53,16 +54,29 @@ class Records:
         columns = [torch.from_numpy(self.rows[name].to_numpy().copy()) for name in COORDINATES]
         return torch.stack(columns, -1)
 
+    def describe(self) -> str:
+        """How the data set was read, and which part of the Earth it covers, in words."""
+        lines = [f"{self.name}: {'; '.join(self.notes)}"] if self.notes else []
+        if len(self):
+            (south, west), (north, east) = (f(self.latlon, 0) for f in (torch.amin, torch.amax))
+            box = f"latitudes {south:.4f} to {north:.4f}, longitudes {west:.4f} to {east:.4f}"
+            lines.append(f"{self.name}: {box}")
+        if nowhere := int((self.latlon == 0).all(-1).sum()):
+            lines.append(f"{self.name}: {nowhere:,} at (0, 0), which often stands for no place")
+        return "\n".join(lines)
+
     def without(self, reason: str, keep: pa.Array | pa.ChunkedArray) -> "Records":
         """The rows where `keep` is true; the others are counted under the reason."""
         kept = self.rows.filter(keep)
         lost = self.dropped.get(reason, 0) + len(self) - kept.num_rows
-        return Records(self.name, kept, self.root, {**self.dropped, reason: lost})
+        return replace(self, rows=kept, dropped={**self.dropped, reason: lost})
 
     def with_images(self, found: pa.Array | pa.ChunkedArray | None = None) -> "Records":
         """The rows whose image is there, as `found` says; None: every path is looked up."""
         if "path" not in self.rows.column_names:
-            raise ValueError(f"{self.name}: no column 'path', which says where each image is")
+            names = ", ".join(delimited.NAMES["path"])
+            text = f"{self.name}: no column of path, which says where each image is"
+            raise ValueError(f"{text}; expected one called {names}")
         paths = self.rows["path"]
         if found is None:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
@@ -88,13 +102,19 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
             raise ValueError(f"{text}; expected id, latitude, longitude, found {found}")
         try:
             values = table[column].cast(kind)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{name}: {column} should be degrees, but {error}") from error
+        except pa.ArrowException as error:
+            kind = "texts" if column == "id" else "degrees"
+            raise ValueError(f"{name}: {column} should be {kind}, but {error}") from error
         table = table.set_column(table.column_names.index(column), column, values)
     records = Records(name, table, Path(root), dict(dropped or {}))
 
     finite = pc.and_(*(pc.is_finite(table[column]) for column in COORDINATES))
     records = records.without("without coordinates", pc.fill_null(finite, False))
+    there = pc.fill_null(pc.not_equal(records.rows["id"], ""), False)
+    records = records.without("without an id", there)
+    odd = records.rows.filter(pc.match_substring_regex(records.rows["id"], r"[\x00-\x1f\x7f]"))
+    if odd.num_rows:
+        raise ValueError(f"{name}: the id {odd['id'][0].as_py()!r} holds a control character")
     sizes = {90: records.rows["latitude"], 180: records.rows["longitude"]}
     on_earth = pc.and_(*(pc.less_equal(pc.abs(size), most) for most, size in sizes.items()))
     outside = records.rows.filter(pc.invert(on_earth))
@@ -131,59 +151,53 @@ def types_of(columns: Iterable[str], numbers: Iterable[str] = COORDINATES) -> di
 def read_table(file, root=None) -> Records:
     """Any CSV, TSV or Parquet of id, latitude, longitude and perhaps path, country, …, city.
 
+    See `geoflow.data.delimited` for what the columns may be called and how texts may be written.
+
     Args:
-        file: ends in .csv, .tsv or .parquet; .gz and .bz2 after that are fine.
+        file: ends in .csv, .tsv, .txt or .parquet; of a text .gz and .bz2 after that are fine.
         root: folder of the images; default: the file's.
     """
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"no table at {file}")
-    kind = next((s for s in reversed(file.suffixes) if s in (".csv", ".tsv", ".parquet")), None)
+    kinds = (".csv", ".tsv", ".txt", ".parquet")
+    kind = next((s.lower() for s in reversed(file.suffixes) if s.lower() in kinds), None)
     if kind is None:
         raise ValueError(f"{file} should end in .csv, .tsv or .parquet")
+    table = _parquet(file) if kind == ".parquet" else delimited.read(file)
+    types = types_of(name for name in COLUMNS if name in table.values)
+    columns = {name: pa.array(table.values[name], kind) for name, kind in types.items()}
+    root = file.parent if root is None else root
+    return replace(clean(file.name, pa.table(columns), root), notes=table.notes)
+
+
+def _parquet(file: Path) -> delimited.Columns:
+    """The columns of a Parquet file that we know, checked like those of a text."""
+    with naming(file):
+        header = pa.parquet.read_schema(file).names
+        found = delimited.columns_of(str(file), header)
+        wanted = sorted({header[i] for i in found.values()})
+        table = pa.parquet.read_table(file, columns=wanted, page_checksum_verification=True)
+        texts = {name: table[header[i]].cast(pa.string()) for name, i in found.items()}
+        values = {name: pc.fill_null(each, "").to_pylist() for name, each in texts.items()}
+    notes = (delimited.names_in(header, found),)
+    return delimited.checked(delimited.Columns(values, lambda i: f"{file}, row {i + 1}", notes))
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Generator[None]:
+    """Turn whatever pyarrow and decompression say of a damaged file into one line that names it."""
     try:
-        if kind == ".parquet":
-            names = pa.parquet.read_schema(file).names
-            table = pa.parquet.read_table(file, columns=[name for name in COLUMNS if name in names])
-        else:
-            delimiter = "\t" if kind == ".tsv" else ","
-            table = read_columns(file, {name: name for name in COLUMNS}, delimiter)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    return clean(file.name, table, file.parent if root is None else root)
-
-
-def read_columns(file: Path, names: dict[str, str], delimiter: str = ",") -> pa.Table:
-    """Some columns of a delimited text file with a header: {its name: our name} → table.
-
-    Columns that are absent are left out. The text "NA" is not missing: it is Namibia.
-    """
-    header = first_line(file).rstrip("\r\n").removeprefix("\ufeff").split(delimiter)
-    columns = [column.strip('"') for column in header]
-    present = {name: ours for name, ours in names.items() if name in columns}
-    options = pa.csv.ConvertOptions(
-        include_columns=list(present),
-        column_types=dict(zip(present, types_of(present.values()).values(), strict=True)),
-        null_values=["", "NaN", "nan", "NA"],  # of numbers
-    )
-    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    try:
-        table = pa.csv.read_csv(file, parse_options=parsing, convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    given = table.rename_columns(list(present.values()))
-    for number, name in enumerate(given.column_names):
-        if name not in COORDINATES:
-            missing = pc.is_in(given[name], value_set=pa.array(["", "NaN", "nan"]))
-            text = pc.if_else(missing, pa.scalar(None, pa.string()), given[name])
-            given = given.set_column(number, name, text)
-    return given
+        yield
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, MemoryError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read: {said}") from error
 
 
 def first_line(file: Path) -> str:
     """The first line of a text file that may be compressed."""
     opened = {".bz2": bz2.open, ".gz": gzip.open}.get(file.suffix, open)
-    with opened(file, "rt", encoding="utf-8") as lines:
+    with naming(file), opened(file, "rt", encoding="utf-8-sig") as lines:
         return lines.readline()
 
 
@@ -203,20 +217,39 @@ def read_tars(folder) -> Records:
     files = sorted(folder.glob("*.tar"))
     if not files:
         raise FileNotFoundError(f"no tars of images in {folder}")
-    rows: list[dict] = []
+    rows, alone = [], 0
     for file in runtime.progress(files, desc=f"listing {folder.name}", unit="tar"):
         members = archives.members(file)
-        pictures = (name for name in members if name.endswith((".jpg", ".jpeg", ".png")))
-        images = {name.rpartition(".")[0]: f"{file.name}/{name}" for name in pictures}
-        for name in (name for name in members if name.endswith(".json")):
-            key = name.removesuffix(".json")
+        stems = {name: name.rpartition(".")[0] for name in members}
+        images = {stems[name]: f"{file.name}/{name}" for name in members if is_image(name)}
+        described = {stems[name]: name for name in members if name.endswith(".json")}
+        alone += len(images.keys() - described.keys())
+        for key, name in described.items():
             try:
-                found = json.loads(members[name]())
-                row = {"id": str(found.get("id", key)), "path": images.get(key)}
-                row |= {column: found.get(column) for column in COORDINATES}
-                rows.append(row | {to: found.get(f"unique_{to}", found.get(to)) for to in LEVELS})
-            except (ValueError, AttributeError) as error:
+                rows.append({**_row(json.loads(members[name]()), key), "path": images.get(key)})
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file}: {name} is no json of a sample: {error}") from error
+    if not rows:
+        raise ValueError(f"the tars in {folder} hold no .json, which says where an image was taken")
     table = pa.Table.from_pylist(rows, schema=pa.schema(types_of(COLUMNS)))
-    records = clean(folder.name, table, folder)
+    records = clean(folder.name, table, folder, {"image without a json of its place": alone})
     return records.with_images(records.rows["path"].is_valid())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file in a tar is an image of a sample."""
+    return name.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
+
+
+def _row(found, key: str) -> dict:
+    """A row from a sample's json; its id is the sample's key if it has none of its own."""
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__}, not an object")
+    row = {"id": key if found.get("id") is None else str(found["id"])}
+    row["id"].encode()  # half of a surrogate pair is no text, and a UnicodeEncodeError
+    for name in COORDINATES:
+        row[name] = found.get(name)
+        if type(row[name]) not in (float, int, type(None)):
+            raise ValueError(f"{name} {row[name]!r}; expected degrees")
+    labels = {name: found.get(f"unique_{name}", found.get(name)) for name in LEVELS}
+    return row | {name: label if label is None else str(label) for name, label in labels.items()}

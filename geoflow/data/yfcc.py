@@ -7,6 +7,7 @@ one at `yfcc4k_ids.txt`, an id per line.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from geoflow import runtime
-from geoflow.data.records import COORDINATES, Records, clean, existing, first_line, types_of
+from geoflow.data.records import (
+    COORDINATES,
+    Records,
+    clean,
+    existing,
+    first_line,
+    naming,
+    types_of,
+)
 
 LEAST_ACCURACY = 12
 COLUMNS = (
@@ -33,22 +42,31 @@ def read(root, split: str) -> Records:
     root = Path(root)
     runtime.choose("split", split, ("train", "test"))
     ids = "the test photos, an id per line, which training leaves out"
-    listed = existing(root / "yfcc4k_ids.txt", ids)
-    test = pa.array(listed.read_text(encoding="utf-8").split(), pa.string())
+    file = existing(root / "yfcc4k_ids.txt", ids)
+    with naming(file):
+        test = pa.array(file.read_text(encoding="utf-8-sig").split(), pa.string())
     photos, dropped = _photos(_file(root, "yfcc100m_dataset"), test, split)
     records = clean(f"yfcc {split}", photos, root, dropped)
 
     hashes = _stream(_file(root, "yfcc100m_hash"), ("id", "hash"), ("id", "hash"))
     wanted = records.rows["id"].combine_chunks()
-    known = [rows.filter(pc.is_in(rows["id"], value_set=wanted)) for rows in hashes]
-    rows = records.rows.join(pa.concat_tables(known), "id", join_type="left outer").sort_by("id")
+    listed = pa.concat_tables(
+        rows.filter(pc.and_(pc.is_in(rows["id"], value_set=wanted), pc.not_equal(rows["hash"], "")))
+        for rows in hashes
+    )
+    listed = listed.group_by(["id", "hash"]).aggregate([])  # a line that is there twice counts once
+    times = listed.group_by("id").aggregate([("hash", "count")])
+    unclear = times.filter(pc.greater(times["hash_count"], 1))["id"].combine_chunks()
+    clear = pc.invert(pc.is_in(records.rows["id"], value_set=unclear))
+    records = records.without("with two different hashes", clear)
+    rows = records.rows.join(listed, "id", join_type="left outer").sort_by("id")
     hash_ = rows["hash"]
     folders = [pc.utf8_slice_codeunits(hash_, start, start + 3) for start in (0, 3)]
     image = pc.binary_join_element_wise(hash_, "jpg", ".")
     path = pc.binary_join_element_wise("images", *folders, image, "/")
     rows = rows.drop_columns("hash").append_column("path", path)
-    hashed = Records(records.name, rows, root, records.dropped)
-    return hashed.without("without a hash", pc.is_valid(path)).with_images()
+    hashed = replace(records, rows=rows).without("without a hash", pc.is_valid(path))
+    return hashed.with_images()
 
 
 def _file(root: Path, name: str) -> Path:
@@ -62,7 +80,8 @@ def _photos(file: Path, test: pa.Array, split: str) -> tuple[pa.Table, dict[str,
     names = COLUMNS if found == len(COLUMNS) else ("line", *COLUMNS)
     if found != len(names):
         text = f"{file} has {found} columns; expected {len(COLUMNS)}"
-        raise ValueError(f"{text}, or {len(COLUMNS) + 1} with a line number first")
+        numbered = f"or {len(COLUMNS) + 1} with a line number first"
+        raise ValueError(f"{text}, {numbered}: it is another file, or damaged")
     # test photos count in any case, and one without accuracy lacks coordinates: counted later
     least = LEAST_ACCURACY if split == "train" else -math.inf
     keep = {
@@ -93,9 +112,7 @@ def _stream(file: Path, names: tuple[str, ...], columns: tuple[str, ...]):
     )
     reading = pa.csv.ReadOptions(column_names=names, block_size=16 << 20)
     parsing = pa.csv.ParseOptions(delimiter="\t", quote_char=False)
-    try:
+    with naming(file):
         reader = pa.csv.open_csv(file, reading, parsing, options)
         for batch in runtime.progress(reader, desc=f"reading {file.name}", unit="block"):
             yield pa.table(batch)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,261 @@
+"""Tables of located photos as people and programs write them: CSV, TSV and the like.
+
+What has one meaning is accepted: commas, semicolons, tabs or bars between the values; UTF-8, UTF-16
+or cp1252; the usual names of columns, in any capitals; commas as decimal points. Anything else is a
+`ValueError` of one line that names the file, the line, the value, and what was expected.
+"""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoflow.data.towns import LEVELS
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+NAMES = {  # our name → names that mean the same, in small letters and digits
+    "id": ("id", "key", "imageid", "photoid"),
+    "latitude": ("latitude", "lat", "gpslatitude", "decimallatitude"),
+    "longitude": ("longitude", "lon", "lng", "long", "gpslongitude", "decimallongitude"),
+    "path": ("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "photo"),
+    **{level: (level.replace("-", ""),) for level in LEVELS},
+}
+AXES = {"latitude": "y", "longitude": "x"}  # where no other column is meant
+COORDINATES = {"latitude": 90, "longitude": 180}
+MISSING = ("", "nan", "na", "n/a", "null", "none")  # of numbers; as an id or a country, "NA" is one
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark begins this one
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table, column by column."""
+
+    values: dict[str, list]  # our name → values; those of numbers and labels may be None
+    at: Callable[[int], str]  # number of a row → where it stands, in words
+    notes: tuple[str, ...]  # how it was read
+
+
+def read(file: Path) -> Columns:
+    """A delimited text file with a header, perhaps compressed (.gz, .bz2)."""
+    text, encoding = _decoded(file)
+    lines = io.StringIO(text, newline="")
+    skipped = _skip_to_header(lines)
+    start, first = lines.tell(), lines.readline()
+    lines.seek(start)
+    delimiter = max(DELIMITERS, key=lambda each: _known(first, each))
+    numbers, rows = _rows(file, lines, delimiter, skipped)
+    if not rows:
+        raise ValueError(f"{file} is empty; expected a header such as id,latitude,longitude,path")
+    header, rows, line_of = rows[0], rows[1:], numbers[1:]
+    if not rows:
+        raise ValueError(f"{file} holds a header and no rows")
+
+    def at(row: int) -> str:
+        return f"{file}, line {line_of[row]}"
+
+    for number, row in enumerate(rows):
+        if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
+            wrong = f"{at(number)}: {len(row)} values in {delimiter.join(row)[:80]!r}"
+            hint = " (a value that holds a comma must be quoted)" if delimiter == "," else ""
+            raise ValueError(f"{wrong}; expected {len(header)}, as the header has{hint}")
+    found = columns_of(f"{file}, line {numbers[0]}", header)
+    values = {name: [row[i].strip() for row in rows] for name, i in found.items()}
+    notes = (f"{encoding}, {DELIMITERS[delimiter]} between values", names_in(header, found))
+    return checked(Columns(values, at, notes))
+
+
+def _decoded(file: Path) -> tuple[str, str]:
+    """The text of a file, and its encoding: by its mark, else UTF-8, else cp1252."""
+    content = file.read_bytes()
+    try:
+        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(file.suffix, bytes)
+        content = unpack(content)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{file} is damaged: it cannot be decompressed ({error})") from error
+    if content.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        raise ValueError(f"{file} is no text but a spreadsheet or an archive; save it as CSV")
+    marks = (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark))
+    encoding = next(marks, "") or _unmarked(file, content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        wrong = f"byte {content[error.start]:#04x} is no {encoding}"
+        raise ValueError(f"{file}, line {line}: {wrong}; save the table as UTF-8") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{file}, line {line}: a NUL character; the file is damaged or no text")
+    return text, encoding.replace("utf", "UTF").removesuffix("-sig")
+
+
+def _unmarked(file: Path, content: bytes) -> str:
+    """The encoding of a text without a byte order mark."""
+    head = content[:200]
+    for encoding, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
+        if 2 * zeros.count(0) > len(zeros):
+            return encoding
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:  # after other signs in UTF-8 it is damaged, not another one
+        return "cp1252" if content[: error.start].isascii() else "utf-8"
+    return "utf-8"
+
+
+def _skip_to_header(lines: io.StringIO) -> int:
+    """Move on to the header, past blank lines and a spreadsheet's `sep=;`: lines passed."""
+    for passed in itertools.count():
+        at = lines.tell()
+        line = lines.readline()
+        if line and not line.strip():
+            continue
+        if not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
+            lines.seek(at)
+            return passed
+    raise AssertionError("unreachable")
+
+
+def _known(line: str, delimiter: str) -> tuple[int, int]:
+    """How many cells of a header are names that we know, and how many cells it has."""
+    cells = line.split(delimiter)
+    names = {*AXES.values(), *itertools.chain(*NAMES.values())}
+    return sum(_plain(cell) in names for cell in cells), len(cells)
+
+
+def _plain(name: str) -> str:
+    """A column's name without capitals, spaces, signs and a unit.
+
+    >>> _plain(" GPS-Latitude (deg)")
+    'gpslatitude'
+    """
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"[(\[].*", "", name.casefold()))
+
+
+def _rows(
+    file: Path, lines: Iterable[str], delimiter: str, skipped: int
+) -> tuple[list[int], list[list[str]]]:
+    """Number of the line where each row begins, and its values. Blank rows are left out."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    numbers, rows, line = [], [], skipped + 1
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                numbers.append(line)
+                rows.append(row)
+            line = skipped + reader.line_num + 1
+    except csv.Error as error:
+        wrong = f"a quoted value is not closed, or goes on after its quote ({error})"
+        raise ValueError(f"{file}, line {line}: {wrong}") from error
+    return numbers, rows
+
+
+def columns_of(where: str, header: Sequence[str]) -> dict[str, int]:
+    """Our name → number of the column that is meant.
+
+    A column without an id is its path. Two that could both be meant are a `ValueError`, and so is
+    a table without places.
+
+    >>> columns_of("photos.csv", ["Lat", "Lng", "File"])
+    {'latitude': 0, 'longitude': 1, 'path': 2, 'id': 2}
+    """
+    plain = [_plain(name) for name in header]
+    found: dict[str, int] = {}
+    for ours, names in NAMES.items():
+        meant = [i for i, name in enumerate(plain) if name in names]
+        meant = meant or [i for i, name in enumerate(plain) if name == AXES.get(ours)]
+        exact = [i for i in meant if plain[i] == names[0]]
+        if len(exact) == 1 and ours not in COORDINATES:
+            meant = exact
+        if len(meant) > 1:
+            both = " and ".join(repr(header[i].strip()) for i in meant)
+            raise ValueError(f"{where}: columns {both} could each be the {ours}; expected one")
+        if meant:
+            found[ours] = meant[0]
+    if "path" in found:
+        found.setdefault("id", found["path"])
+    for ours in ("id", *COORDINATES):
+        if ours not in found:
+            named = ", ".join(map(repr, header[:20]))
+            expected = f"expected one called {', '.join(NAMES[ours])}"
+            raise ValueError(f"{where}: no column of {ours}; {expected}; found {named}")
+    return found
+
+
+def names_in(header: Sequence[str], found: dict[str, int]) -> str:
+    """Which columns were taken for what, in words."""
+    return ", ".join(f"{ours} from {header[i].strip()!r}" for ours, i in found.items())
+
+
+def checked(table: Columns) -> Columns:
+    """The table with numbers for its places, longitudes from −180 to 180 and None for no label.
+
+    Ids must differ, ids and paths hold no control characters and be there, places be on Earth. A
+    row without a place is legal.
+    """
+    values = dict(table.values)
+    for name in ("path", "id"):
+        for row, text in enumerate(values.get(name, ())):
+            if not text or re.search(r"[\x00-\x1f\x7f]", text):
+                wrong = f"{name} {text!r}; expected a text without control characters"
+                raise ValueError(f"{table.at(row)}: {wrong if text else f'no {name}'}")
+    earlier: dict[str, int] = {}
+    for row, id_ in enumerate(values["id"]):
+        if earlier.setdefault(id_, row) != row:
+            first = table.at(earlier[id_]).rpartition(", ")[2]
+            raise ValueError(f"{table.at(row)}: id {id_!r} is also in {first}; expected another")
+    for name in COORDINATES:
+        values[name] = [_degrees(text, name, table, row) for row, text in enumerate(values[name])]
+    notes = list(table.notes)
+    if _wrap(values["longitude"]):
+        notes.append("longitudes of 0 to 360 taken as −180 to 180")
+    for row, place in enumerate(zip(*(values[name] for name in COORDINATES), strict=True)):
+        for (name, most), number in zip(COORDINATES.items(), place, strict=True):
+            if number is not None and not -most <= number <= most:
+                text = f"{table.at(row)}: {name} {number:g}; expected −{most} to {most}"
+                others = filter(None, values["longitude"])
+                swapped = (
+                    name == "latitude" and abs(number) <= 180 and all(abs(x) <= 90 for x in others)
+                )
+                hint = "are latitude and longitude swapped?" if swapped else "are these degrees?"
+                raise ValueError(f"{text}; {hint}")
+    for name in LEVELS:
+        if name in values:
+            values[name] = [
+                text if text not in ("", "NaN", "nan") else None for text in values[name]
+            ]
+    return Columns(values, table.at, tuple(notes))
+
+
+def _degrees(value, name: str, table: Columns, row: int) -> float | None:
+    """A number, from a number or a text with a point or a comma; None if it is missing."""
+    text = str("" if value is None else value).strip()
+    if text.casefold() in MISSING:
+        return None
+    plain = text.removesuffix("°").replace("−", "-").strip()
+    if not re.fullmatch(
+        r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", plain, re.IGNORECASE
+    ):
+        wrong = f"{name} {text!r}; expected degrees such as −33.86"
+        raise ValueError(f"{table.at(row)}: {wrong}")
+    return float(plain.replace(",", "."))
+
+
+def _wrap(longitudes: list[float | None]) -> bool:
+    """Whether the longitudes go from 0 to 360; if so, those beyond 180 lose a turn."""
+    known = [x for x in longitudes if x is not None]
+    if not known or min(known) < 0 or not 180 < max(known) <= 360:
+        return False
+    longitudes[:] = [x if x is None or x <= 180 else x - 360 for x in longitudes]
+    return True

@@ -1,0 +1,246 @@
+"""Tables of one's own photos: what has one meaning is read, anything else is one line that names file, line, value and what was expected."""
+
+import bz2
+import gzip
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from geoflow.data import delimited
+from geoflow.data.records import read_table
+
+PLACES = [(48.8584, 2.2945), (-33.8568, 151.2153), (0.5, -78.25)]
+PATHS = ["eiffel.jpg", "opera.jpg", "quito.jpg"]
+
+
+def read(folder, content, name="photos.csv"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_table(folder / name)
+
+
+def comma(number):
+    return str(number).replace(".", ",")
+
+
+def lines(header, delimiter, number=str, quote=""):
+    rows = [
+        delimiter.join([f"{i}", *(f"{quote}{number(x)}{quote}" for x in place), path])
+        for i, (place, path) in enumerate(zip(PLACES, PATHS, strict=True))
+    ]
+    return "\n".join([header, *rows, ""])
+
+
+PLAIN = lines("id,latitude,longitude,path", ",")
+ACCEPTED = {
+    "commas": PLAIN,
+    "semicolons": lines("id;latitude;longitude;path", ";"),
+    "tabs": lines("id\tlatitude\tlongitude\tpath", "\t"),
+    "bars": lines("id|latitude|longitude|path", "|"),
+    "comma decimals": lines("id;lat;lon;file", ";", comma),
+    "comma decimals in quotes": lines("id,lat,lon,file", ",", comma, '"'),
+    "comma decimals and tabs": lines("ID\tLat\tLng\tImage", "\t", comma),
+    "capitals and spaces": lines(" Id , LATITUDE, Longitude ,  Path", ","),
+    "spaces after commas": lines("id, lat, lon, path", ", "),
+    "quoted header": lines('"id","lat","lng","file name"', ","),
+    "units": lines("key;Latitude (deg);Longitude (°);File_Name", ";"),
+    "GPS names": lines("photo_id,GPS Latitude,GPS Longitude,image path", ","),
+    "GBIF names": lines("key,decimalLatitude,decimalLongitude,filename", ","),
+    "x and y": "y,x,key,image\n" + "".join(f"{lat},{lon},{i},{path}\n" for i, ((lat, lon), path) in enumerate(zip(PLACES, PATHS, strict=True))),
+    "x and y are others": "id,x,y,lat,lon,path\n" + "".join(f"{i},9,9,{lat},{lon},{path}\n" for i, ((lat, lon), path) in enumerate(zip(PLACES, PATHS, strict=True))),
+    "other columns": "\n".join(line + ',"a ""comment"",\nof two lines"' for line in PLAIN.splitlines()),
+    "excel": "sep=;\r\n" + lines("id;latitude;longitude;path", ";", comma).replace("\n", "\r\n"),
+    "windows lines": PLAIN.replace("\n", "\r\n"),
+    "old mac lines": PLAIN.replace("\n", "\r"),
+    "no last line end": PLAIN[:-1],
+    "blank lines": "\n\n" + PLAIN.replace("\n", "\n\n"),
+    "trailing commas": PLAIN.replace("\n", ",\n"),
+    "trailing commas of rows": PLAIN.replace("jpg\n", "jpg,,\n"),
+    "signs": lines("id,lat,lon,path", ",", lambda x: f"{x:+}"),
+    "minus": PLAIN.replace("-", "−"),
+    "degree signs": lines("id,lat,lon,path", ",", "{}°".format),
+    "exponents": lines("id,lat,lon,path", ",", "{:.8e}".format),
+    "0 to 360": PLAIN.replace("-78.25", "281.75"),
+}  # fmt: skip
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252")
+
+
+def found(records):
+    rows = records.rows.to_pylist()
+    return [(r["id"], round(r["latitude"], 9), round(r["longitude"], 9), r["path"]) for r in rows]
+
+
+EXPECTED = [(str(i), *place, path) for i, (place, path) in enumerate(zip(PLACES, PATHS, strict=True))]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED)
+def test_what_has_one_meaning_is_read(tmp_path, text):
+    assert found(read(tmp_path, text)) == EXPECTED
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress])
+def test_encodings(tmp_path, encoding, compress):
+    """With letters beyond ASCII, which two encodings write differently."""
+    text = PLAIN.replace("eiffel", "Eiffel été °")
+    if encoding in ("utf-16-le", "utf-16-be"):  # without a mark
+        assert not text.encode(encoding).startswith((b"\xff\xfe", b"\xfe\xff"))
+    suffix = {gzip.compress: ".gz", bz2.compress: ".bz2"}.get(compress, "")
+    records = read(tmp_path, compress(text.encode(encoding)), f"photos.csv{suffix}")
+    assert found(records) == [("0", *PLACES[0], "Eiffel été °.jpg"), *EXPECTED[1:]]
+    assert encoding.removesuffix("-sig").replace("utf", "UTF") in records.describe()
+
+
+def test_what_was_taken_is_told(tmp_path):
+    records = read(tmp_path, lines("Key;LAT;lng;File", ";", comma))
+    assert records.describe().splitlines() == [
+        "photos.csv: UTF-8, semicolons between values; id from 'Key', latitude from 'LAT', longitude from 'lng', path from 'File'",
+        "photos.csv: latitudes -33.8568 to 48.8584, longitudes -78.2500 to 151.2153",
+    ]
+    assert str(records) == "photos.csv: 3 listed; 3 usable"
+    wrapped = read(tmp_path, ACCEPTED["0 to 360"]).describe()
+    assert "longitudes of 0 to 360 taken as −180 to 180" in wrapped
+    assert "longitudes -78.2500 to 151.2153" in wrapped
+    nowhere = read(tmp_path, PLAIN.replace("0.5,-78.25", "0,0")).describe()
+    assert "1 at (0, 0), which often stands for no place" in nowhere
+
+
+def test_a_table_without_ids_takes_the_paths(tmp_path):
+    records = read(tmp_path, "file,lat,lon\na.jpg,1,2\nb/a.jpg,3,4\n")
+    assert found(records) == [("a.jpg", 1, 2, "a.jpg"), ("b/a.jpg", 3, 4, "b/a.jpg")]
+    assert "id from 'file'" in records.describe()
+
+
+@pytest.mark.parametrize("id_", ["NA", "nan", "NaN", "null", "None", "007", "1e5", "n/a", "true", "-", "日本", "a b"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_stay_texts(tmp_path, id_, kind):
+    if kind == "csv":
+        records = read(tmp_path, f"id,lat,lon,path\n{id_},1,2,{id_}\n")
+    else:
+        table = {"id": [id_], "lat": [1.0], "lon": [2.0], "path": [id_]}
+        pa.parquet.write_table(pa.table(table), tmp_path / "a.parquet")
+        records = read_table(tmp_path / "a.parquet")
+    assert found(records) == [(id_, 1, 2, id_)]
+
+
+def test_namibia_is_a_country_and_nan_is_none(tmp_path):
+    text = "id;lat;lon;Country;CITY\na;1;2;NA;\nb;;2;CL;x\nc;3;4;NaN;NA\nd;nan;NA;CL;\n"
+    records = read(tmp_path, text)
+    assert str(records) == "photos.csv: 4 listed, 2 without coordinates; 2 usable"
+    assert records.rows["country"].to_pylist() == ["NA", None]
+    assert records.rows["city"].to_pylist() == [None, "NA"]
+
+
+REFUSED = {
+    "two longitudes": ("id,lat,lon,lng,path\na,1,2,3,p\n", 1, "columns 'lon' and 'lng' could each be the longitude"),
+    "two latitudes": ("id,Latitude,lat,lon,path\na,1,2,3,p\n", 1, "columns 'Latitude' and 'lat' could each be the latitude"),
+    "two paths": ("id,lat,lon,file,image\na,1,2,p,p\n", 1, "columns 'file' and 'image' could each be the path"),
+    "the same twice": ("id,id,lat,lon,path\na,1,2,3,p\n", 1, "columns 'id' and 'id' could each be the id"),
+    "header only": ("id,lat,lon,path\n", None, "holds a header and no rows"),
+    "header and blanks": ("id,lat,lon,path\n\n \n", None, "holds a header and no rows"),
+    "nothing": ("", None, "is empty; expected a header"),
+    "blank lines only": ("\n\n", None, "is empty; expected a header"),
+    "no header": ("a,48.1,2.2,p.jpg\nb,48.2,2.3,q.jpg\n", 1, "no column of id; expected one called id, key, .*found 'a', '48.1'"),
+    "no latitude": ("id,breite,lon,path\na,1,2,p\n", 1, "no column of latitude; expected one called latitude, lat"),
+    "no longitude": ("id;lat;länge;path\na;1;2;p\n", 1, "no column of longitude"),
+    "no id and no path": ("lat,lon\n1,2\n", 1, "no column of id"),
+    "empty path": ("id,lat,lon,path\na,1,2,p\nb,3,4,\n", 3, "no path"),
+    "empty id": ("id,lat,lon,path\na,1,2,p\n  ,3,4,q\n", 3, "no id"),
+    "latitude beyond the pole": ("id,lat,lon,path\na,90.0001,2,p\n", 2, "latitude 90.0001; expected −90 to 90"),
+    "swapped": ("id,lat,lon,path\na,1,2,p\nb,151.2,-33.9,p\n", 3, "latitude 151.2; .*are latitude and longitude swapped"),
+    "metres": ("id,y,x,path\na,5411952,253434,p\n", 2, r"latitude 5.41195e\+06; .*are these degrees"),
+    "longitude beyond 360": ("id,lat,lon,path\na,1,361,p\n", 2, "longitude 361; expected −180 to 180"),
+    "0 to 360 with negatives": ("id,lat,lon,path\na,1,-5,p\nb,1,300,q\n", 3, "longitude 300; expected −180 to 180"),
+    "infinite": ("id,lat,lon,path\na,inf,2,p\n", 2, "latitude 'inf'; expected degrees"),
+    "huge": ("id,lat,lon,path\na,1e999,2,p\n", 2, "latitude inf; expected −90 to 90"),
+    "words": ("id,lat,lon,path\na,1,2,p\nb,north,2,q\n", 3, "latitude 'north'; expected degrees such as"),
+    "minutes": ("id,lat,lon,path\na,48°51',2,p\n", 2, "latitude \"48°51'\"; expected degrees"),
+    "underscores": ("id,lat,lon,path\na,1_0,2,p\n", 2, "latitude '1_0'; expected degrees"),
+    "thousands": ("id;lat;lon;path\na;1.234,5;2;p\n", 2, "latitude '1.234,5'; expected degrees"),
+    "same id": ("id,lat,lon,path\na,1,2,p\nb,1,2,q\na,3,4,r\n", 4, "id 'a' is also in line 2; expected another"),
+    "ragged, fewer": ("id,lat,lon,path\na,1,2,p\nb,1,2\n", 3, "3 values in 'b,1,2'; expected 4, as the header has"),
+    "ragged, more": ("id,lat,lon,path\na,1,2,p,5\n", 2, "5 values in .*; expected 4"),
+    "comma decimals between commas": ("id,lat,lon,path\na,48,85,2,35,p\n", 2, r"6 values in .*expected 4.*a value that holds a comma must be quoted"),
+    "ragged after two lines in one value": ('id,lat,lon,path,c\na,1,2,p,"x\ny"\nb,1,2\n', 4, "3 values in 'b,1,2'; expected 5"),
+    "quotes open to the end": ('id,lat,lon,path\na,1,2,p\n"b,1,2,q\nc,1,2,r\n', 3, "a quoted value is not closed"),
+    "quotes open to the next": ('id,lat,lon,path\na,1,2,"p\nb,1,2,"q"\n', 2, "a quoted value is not closed"),
+    "NUL": ("id,lat,lon,path\na,1,2,p\nb\0c,1,2,q\n", 3, "a NUL character"),
+    "control characters": ("id,lat,lon,path\na\x01b,1,2,p\n", 2, r"id 'a\\x01b'; expected a text without control"),
+    "line end in a path": ('id,lat,lon,path\na,1,2,"p\nq"\n', 2, r"path 'p\\nq'; expected a text without control"),
+    "a spreadsheet": (b"PK\x03\x04\x14\x00" + bytes(60), None, "is no text but a spreadsheet or an archive; save it as CSV"),
+    "damaged UTF-8": ("id,lat,lon,path\né,1,2,p\n".encode() + b"\xff,1,2,q\n", 3, "byte 0xff is no utf-8"),
+    "no cp1252": (b"id,lat,lon,path\na\x81,1,2,p\n", 2, "byte 0x81 is no cp1252"),
+    "half a character": ("id,lat,lon,path\na,1,2,p\n".encode("utf-16")[:-1], None, "is no utf-16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "line", "match"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_meaning_is_one_line_with_file_line_and_value(tmp_path, content, line, match):
+    where = re.escape(str(tmp_path / "photos.csv")) + (f", line {line}: " if line else ".*")
+    with pytest.raises(ValueError, match=where + match) as error:
+        read(tmp_path, content)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"id": ["a", "a"]}, "row 2: id 'a' is also in row 1"), ({"id": ["a", None]}, "row 2: no id"), ({"path": ["p", ""]}, "row 2: no path"),
+        ({"id": ["a", "b\0"]}, r"row 2: id 'b\\x00'"), ({"lat": [1.0, 91.0]}, "row 2: latitude 91"), ({"lat": ["1", "north"]}, "row 2: latitude 'north'"),
+        ({"lng": [1.0, 2.0]}, "'lon' and 'lng' could each"), ({"lat": [[1.0], [2.0]]}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_parquet_is_checked_the_same_way(tmp_path, columns, match):
+    whole = {"id": ["a", "b"], "lat": [1.0, 2.0], "lon": [3.0, 4.0], "path": ["p", "q"]}
+    pa.parquet.write_table(pa.table(whole | columns), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=rf"a\.parquet.*{match}") as error:
+        read_table(tmp_path / "a.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_of_numbers_and_categories(tmp_path):
+    table = pa.table({
+        "Key": [7, 8], "LAT": pa.array([1.5, None], pa.float32()), "Lng": pa.array([200, 20], pa.int32()),
+        "file": pa.array(["p", "q"]).dictionary_encode(), "country": ["NA", None],
+    })  # fmt: skip
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    records = read_table(tmp_path / "a.parquet")
+    assert found(records) == [("7", 1.5, -160, "p")]
+    assert records.rows["country"].to_pylist() == ["NA"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.bz2", "parquet"])
+def test_a_cut_or_spoilt_file_is_one_line_that_names_it(tmp_path, suffix, seed):
+    """Of texts every flipped bit is noticed; Parquet has checksums only if its writer was asked for them, as here."""
+    rng = np.random.default_rng(seed)
+    file = tmp_path / f"photos.{suffix}"
+    rows = [f"{i},{x:.4f},{y:.4f},{i}.jpg\n" for i, (x, y) in enumerate(rng.uniform(-80, 80, (500, 2)))]  # fmt: skip
+    text = "id,lat,lon,path\n" + "".join(rows)
+    if suffix == "parquet":
+        names, *cells = [line.split(",") for line in text.splitlines()]
+        table = pa.table(dict(zip(names, map(list, zip(*cells, strict=True)), strict=True)))
+        pa.parquet.write_table(table, file, write_page_checksum=True)
+    else:
+        pack = {"csv.gz": gzip.compress, "csv.bz2": bz2.compress}[suffix]
+        file.write_bytes(pack(text.encode()))
+    whole, good = file.read_bytes(), found(read_table(file))
+    cut = whole[: int(rng.integers(len(whole)))]
+    flipped = bytearray(whole)
+    flipped[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
+    for spoilt in (cut, flipped):
+        file.write_bytes(spoilt)
+        said = ""
+        try:
+            assert found(read_table(file)) == good
+        except ValueError as error:
+            said = str(error)
+        assert not said or (str(file) in said and "\n" not in said)
+
+
+def test_names_do_not_overlap():
+    names = [name for names in delimited.NAMES.values() for name in names]
+    assert len(names) == len(set(names))
