@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from trainings import RUN, Killed, batches, flow, in_memory, same, train, weights_of
 
-from geoflow import Geolocator, methods, paths, runtime, schedules, sphere, training
+from geoflow import Geolocator, methods, runtime, schedules, sphere, training
 from geoflow.encoders import TileEncoder
 from geoflow.training import (
     EncoderModule,
@@ -23,73 +24,14 @@ from geoflow.training import (
     runs,
     trainer,
 )
-from geoflow.training.batches import Order, Rows, TensorBatches
 from geoflow.training.modules import GeocellClassifier
 from geoflow.training.recipes import read_recipe
-from geoflow.velocity import VelocityTransformer
-
-RUN = {"recipe": {"steps": 12}, "seed": 0}
-
-
-class Killed(Exception):
-    """Stands for a process that ends."""
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("CI", "1")
     monkeypatch.chdir(tmp_path)
-
-
-def flow(steps=12, ema=0.9, kill_at=None, killer=Killed, loss=None):
-    """A small flow module whose training is killed at a step."""
-
-    class Module(FlowModule):
-        seen: list[int]
-
-        def training_step(self, batch, index):
-            if self.global_step == kill_at:
-                raise killer
-            self.seen.append(self.global_step)
-            return super().training_step(batch, index)
-
-        def loss(self, batch, *how):
-            value = super().loss(batch, *how)
-            return value if loss is None else value * loss(self.global_step)
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = VelocityTransformer(cond_dim=4, dim=16, depth=1)
-    o = Optimization(steps=steps, batch=16, lr=1e-2, warmup=3, ema=ema)
-    path = paths.by_name("riemannian")
-    module = Module(network, path, o, schedule=schedules.linear, draws=2, dropout=0.1)
-    module.seen = []
-    return module
-
-
-def in_memory(module, rows, judged):
-    o = module.optimization
-    return TensorBatches(Rows(rows), Rows(judged), Order(o.batch, o.steps))
-
-
-def batches(module, n=50):
-    generator = torch.Generator().manual_seed(0)
-    cond, x = torch.randn(n, 4, generator=generator), sphere.uniform(n, generator)
-    return in_memory(module, (cond, x), (cond[:20], x[:20]))
-
-
-def train(folder, **options):
-    module = flow(**options)
-    fit(module, batches(module), folder, RUN)
-    return module
-
-
-def weights_of(path):
-    return torch.load(path, weights_only=False)["state_dict"]
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture
@@ -137,19 +79,6 @@ def test_steps_since_the_last_checkpoint_are_repeated_exactly(tmp_path, monkeypa
     assert module.seen == [4, 5, 6, 7, 8]
     last = train(tmp_path / "parts")
     assert last.seen == list(range(4, 12))
-    assert same(last.state_dict(), whole.state_dict())
-
-
-def test_ctrl_c_ends_the_program_and_the_run_resumes(tmp_path, saves_every_step):
-    whole, handler = train(tmp_path / "whole"), signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises((SystemExit, KeyboardInterrupt)):
-            train(tmp_path / "parts", kill_at=6, killer=KeyboardInterrupt)
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
-    assert not (tmp_path / "parts" / "done.json").exists()
-    last = train(tmp_path / "parts")
-    assert last.seen == list(range(6, 12))
     assert same(last.state_dict(), whole.state_dict())
 
 
