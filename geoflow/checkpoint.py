@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoflow import encoders, methods, plonk, runtime
-from geoflow.data.published import CONFIG, WEIGHTS
+from geoflow.data.published import CONFIG, MODELS, WEIGHTS
 from geoflow.runtime import choose
 from geoflow.schedules import FEW_STEPS
 
@@ -40,6 +40,8 @@ def shipped_models() -> list[str]:
 
 def load(name_or_dir, method: str | None = None, revision: str | None = None) -> Checkpoint:
     """A model by its name, or from a folder. See `Geolocator.from_pretrained`."""
+    if not isinstance(name_or_dir, (str, Path)) or not str(name_or_dir):
+        raise ValueError(f"model {name_or_dir!r}; expected a name such as 'tiles', or a folder")
     folder = Path(name_or_dir)
     if not folder.is_dir():
         if (published := plonk.published(str(name_or_dir))) is not None:
@@ -48,9 +50,9 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
             provenance = {"repository": published.repository, "revision": revision}
             return _published(plonk.download(published, revision), published, provenance)
         if folder.is_absolute() or len(folder.parts) > 1:
-            shipped = ", ".join(shipped_models())
-            raise FileNotFoundError(f"no model folder at {folder}; shipped models: {shipped}")
-        known = (*shipped_models(), *methods.REFERENCES)
+            models = ", ".join((*shipped_models(), *MODELS))
+            raise FileNotFoundError(f"no model folder at {folder}; models by name: {models}")
+        known = (*shipped_models(), *methods.REFERENCES, *MODELS)
         if choose("model", str(name_or_dir), known) in methods.REFERENCES:
             return Checkpoint(None, str(name_or_dir))
         folder = runtime.DATA / "models" / folder

@@ -1,52 +1,25 @@
 """Image encoders: PIL images → embeddings (B, C), the conditions of the generative methods."""
 
 import functools
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
+from geoflow.data.images import as_list, load_image
 from geoflow.runtime import choose
 
 
-def load_image(image) -> Image.Image:
-    """A PIL image in RGB, from a PIL image or a path.
-
-    It is turned upright as EXIF says. Of an animation it is the first frame; 16 bits become 8.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as an image, is neither, or has values of unknown scale.
-    """
-    if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
-            image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-        if image.mode[0] in "IF":
-            expected = "expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
-            raise ValueError(f"an image of mode {image.mode!r}; {expected}")
-        return image.convert("RGB")
-    if not isinstance(image, (str, Path)):
-        raise ValueError(f"an image of type {type(image).__name__}; expected a PIL image or a path")
-    path = Path(image)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image file at {path}")
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
-            opened.load()
-            return load_image(opened)
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{path} cannot be read as an image: its format is none that is known"
-        ) from error
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+def _pixels(encoder, images, kind: torch.dtype) -> Tensor:
+    """What an encoder sees, (n, 3, size, size): preprocessed before, or of images."""
+    seen = (3, encoder.size, encoder.size), kind
+    if isinstance(images, Tensor) and (images.shape[1:], images.dtype) == seen:
+        return images
+    return torch.stack([encoder.preprocess(image) for image in as_list(images)])
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -101,9 +74,11 @@ class TileEncoder(nn.Module):
         return {"preprocessing": f"whole image, bicubic to {self.size} × {self.size}"}
 
     @torch.no_grad()
-    def embed(self, pixels: Tensor, batch: int = 1024) -> Tensor:
-        """Embeddings, in batches and in evaluation mode: (n, 3, 32, 32) uint8 → (n, C)."""
-        device = next(self.parameters()).device
+    def embed(self, images, batch: int = 1024) -> Tensor:
+        """Embeddings (n, C), in batches and in evaluation mode, of images as `load_image` takes
+        them, or of what `preprocess` made of them: (n, 3, 32, 32) uint8.
+        """
+        pixels, device = _pixels(self, images, torch.uint8), next(self.parameters()).device
         was_training = self.training
         self.eval()
         embeddings = torch.cat([self(chunk.to(device)).cpu() for chunk in pixels.split(batch)])
@@ -122,6 +97,7 @@ class _Photo:
     square_first: bool
 
 
+MOST_OBLONG = 200  # a photo that is longer would fill the memory when its short side is enlarged
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _DINO = "facebook/dinov2-with-registers-large", "Dinov2WithRegistersModel"
@@ -165,6 +141,9 @@ class PhotoEncoder(nn.Module):
         pixel for pixel as in the official code. Photos are first turned upright, as EXIF says.
         """
         image = load_image(image)
+        if max(image.size) > MOST_OBLONG * min(image.size):
+            text = f"an image of {image.width} × {image.height} pixels"
+            raise ValueError(f"{text}; expected sides of at most {MOST_OBLONG} to 1")
         if self.photo.square_first:
             image = _central_square(image, round)
         short = min(image.size)
@@ -175,8 +154,11 @@ class PhotoEncoder(nn.Module):
         return (pixels - mean) / std
 
     @torch.no_grad()
-    def embed(self, pixels: Tensor, batch: int = 8) -> Tensor:
-        """Embeddings, in batches; on a GPU in bfloat16: (n, 3, 336, 336) → (n, C)."""
+    def embed(self, images, batch: int = 8) -> Tensor:
+        """Embeddings (n, C), in batches, on a GPU in bfloat16, of images as `load_image` takes
+        them, or of what `preprocess` made of them: (n, 3, 336, 336).
+        """
+        pixels = _pixels(self, images, torch.float32)
         body, device = self.load(), self.get_buffer("place").device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states = (body(part.to(device)).last_hidden_state for part in pixels.split(batch))
@@ -203,9 +185,8 @@ class PhotoEncoder(nn.Module):
             try:
                 import transformers
             except ModuleNotFoundError as error:
-                needs = f"encoder {self.name!r} needs transformers"
-                advice = "pip install -c constraints.txt -e '.[photos]'"
-                raise ModuleNotFoundError(f"{needs}: {advice}") from error
+                needs = f"encoder {self.name!r} needs the extra 'photos'"
+                raise ModuleNotFoundError(f"{needs}: pip install transformers") from error
             source = self.source or self.photo.repository
             try:
                 body = getattr(transformers, self.photo.model).from_pretrained(source)

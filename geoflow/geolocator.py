@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geoflow import checkpoint, density, encoders, inputs, methods, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
+from geoflow.runtime import number, whole
 from geoflow.samplers import SolverOptions
 from geoflow.scores import metrics
 
@@ -38,9 +39,9 @@ class Geolocator:
     >>> geo.sample(tiles.tile(24, 6), n=1000, seed=0).shape
     torch.Size([1, 1000, 2])
 
-    Every method takes `images` (a PIL image, a path, or a list of them) or `cond`, their embeddings
-    (B, C): exactly one of the two. A network without a condition (cond_dim 0) takes neither;
-    `uniform` and `land`, which look at no image, take any.
+    Every method takes `images` (a PIL image, a path, an array or tensor (H, W, 3) of uint8, or a
+    list of them) or `cond`, their embeddings (B, C): exactly one of the two. A network without a
+    condition (cond_dim 0) takes neither; `uniform` and `land`, which look at no image, take any.
 
     Attributes:
         method: its name, such as "riemannian".
@@ -77,7 +78,8 @@ class Geolocator:
         return f"Geolocator({', '.join(parts)}, on {self.device})"
 
     def to(self, device) -> "Geolocator":
-        """Compute on this device from now on; results come back to the CPU."""
+        """Compute on this device, one that is here, from now on; results come back to the CPU."""
+        device = inputs.device(device)
         for module in (self.network, self.encoder):
             if module is not None:
                 module.to(device)
@@ -139,21 +141,16 @@ class Geolocator:
     # Conditions, starting points, options
 
     def embed(self, images) -> Tensor:
-        """Embeddings of a PIL image, a path or a list of them: (B, C).
-
-        Raises:
-            ValueError: the model has no encoder, the list is empty, or something is no image.
-        """
+        """Embeddings of images: (B, C)."""
         if self.encoder is None:
             raise ValueError("this model has no image encoder; give `cond`, its embeddings")
-        pixels = [self.encoder.preprocess(image) for image in inputs.as_list(images)]
-        return self.encoder.embed(torch.stack(pixels))
+        return self.encoder.embed(images)
 
     def _condition(self, images, cond) -> tuple[int, Tensor | None]:
         """Number of images, and what the method is conditioned on."""
         if self.method in methods.REFERENCES:
-            count = 1 if images is None else len(inputs.as_list(images))
-            return (count if cond is None else len(cond)), None
+            count = 1 if images is None else len(encoders.as_list(images))
+            return (count if cond is None else len(inputs.check_cond(cond))), None
         gallery = self.network is None  # a `Retrieval`
         width = self.model.gallery.shape[1] if gallery else self.network.config["cond_dim"]
         if width == 0:
@@ -315,6 +312,7 @@ class Geolocator:
         Raises:
             ValueError: more than one image, or a resolution outside (0, 30].
         """
+        resolution = number(f"resolution of {resolution!r} degrees", resolution)
         batch, cond = self._condition(images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
@@ -352,9 +350,10 @@ class Geolocator:
         Raises:
             ValueError: k below 1 or above n.
         """
-        if not 1 <= k <= n:
-            raise ValueError(f"k={k} places from {n} samples; expected 1 ≤ k ≤ n")
+        text = f"k={k!r} places from {n!r} samples"
+        if whole(text, k) > whole(text, n):
+            raise ValueError(f"{text}; expected 1 ≤ k ≤ n")
         samples = self.sample(images, cond, n=n, guidance=guidance, seed=seed)
-        found = [metrics.best_places(points, k) for points in sphere.from_latlon(samples)]
+        found = [metrics.best_places(points, int(k)) for points in sphere.from_latlon(samples)]
         x, mass, radius = (torch.stack(parts) for parts in zip(*found, strict=True))
         return Places(sphere.to_latlon(x), mass, radius)

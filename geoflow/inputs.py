@@ -3,26 +3,52 @@
 Every function raises a `ValueError` that names the value and what was expected.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from geoflow import samplers, sphere
-from geoflow.runtime import choose
+from geoflow.runtime import choose, number, whole
 from geoflow.samplers import SolverOptions
 
 STATES_PER_CALL = 1024  # of the network on a CPU, whose cache holds no more
 STATES_PER_CALL_ON_GPU = 64 * STATES_PER_CALL
 
 
-def as_list(images) -> list:
-    """One image or several → a list that is not empty."""
-    images = list(images) if isinstance(images, (list, tuple)) else [images]
-    if not images:
-        raise ValueError("an empty list of images; expected at least one")
-    return images
+def tensor(name: str, values, shape: str) -> Tensor:
+    """Finite numbers as floats, whose shape the caller checks."""
+    try:
+        values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} holds no numbers ({error}); expected {shape}") from error
+    if values.is_complex():
+        raise ValueError(f"{name} holds complex numbers; expected {shape}")
+    if len(bad := values[~values.isfinite()]):
+        raise ValueError(f"{name} holds NaN or infinite values ({bad[0]}); expected finite {shape}")
+    return values if values.is_floating_point() else values.float()
+
+
+def generator(seed) -> torch.Generator | None:
+    """A generator of that seed; None, torch's global one, without a seed."""
+    if seed is None:
+        return None
+    seed = whole(f"seed={seed!r}", seed, -(2**63))
+    if seed >= 2**64:
+        raise ValueError(f"seed={seed}; expected less than 2⁶⁴")
+    return torch.Generator().manual_seed(seed)
+
+
+def device(name) -> torch.device:
+    """A device that can be used here."""
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found).cpu()
+    except (AssertionError, RuntimeError, TypeError) as error:
+        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        here = ", ".join(["'cpu'", *(repr(kind) for kind, usable in kinds.items() if usable)])
+        raise ValueError(f"device {name!r} cannot be used here; expected one of {here}") from error
+    return found
 
 
 def check_one_given(images, cond) -> None:
@@ -32,23 +58,20 @@ def check_one_given(images, cond) -> None:
         raise ValueError(f"give exactly one of images and cond; got {got}")
 
 
-def check_cond(cond, width: int) -> Tensor:
-    """Finite embeddings as float32, (B, width)."""
-    cond = torch.as_tensor(cond, dtype=torch.float32)
-    if cond.ndim != 2 or cond.shape[1] != width or not len(cond):
-        raise ValueError(f"cond has shape {tuple(cond.shape)}; expected (B, {width})")
-    if not bool(cond.isfinite().all()):
-        raise ValueError("cond holds NaN or infinite values; expected finite embeddings")
+def check_cond(cond, width: int | None = None) -> Tensor:
+    """Finite embeddings as float32, (B, width); None: of any width."""
+    shape = f"(B, {'C' if width is None else width})"
+    cond = tensor("cond", cond, f"embeddings {shape}").float()
+    if cond.ndim != 2 or width not in (None, cond.shape[1]) or not len(cond):
+        raise ValueError(f"cond has shape {tuple(cond.shape)}; expected {shape}")
     return cond
 
 
 def starting_points(model, batch: int, n: int, seed, noise, options: SolverOptions) -> Tensor:
     """(batch, n, 3): the noise given, or n points that all images share."""
     if noise is None:
-        if int(n) != n or n < 1:
-            raise ValueError(f"n={n} samples; expected a whole number of at least 1")
-        generator = torch.Generator().manual_seed(seed) if seed is not None else None
-        return model.noise((int(n),), generator).expand(batch, -1, -1)
+        return model.noise((whole(f"n={n!r} samples", n),), generator(seed)).expand(batch, -1, -1)
+    noise = tensor("noise", noise, f"points ({batch}, n, 3)")
     if noise.ndim != 3 or (len(noise), noise.shape[-1]) != (batch, 3) or not noise.shape[1]:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; expected ({batch}, n, 3), n ≥ 1")
     return noise if options.solver == samplers.PLONK else model.prepare(noise)
@@ -56,12 +79,11 @@ def starting_points(model, batch: int, n: int, seed, noise, options: SolverOptio
 
 def solver_options(model, steps=None, solver=None, guidance: float = 0.0) -> SolverOptions:
     """Options of a method, its own defaults where they are None."""
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance of {guidance}; expected a finite number, 0 for none")
+    guidance = number(f"guidance of {guidance!r}", guidance)
     if guidance and not model.guidable:
         text = f"guidance of {guidance} with method {model.name!r}, which has none"
         raise ValueError(f"{text}; expected 0")
-    steps = model.defaults.steps if steps is None else steps
+    steps = model.defaults.steps if steps is None else whole(f"{steps!r} steps", steps)
     solver = model.defaults.solver if solver is None else solver
     return SolverOptions(steps, choose("solver", solver, samplers.NAMES), guidance)
 

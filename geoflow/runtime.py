@@ -13,6 +13,8 @@ import contextlib
 import difflib
 import hashlib
 import json
+import math
+import numbers
 import os
 import platform
 import shutil
@@ -50,6 +52,28 @@ def choose(what: str, name: str, options: Iterable[str]) -> str:
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     expected = ", ".join(map(repr, options))
     raise ValueError(f"unknown {what} {name!r}{hint}; expected one of {expected}")
+
+
+def whole(what: str, value, least: int = 1) -> int:
+    """A whole number of at least `least`; 16.0 is one, True and "16" are none.
+
+    Raises:
+        ValueError: it is not; the message begins with `what`.
+    """
+    if not _is_real(value) or value != value // 1 or value < least:
+        raise ValueError(f"{what}; expected a whole number of at least {least}")
+    return int(value)
+
+
+def number(what: str, value) -> float:
+    """A finite number; True and "2" are none. Arguments and errors as of `whole`."""
+    if not _is_real(value) or not math.isfinite(value):
+        raise ValueError(f"{what}; expected a finite number")
+    return float(value)
+
+
+def _is_real(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def scale() -> str:
@@ -239,15 +263,16 @@ def claim(folder: Path, run: dict, what: str = "a run") -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Generator[None]:
-    """Keep other processes out of a folder that is written to; an `OSError` if one is in it.
+def alone(folder: Path, patience: float = 0.0) -> Generator[None]:
+    """Keep other processes out of a folder that is written to; an `OSError` if one is in it for
+    longer than `patience` seconds.
 
     The operating system ends it with the process, however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         text = f"another geoflow command writes to {folder}"
         raise OSError(f"{text}; wait for it, or choose another folder") from error

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from geoflow.runtime import choose
+from geoflow.runtime import choose, whole
 
 Schedule = Callable[[Tensor], Tensor]
 
@@ -97,8 +97,7 @@ def time_grid(schedule: Schedule, steps: int) -> Tensor:
     Raises:
         ValueError: steps < 1.
     """
-    if int(steps) != steps or steps < 1:
-        raise ValueError(f"{steps} steps; expected a whole number of at least 1")
-    times = schedule(torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64))
+    steps = whole(f"{steps!r} steps", steps)
+    times = schedule(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
     times[0], times[-1] = 0.0, 1.0
     return times.float()

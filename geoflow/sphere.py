@@ -33,7 +33,11 @@ def from_latlon(latlon: Tensor) -> Tensor:
     Raises:
         ValueError: wrong last dimension, NaN, a latitude beyond ±90 or a longitude beyond ±360.
     """
-    latlon = torch.as_tensor(latlon)
+    try:
+        latlon = torch.as_tensor(latlon)
+    except (TypeError, ValueError, RuntimeError) as error:
+        text = "latlon holds no numbers, or rows of unequal length"
+        raise ValueError(f"{text} ({error}); expected (..., 2): degrees") from error
     latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
     if latlon.ndim == 0 or latlon.shape[-1] != 2:
         raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): degrees")

@@ -1,4 +1,4 @@
-"""Encoders: any image in, the same embedding whatever its container; what is no image is refused."""
+"""Encoders: any image in, the same embedding whatever its container."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,9 @@ from PIL import Image
 from small import picture
 
 from geoflow import Geolocator, encoders, sphere
-from geoflow.encoders import TileEncoder, load_image
+from geoflow.encoders import TileEncoder
 from geoflow.training.modules import GeocellClassifier
 from geoflow.velocity import VelocityTransformer
-
-MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
 
 def encoder():
@@ -66,61 +64,30 @@ def test_path_and_pil_image_give_the_same(tmp_path):
     assert torch.equal(encoder().preprocess(str(tmp_path / "picture.png")), expected)
 
 
-@pytest.mark.parametrize("mode", MODES[:7])
-def test_every_mode_becomes_rgb(mode, tmp_path):
-    image = picture().convert("L").convert(mode) if mode in ("1",) else picture().convert(mode)
-    rgb = load_image(image)
-    assert rgb.mode == "RGB"
-    assert rgb.tobytes() == image.convert("RGB").tobytes()
-    if mode != "CMYK":
-        image.save(tmp_path / "picture.png")
-        assert load_image(tmp_path / "picture.png").tobytes() == rgb.tobytes()
+def test_images_in_place_of_pixels():
+    """`embed` takes what `preprocess` takes: one image, a list, one array or several in one."""
+    net, images = encoder(), [picture(40, seed) for seed in range(3)]
+    expected = net.embed(torch.stack([net.preprocess(image) for image in images]))
+    arrays = np.stack([np.asarray(image) for image in images])
+    for given in (images, tuple(images), list(arrays), arrays, torch.from_numpy(arrays)):
+        assert torch.equal(net.embed(given), expected)
+    for given in (images[0], [images[0]], arrays[0], torch.from_numpy(arrays[0])):
+        assert torch.allclose(net.embed(given), expected[:1], atol=1e-5)
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    for image in (Image.fromarray(ramp), tmp_path / "deep.png"):
-        assert np.array_equal(np.asarray(load_image(image))[..., 0], ramp >> 8)
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
-    """PIL clips them to white; an answer for a white image would be a wrong number."""
-    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
-    image = {
-        "I": Image.fromarray(ramp.astype(np.int32)),
-        "F": Image.fromarray(ramp.astype(np.float32)),
-    }[mode]
-    assert image.mode == mode
-    with pytest.raises(ValueError, match=f"mode '{mode}'"):
-        load_image(image)
-
-
-@pytest.mark.parametrize("thing", [3, None, np.zeros((32, 32, 3)), b"bytes"])
-def test_what_is_no_image(thing):
-    with pytest.raises(
-        ValueError, match=f"type {type(thing).__name__}; expected a PIL image or a path"
-    ):
-        load_image(thing)
-
-
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no image file at .*nowhere\.png"):
-        load_image(tmp_path / "nowhere.png")
-    with pytest.raises(FileNotFoundError, match="no image file at"):
-        load_image(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["text", "truncated", "empty"])
-def test_files_that_are_not_images(content, tmp_path):
-    picture(200).save(tmp_path / "whole.png")
-    whole = (tmp_path / "whole.png").read_bytes()
-    (tmp_path / "bad.png").write_bytes(
-        {"text": b"not an image", "truncated": whole[: len(whole) // 2], "empty": b""}[content]
-    )
-    with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
-        load_image(tmp_path / "bad.png")
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (torch.zeros(2, 3, 32, 32), r"shape \(3, 32, 32\) and type float32; expected \(H, W, 3\)"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"shape \(3, 16, 16\).*permute\(1, 2, 0\)"),
+        ([], "an empty list of images"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "an empty list of images"),
+        (None, "an image of type NoneType"),
+    ],
+)
+def test_pixels_of_another_encoder_are_refused(pixels, message):
+    with pytest.raises(ValueError, match=message):
+        encoder().embed(pixels)
 
 
 # Photo encoders
@@ -159,6 +126,9 @@ def test_photos_are_embedded_by_the_last_layers_class_token(photo_encoder):
     assert described["source"] == net.source
     assert described["preprocessing"].startswith(
         {"dinov2": "central square", "streetclip": "bicubic"}[net.name]
+    )
+    assert torch.allclose(
+        net.embed([picture(400, seed) for seed in range(3)]), embedding, atol=1e-5
     )
     if net.name == "streetclip":  # before CLIP's final norm
         assert not torch.allclose(embedding, body(pixels).pooler_output, atol=1e-2)
@@ -230,6 +200,14 @@ def test_dinov2_sees_the_central_square_resized(size):
         square, size=(336, 336), mode="bicubic", antialias=True, align_corners=False
     )[0].clamp(0, 255)
     assert (ours - theirs).abs().max() <= 2
+
+
+@pytest.mark.parametrize("size", [(201, 1), (20_000, 3)])
+def test_a_strip_would_fill_the_memory(size):
+    with pytest.raises(
+        ValueError, match=f"{size[0]} × {size[1]} pixels; expected sides of at most 200 to 1"
+    ):
+        encoders.PhotoEncoder("streetclip").preprocess(picture(size))
 
 
 def test_weights_that_cannot_be_had(tmp_path, monkeypatch):

@@ -2,12 +2,25 @@
 
 import json
 import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+
+import typer
 
 import geoflow
 from geoflow import runtime
 from geoflow.cli.common import Model, Out, Seed, Weights, argument, option
+
+BATCH = 8  # photos per call of the encoder
+NOT_A_TILE = "NOT A SATELLITE TILE, SO THE ANSWER MEANS NOTHING"
+ADVICE = (
+    "The model knows nothing but satellite images 300 km wide. For photos name a photo model, "
+    "such as --model plonk-yfcc; `geoflow doctor` says what it needs."
+)
 
 
 def locate(
@@ -16,6 +29,7 @@ def locate(
     weights: Weights = "",
     out: Out = Path("outputs/locate"),
     k: Annotated[int, option("places per image")] = 3,
+    samples: Annotated[int, option("drawn per image; fewer are faster and coarser")] = 1024,
     guidance: float = 0.0,
     seed: Seed = 0,
     maps: Annotated[
@@ -27,103 +41,195 @@ def locate(
 ) -> None:
     """Where could these images have been taken?
 
-    Prints the k best places of each, with probability, radius and nearest town, and writes them to
-    places.csv; for each image a map (.png), samples and regions of 50, 90 and 95 % (.geojson), and
-    the density (.tif), both for a GIS. What cannot be read is told, and the others go on. Run it
-    again to go on after an interruption: what was asked and answered before is kept.
+    The default model knows satellite tiles only: for photos name a photo model, such as
+    --model plonk-yfcc. Prints the k best places of each image, with probability, radius and nearest
+    town, and writes them to places.csv; for each image a map (.png), samples and regions of 50, 90
+    and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told, and
+    the others go on. Run it again to go on after an interruption: what was asked and answered
+    before is kept.
     """
-    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
-
-    files = geoflow.photos.find(images)
-    if k < 1:
-        raise ValueError(f"--k {k}; expected at least 1")
-    geo = geoflow.Geolocator.from_pretrained(model)
-    if weights:
-        if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
-            raise ValueError(f"--weights {weights}: model {model} has no photo encoder")
-        geo.encoder = PhotoEncoder(geo.encoder.name, weights)
-    out.mkdir(parents=True, exist_ok=True)
-    pairs = zip(files, geoflow.photos.stems(files), strict=True)
-    stems = {file: out / stem for file, stem in pairs}
-    unmapped = [file for file in files if maps and not all(f.exists() for f in _maps(stems[file]))]
-    asked = {"model": model, "guidance": guidance, "seed": seed, "exif": exif}
-    answers = geoflow.photos.Answers(out / "places.csv", files, k, unmapped, **asked)
-    todo = [file for file in files if str(file) not in answers.done]
-    before = f", {len(answers.done)} answered before" if answers.done else ""
-    print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
-    failed = 0
-    with runtime.progress(total=len(todo), unit="image") as bar:
-        for file, image, cond in _embedded(geo, todo):
-            if image is None:
-                failed += 1
-            else:
-                how = {"cond": cond, "guidance": guidance, "seed": seed}
-                rows = _answer(geo, file, image, k, exif, stems[file] if maps else None, how)
-                answers.add({"file": file, **row} for row in rows)
-            bar.update()
+    if not 1 <= k <= samples:
+        raise ValueError(
+            f"--k {k} --samples {samples}; expected at least 1, and no more than samples"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; expected a folder")
+    unreadable: list[str] = []
+    files = geoflow.photos.find(images, unreadable.append)
+    for line in unreadable:
+        _complain(line)
+    geo = _model(model, weights)
+    how = {"guidance": guidance, "seed": seed}
+    with runtime.alone(out):
+        asked = {"model": model, "weights": _fingerprint(geo), "samples": samples, "exif": exif}
+        answers = geoflow.photos.Answers(out / "places.csv", k, maps, **asked, **how)
+        question = _Question(geo, answers, k, samples, maps, exif, how)
+        try:
+            failed = _answer_all(question, files) + len(unreadable)
+        except KeyboardInterrupt:
+            _complain(f"stopped; {_kept(answers)}")
+            raise typer.Exit(130) from None
+        except OSError as error:
+            raise OSError(f"{error}; {_kept(answers)}") from error
     print(f"results: {out}")
     if failed:
-        raise ValueError(f"{failed} of {len(files)} images could not be read")
+        total = len(files) + len(unreadable)
+        raise ValueError(f"{failed} of {total} images could not be read")
 
 
-def _maps(stem: Path) -> list[Path]:
-    """Return the files of an image's map, regions and raster."""
-    return [stem.with_name(stem.name + ending) for ending in (".png", ".geojson", ".tif")]
+def _complain(line: str) -> None:
+    print(f"geoflow: {line}", file=sys.stderr)
 
 
-def _embedded(geo, files: list[Path]):
-    """Yield (file, image, embedding); an unreadable file is told, and has None for both."""
-    from geoflow.encoders import load_image
+def _model(name: str, weights: str):
+    """The model, with its encoder ready."""
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
 
-    for batch in (files[start : start + 8] for start in range(0, len(files), 8)):
-        readable = {}
+    geo = geoflow.Geolocator.from_pretrained(name)
+    if weights:
+        if geo.encoder is None or geo.encoder.name not in PHOTO_ENCODERS:
+            raise ValueError(f"--weights {weights}: model {name} has no photo encoder")
+        geo.encoder = PhotoEncoder(geo.encoder.name, weights)
+    if geo.encoder is None:
+        raise ValueError(f"model {name} looks at no image; choose another --model")
+    if isinstance(geo.encoder, PhotoEncoder):
+        geo.encoder.load()
+    return geo
+
+
+def _fingerprint(geo) -> str:
+    """What the answers depend on beside the settings: the weights of encoder and network."""
+    return runtime.sha256_of(*map(runtime.sha256_of_weights, (geo.encoder, geo.network)))[:16]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked about every image."""
+
+    geo: "geoflow.Geolocator"
+    answers: "geoflow.photos.Answers"
+    k: int
+    samples: int
+    maps: bool
+    exif: bool
+    how: dict  # guidance and seed
+
+
+def _answer_all(question: _Question, files: list[Path]) -> int:
+    """Answer for each image that is not yet in the table; return how many cannot be read."""
+    todo = [file for file in files if not question.answers.hold(file)]
+    before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
+    print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
+    started, warnings_ = time.perf_counter(), []
+    with runtime.progress(total=len(todo), unit="image") as bar:
+        for number, (photo, cond) in enumerate(_embedded(question, todo), 1):
+            bar.update()
+            if photo is None:
+                continue
+            text, warning = _answer(question, photo, cond)
+            bar.write(text)
+            warnings_.append(warning)
+            if len(warnings_) == 1 and (left := len(todo) - number):
+                seconds = (time.perf_counter() - started) * left
+                bar.write(f"about {runtime.duration(seconds)} for the other {left}")
+    if unlike := sum(map(bool, warnings_)):
+        _complain(f"WARNING: {unlike} of {len(todo)} images are no satellite tiles. {ADVICE}")
+    return len(todo) - len(warnings_)
+
+
+def _kept(answers) -> str:
+    count = f"{answers.table} holds the answers for {len(answers.rows)} images"
+    return f"{count}; run the same command again to go on"
+
+
+def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
+    """Yield (photo, its embedding); an unreadable file is told, and has None for both."""
+    import torch
+
+    encoder = question.geo.encoder
+    starts = range(1, len(files), BATCH)  # the first image is alone, and tells how long it takes
+    for batch in (files[:1], *(files[start : start + BATCH] for start in starts)):
+        photos, pixels = [], []
         for file in batch:
             try:
-                readable[file] = load_image(file)
-            except (ValueError, OSError) as error:
-                print(f"geoflow: {error}", file=sys.stderr)
-                yield file, None, None
-        if readable:
-            conditions = geo.embed(list(readable.values())).split(1)
-            yield from zip(readable.keys(), readable.values(), conditions, strict=True)
+                photo = geoflow.photos.read(file)
+                pixels.append(encoder.preprocess(photo.image))
+            except (ValueError, OSError, MemoryError) as error:
+                name = geoflow.photos.shown(file)
+                _complain(str(error) if name in str(error) else f"{name}: {error or 'no memory'}")
+                question.answers.drop(file)
+                yield None, None
+            else:
+                photo.image.thumbnail((512, 512))  # what a map shows of it
+                photos.append(photo)
+        if photos:
+            yield from zip(photos, question.geo.embed(torch.stack(pixels)).split(1), strict=True)
 
 
-def _answer(geo, file: Path, image, k: int, exif: bool, stem: Path | None, how: dict) -> list[dict]:
-    """Print the best places of an image, and draw its map if its files have a stem: table rows."""
-    camera = geoflow.photos.exif_latlon(file) if exif else None
-    best = geo.predict(k=k, **how)
-    rows = geoflow.photos.rows(best, camera)
-    print(file)
-    if stem is not None:
-        print(f"  {_draw(geo, image, stem, file.name, best, rows, camera, how)}")
-    print("\n".join(f"  {_sentence(row)}" for row in rows))
-    if exif and camera is None:
-        print("  the camera did not say where it was")
-    return rows
+def _answer(question: _Question, photo, cond) -> tuple[str, str]:
+    """Find the best places of an image, write them and its map: lines about it, and a warning."""
+    how = {"cond": cond, **question.how}
+    best = question.geo.predict(k=question.k, n=question.samples, **how)
+    rows = geoflow.photos.rows(best, photo.place if question.exif else None)
+    warning = _warning(question.geo, photo)
+    lines = [geoflow.photos.shown(photo.file)]
+    if warning:
+        lines.append(f"  {warning}")
+    names = dict.fromkeys(geoflow.photos.RESULTS, "")
+    if question.maps:
+        stem = geoflow.photos.stem_for(question.answers.table.parent, photo.file)
+        lines.append(f"  {_draw(question, photo, stem, best, rows, warning, how)}")
+        names = {kind: file.name for kind, file in geoflow.photos.results(stem).items()}
+    question.answers.add(photo, rows, warning=warning, **names)
+    lines += [f"  {_sentence(row)}" for row in rows]
+    if question.exif and photo.place is None:
+        lines.append(f"  the camera did not say where it was: {photo.no_place}")
+    return "\n".join(lines), warning
 
 
-def _draw(geo, image, stem: Path, title: str, best, rows: list[dict], camera, how: dict) -> str:
+def _warning(geo, photo) -> str:
+    """Say that a model of satellite tiles was asked about something else; empty if not."""
+    recipe = geo.provenance.get("recipe")
+    if not (isinstance(recipe, dict) and "tiles" in recipe and photo.unlike_tile):
+        return ""
+    return f"{NOT_A_TILE}: {photo.unlike_tile}"
+
+
+def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how: dict) -> str:
     """Write the map of one image, and what a GIS reads; return a line about it."""
     from geoflow.viz import charts, maps
 
+    geo, camera = question.geo, photo.place if question.exif else None
     density = geo.density(cond=how["cond"], guidance=how["guidance"])
-    picture, regions, raster = _maps(stem)
-    figure = maps.density_figure(density, image, camera, best.latlon[0], best.mass[0], title)
-    charts.save_figure(figure, picture, dpi=200)
-    collection = geoflow.photos.to_geojson(density, geo.sample(n=1000, **how)[0], rows)
-    runtime.write_atomically(regions, json.dumps(collection))
-    density.to_geotiff(raster)
+    files = geoflow.photos.results(stem)
+    about = {"file": geoflow.photos.identity(photo.file), "sha256": photo.sha256}
+    samples = geo.sample(n=question.samples, **how)[0]
+    collection = geoflow.photos.to_geojson(density, samples, rows, {**about, "warning": warning})
+    runtime.write_atomically(files["geojson"], json.dumps(collection))  # first: it says whose
+    density.to_geotiff(files["geotiff"])
+    title = geoflow.photos.shown(photo.file.name)[:40].replace("$", r"\$")
+    title = f"{title}: {NOT_A_TILE}" if warning else title
+    figure = maps.density_figure(density, photo.image, camera, best.latlon[0], best.mass[0], title)
+    if warning:
+        figure.axes[0].title.set_color("crimson")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a title in another script
+        charts.save_figure(figure, files["map"], dpi=200)
     half = f"half of the probability on {density.region_area_km2(0.5):,.0f} km²"
     return f"density integrates to {density.integral:.3f}; {half}"
 
 
 def _sentence(row: dict) -> str:
     """Say one of the best places for a reader."""
+    from geoflow.data.towns import FAR_KM
+
     lat, lon = row["latitude"], row["longitude"]
     where = f"{abs(lat):5.1f}°{'NS'[lat < 0]} {abs(lon):5.1f}°{'EW'[lon < 0]}"
     away = "" if row["exif_km"] is None else f"; {row['exif_km']:,.0f} km from where the camera was"
-    near = f"half within {row['half_within_km']:,.0f} km; nearest town {row['nearest_town']}"
-    return f"{row['mass']:6.1%}  {where}  {near}{away}"
+    town = f"no town within {FAR_KM:.0f} km"
+    if row["nearest_town"]:
+        town = f"{row['town_km']:.0f} km from {row['nearest_town']}"
+    return f"{row['mass']:6.1%}  {where}  half within {row['half_within_km']:,.0f} km; {town}{away}"
 
 
 def explore(

@@ -3,64 +3,173 @@
 import csv
 import io
 import itertools
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from geoflow import sphere
-from geoflow.data import towns
-from geoflow.runtime import write_atomically
+from geoflow import runtime, sphere
+from geoflow.data import exif, tiles, towns
+from geoflow.data.images import load_image, open_photo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
-ASKED = ("model", "guidance", "seed", "exif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".avif"),
+)
+RESULTS = {"map": ".png", "geojson": ".geojson", "geotiff": ".tif"}  # of each image
+ASKED = ("model", "weights", "guidance", "seed", "samples", "exif")
 COLUMNS = (
-    *("file", "rank", "latitude", "longitude", "mass", "half_within_km", "nearest_town", "exif_km"),
-    *ASKED,
+    *("file", "sha256", "rank", "latitude", "longitude", "mass", "half_within_km"),
+    *("nearest_town", "town_km", "exif_km", "warning", *RESULTS, *ASKED),
 )
 
+# Which files
 
-def find(paths: Iterable) -> list[Path]:
+
+def find(paths: Iterable, unreadable: Callable[[str], object] = lambda line: None) -> list[Path]:
     """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
+
+    What `geoflow locate` wrote is no photo, wherever it lies.
 
     >>> [file.name for file in find([__file__])]
     ['photos.py']
 
+    Args:
+        unreadable: called with a line about each entry of a folder that may be an image, or hold
+            some, and cannot be read, such as a link to nothing.
+
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: a folder without an image file.
+        ValueError: a folder without an image file, or a result of `geoflow locate`.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            inside = [file for file in _below(path, unreadable) if not _is_result(file)]
+            if not inside:
+                ends = ", ".join(SUFFIXES)
+                raise ValueError(f"no image file in {path}; expected one that ends in {ends}")
+        elif path.is_file():
+            if _is_result(path):
+                raise ValueError(f"{path} was written by geoflow locate; expected a photo")
+            inside = [path]
         else:
             pattern = str(path.relative_to(path.anchor))
-            inside = [path] if path.is_file() else Path(path.anchor).glob(pattern)
-        found += (matching := sorted(file for file in inside if file.is_file()))
-        if path.is_dir() and not matching:
-            ends = ", ".join(SUFFIXES)
-            raise ValueError(f"no image file in {path}; expected one that ends in {ends}")
-        if not matching:
-            raise FileNotFoundError(f"no image file at {path}")
-    return list(dict.fromkeys(found))
+            matching = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
+            inside = [file for file in matching if not _is_result(file)]
+            if not inside:
+                raise FileNotFoundError(f"no image file at {path}")
+        found += inside
+    once: dict[str, Path] = {}
+    for file in found:
+        once.setdefault(os.path.realpath(file), file)
+    return list(once.values())
 
 
-def stems(files: Iterable[Path]) -> Iterator[str]:
-    """A name for each file's results: its stem, numbered where another file took it.
+def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
+    """Image files in a folder and below, through links too, each folder once."""
+    seen = set()
 
-    >>> list(stems([Path("a.jpg"), Path("x/a.jpg"), Path("b.png")]))
-    ['a', 'a-2', 'b']
+    def refused(error: OSError) -> None:
+        unreadable(f"{error.filename} cannot be read: {error.strerror}")
+
+    for here, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for file in (Path(here, name) for name in sorted(names)):
+            if file.suffix.lower() not in SUFFIXES:
+                continue
+            if file.is_file():
+                yield file
+            else:
+                what = "a link to nothing" if file.is_symlink() else "no regular file"
+                unreadable(f"{file} cannot be read: it is {what}")
+
+
+def shown(path) -> str:
+    """A path on one line of text: line breaks, and bytes that are no text, are escaped.
+
+    >>> shown("two\\nlines.jpg")
+    'two\\\\nlines.jpg'
     """
-    taken: set[str] = set()
-    for file in files:
-        numbered = (f"{file.stem}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([file.stem], numbered) if name not in taken)
-        taken.add(name)
-        yield name
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def identity(file) -> str:
+    """The path of a file without links, as text: with the content's checksum, what it is."""
+    return shown(os.path.realpath(file))
+
+
+def results(stem: Path) -> dict[str, Path]:
+    """The files of an image's map, regions and raster."""
+    return {kind: stem.with_name(stem.name + ending) for kind, ending in RESULTS.items()}
+
+
+def stem_for(folder: Path, file) -> Path:
+    """Where the results of an image go: its own stem, numbered where other files have that name."""
+    name = re.sub(r"[^\w .,()&'+=@~-]", "_", Path(file).stem)[:50]
+    for number in itertools.count(1):
+        stem = folder / (name if number == 1 else f"{name}-{number}")
+        files = results(stem).values()
+        if _owner(stem) == identity(file) or not any(map(os.path.lexists, files)):
+            return stem
+    raise AssertionError  # the count has no end
+
+
+def _owner(stem: Path) -> str | None:
+    """Which image's results are called so, as the GeoJSON says; None: no results."""
+    try:
+        return runtime.read_json(results(stem)["geojson"])["features"][0]["properties"]["file"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # nothing there, or not ours
+
+
+def _is_result(file: Path) -> bool:
+    return file.suffix in RESULTS.values() and _owner(file.with_suffix("")) is not None
+
+
+# What a photo says
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What is known of a photo."""
+
+    file: Path
+    sha256: str  # of the file, 16 digits
+    image: Image.Image  # RGB, upright
+    place: tuple[float, float] | None  # by the camera, degrees
+    no_place: str  # why there is none; empty if there is one
+    unlike_tile: str  # how it differs from a satellite tile; empty if it does not
+
+
+def read(file) -> Photo:
+    """A photo, and what its EXIF data say.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+        ValueError: it cannot be read as an image.
+    """
+    data = Path(file).read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of EXIF blocks; what cannot be told is said
+        image = load_image(data, shown(file))
+        with open_photo(data) as opened:
+            width, height = opened.size
+            camera, (place, why) = exif.camera(opened), exif.place(opened)
+    differences = [f"its EXIF names a camera, {shown(camera)}"] if camera else []
+    if width != height or width > 2 * tiles.SIZE:
+        differences.insert(0, f"it has {width} × {height} pixels")
+    sha256 = runtime.sha256_of(data)[:16]
+    return Photo(Path(file), sha256, image, place, why, "; ".join(differences))
 
 
 def exif_latlon(file) -> tuple[float, float] | None:
@@ -70,67 +179,92 @@ def exif_latlon(file) -> tuple[float, float] | None:
     True
     """
     try:
-        with Image.open(file) as image:
-            gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    except (UnidentifiedImageError, OSError):
+        return read(file).place
+    except (ValueError, OSError):
         return None
-    lat = _degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S")
-    lon = _degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W")
-    return (lat, lon) if abs(lat) <= 90 and abs(lon) <= 180 else None
 
 
-def _degrees(gps: dict, value: int, side: int, negative: str) -> float:
-    """Degrees of (degrees, minutes, seconds); NaN if they are missing or no numbers."""
-    try:
-        degrees, minutes, seconds = (float(part) for part in gps[value])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return math.nan
-    return (degrees + minutes / 60 + seconds / 3600) * (-1 if gps.get(side) == negative else 1)
+# The table of answers
 
 
 class Answers:
     """A table of places: a CSV of `COLUMNS` that grows image by image.
 
-    A table that is there is continued, so that an interruption loses one image at most. Rows of
-    other images, and of these images by the same question, are kept. `done` names the files whose
-    k places the table holds. Another table is refused by a ValueError.
+    A table that is there is continued: an interruption loses one image at most. An image is known
+    by its path and its content. Its rows are replaced when its new answer is there. A `ValueError`
+    refuses another table, or a damaged one.
 
     Args:
-        files: the images that are asked about.
-        k: places of each.
-        again: of these images, those to ask about in any case.
-        asked: the columns `ASKED`: model, guidance, seed, and whether the camera was asked.
+        k: places of each image.
+        mapped: whether an answer includes the files of `RESULTS`.
+        asked: the columns `ASKED`: model, its weights, guidance, seed, samples, and whether the
+            camera was asked.
     """
 
-    def __init__(
-        self, table: Path, files: Iterable[Path], k: int, again: Iterable[Path] = (), **asked
-    ):
-        self.table, self.asked = table, {name: str(value) for name, value in asked.items()}
-        kept = self._read()
-        same = Counter(row["file"] for row in kept if self.asked.items() <= row.items())
-        names, anew = {str(file) for file in files}, {str(file) for file in again}
-        self.done = frozenset(name for name in names - anew if same[name] == k)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(row for row in kept if row["file"] not in names - self.done)
-        write_atomically(table, text.getvalue())
+    def __init__(self, table: Path, k: int, mapped: bool = False, **asked):
+        self.table, self.k, self.mapped = table, k, mapped
+        self.asked = {name: str(value) for name, value in asked.items()}
+        self.rows: dict[str, list[dict]] = {}
+        for row in self._read():
+            self.rows.setdefault(row["file"], []).append(row)
+        self._write()
 
     def _read(self) -> list[dict]:
         """The rows of the table, without one that was cut off."""
         if not self.table.exists():
             return []
-        with self.table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
-                columns = f"{self.table} has other columns than {', '.join(COLUMNS)}"
-                raise ValueError(f"{columns}; nothing was overwritten: choose another --out")
-            return [row for row in reader if None not in row.values()]
+        try:
+            text = self.table.read_text(encoding="utf-8-sig")
+            lines = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+            reader = csv.DictReader(lines, strict=True)
+            columns, rows = tuple(reader.fieldnames or COLUMNS), list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{self.table} is damaged: {error}; mend it or delete it") from error
+        if columns != COLUMNS:
+            what = f"{self.table} has other columns than this version's {', '.join(COLUMNS)}"
+            raise ValueError(f"{what}; nothing was overwritten: choose another --out")
+        for number, row in enumerate(rows, 2):
+            if None in row or None in row.values():
+                what = f"{self.table} is damaged: row {number} has not {len(COLUMNS)} columns"
+                raise ValueError(f"{what}; mend it or delete it")
+        return rows
 
-    def add(self, rows: Iterable[dict]) -> None:
-        """Write the places of one image."""
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(itertools.chain.from_iterable(self.rows.values()))
+        runtime.write_atomically(self.table, text.getvalue())
+
+    def hold(self, file: Path) -> bool:
+        """Whether this question is answered for this content of the file, its results included."""
+        rows = self.rows.get(identity(file), [])
+        if len(rows) != self.k or not all(self.asked.items() <= row.items() for row in rows):
+            return False
+        if self.mapped:
+            names = [rows[0][kind] for kind in RESULTS]
+            if not all(name and (self.table.parent / name).is_file() for name in names):
+                return False
+        try:
+            return rows[0]["sha256"] == runtime.sha256(file)[:16]
+        except OSError:
+            return False  # which will be told when it is read
+
+    def add(self, photo: Photo, places: Iterable[dict], **more) -> None:
+        """Write the places of one image, as `rows` has them, in place of its former ones."""
+        about = {"file": identity(photo.file), "sha256": photo.sha256, **self.asked, **more}
+        former = self.rows.get(about["file"])
+        self.rows[about["file"]] = added = [{**row, **about} for row in places]
+        if former:
+            return self._write()
         with self.table.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerows({**row, **self.asked} for row in rows)
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(added)
+        return None
+
+    def drop(self, file: Path) -> None:
+        """Forget an image that can no longer be read."""
+        if self.rows.pop(identity(file), None):
+            self._write()
 
 
 def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
@@ -154,16 +288,18 @@ def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
             "mass": round(float(best.mass[0, i]), 4),
             "half_within_km": round(float(best.radius_km[0, i]), 1),
             "nearest_town": town,
+            "town_km": round(km, 1) if town else None,
             "exif_km": off[i],
         }
-        for i, town in enumerate(towns.name_of(latlon))
+        for i, (town, km) in enumerate(towns.nearest(latlon))
     ]
 
 
-def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
+def to_geojson(density, samples: Tensor, best: Iterable[dict], about: dict | None = None) -> dict:
     """A GeoJSON FeatureCollection of one image: regions of 50, 90 and 95 %, samples, best places.
 
     The density is a `DensityMap`, the samples are (n, 2) degrees, the best places those of `rows`.
+    Every feature has the properties `about` too.
 
     >>> from geoflow import Geolocator
     >>> geo = Geolocator.from_pretrained("land")
@@ -179,8 +315,11 @@ def to_geojson(density, samples: Tensor, best: Iterable[dict]) -> dict:
     positions = [[round(lon, 5), round(lat, 5)] for lat, lon in samples.tolist()]
     features = [feature("MultiPoint", positions, samples=len(samples))]
     for row in best:
-        about = {name: row[name] for name in ("rank", "mass", "half_within_km", "nearest_town")}
-        features.append(feature("Point", [row["longitude"], row["latitude"]], **about))
+        names = ("rank", "mass", "half_within_km", "nearest_town", "town_km")
+        properties = {name: row[name] for name in names}
+        features.append(feature("Point", [row["longitude"], row["latitude"]], **properties))
     collection = density.to_geojson()
     collection["features"] += features
+    for feature_ in collection["features"]:
+        feature_["properties"] |= about or {}
     return collection

@@ -148,8 +148,7 @@ def tile(lat: float, lon: float) -> Image.Image:
     >>> tile(*EXAMPLES["Sahara"]).size
     (32, 32)
     """
-    x = sphere.from_latlon(torch.tensor([[float(lat), float(lon)]]))
-    return to_pil(render(x)[0])
+    return to_pil(render(sphere.from_latlon([[lat, lon]]).float())[0])
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -227,8 +226,7 @@ def load(split: str, n: int) -> Tiles:
         OSError: not enough disk space, or a cache that is damaged.
     """
     runtime.choose("split", split, SPLITS)
-    if n < 1:
-        raise ValueError(f"{n} tiles asked for; expected at least 1")
+    n = runtime.whole(f"{n!r} tiles asked for", n)
     recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"

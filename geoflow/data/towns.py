@@ -8,6 +8,7 @@ wrong at the antimeridian and far from the equator.
 
 import csv
 import functools
+import math
 from collections import Counter
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from geoflow import sphere
 
 LEVELS = ("country", "region", "sub-region", "city")
+FAR_KM = 500.0  # beyond it the nearest town says nothing about a place
 
 
 def lookup(latlon: Tensor) -> dict[str, np.ndarray]:
@@ -32,26 +34,47 @@ def lookup(latlon: Tensor) -> dict[str, np.ndarray]:
     >>> lookup(torch.tensor([[48.39, -4.49]]))["region"].tolist()
     ['Brittany_FR']
     """
-    latlon = torch.as_tensor(latlon).detach().cpu().double()
-    if latlon.ndim != 2:
-        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (N, 2)")
-    tree, labels = _table()
-    known = ~latlon.isnan().any(-1)
-    row = np.full(len(latlon), -1)  # the last row has no labels
-    row[known.numpy()] = tree.query(sphere.from_latlon(latlon[known]).numpy())[1]
-    return {level: names[row] for level, names in labels.items()}
+    row, _ = _nearest(latlon)
+    return {level: names[row] for level, names in _table()[1].items()}
+
+
+def nearest(latlon: Tensor) -> list[tuple[str, float]]:
+    """The nearest town of each place (N, 2), degrees, and how far it is, km.
+
+    A town is named with its region and country. Beyond `FAR_KM` none is: the name is "".
+
+    >>> [(name, round(km)) for name, km in nearest(torch.tensor([[48.6, -6.0], [0.0, -140.0]]))]
+    [('Porspoder, Brittany, FR', 91), ('', 991)]
+    """
+    row, km = _nearest(latlon)
+    row = np.where(km <= FAR_KM, row, -1)
+    labels = _table()[1]
+    columns = (labels[level][row] for level in ("city", "region", "country"))
+    names = ([label.split("_")[0] for label in line] for line in zip(*columns, strict=True))
+    return [
+        (", ".join(filter(None, name)), far) for name, far in zip(names, km.tolist(), strict=True)
+    ]
 
 
 def name_of(latlon: Tensor) -> list[str]:
-    """The nearest town of each place with its region and country; at sea it may be far.
+    """The nearest town of each place with its region and country; "" where none is near.
 
     >>> name_of(torch.tensor([[48.39, -4.49]]))
     ['Brest, Brittany, FR']
     """
-    labels = lookup(latlon)
-    columns = (labels[level] for level in ("city", "region", "country"))
-    names = ([label.split("_")[0] for label in row] for row in zip(*columns, strict=True))
-    return [", ".join(filter(None, row)) for row in names]
+    return [name for name, _ in nearest(latlon)]
+
+
+def _nearest(latlon: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest town's row in the table, −1 of NaN, and its distance in km, infinite of NaN."""
+    latlon = torch.as_tensor(latlon).detach().cpu().double()
+    if latlon.ndim != 2:
+        raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (N, 2)")
+    known = (~latlon.isnan().any(-1)).numpy()
+    row, km = np.full(len(latlon), -1), np.full(len(latlon), math.inf)  # row −1 has no labels
+    chord, row[known] = _table()[0].query(sphere.from_latlon(latlon[known]).numpy())
+    km[known] = 2 * sphere.EARTH_RADIUS_KM * np.arcsin(chord / 2)
+    return row, km
 
 
 @functools.cache

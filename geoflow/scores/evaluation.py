@@ -102,9 +102,10 @@ def evaluate(
     """
     start = time.perf_counter()
     cond, truth = _embedded(geo, dataset)
-    if samples < 1 or seeds < 1:
-        counts = f"{samples} samples per image, {seeds} seeds"
-        raise ValueError(f"{counts}; expected at least 1 of each")
+    text = f"{samples!r} samples per image, {seeds!r} seeds"
+    samples, seeds = runtime.whole(text, samples), runtime.whole(text, seeds)
+    seed = runtime.whole(f"seed={seed!r}", seed, -(2**63))
+    calibrated = runtime.whole(f"{calibrated!r} images to calibrate", calibrated, 0)
     likeliest = choose("answer", answer, ANSWERS) == "likeliest"
     options = inputs.solver_options(geo.model, steps, solver, guidance)
     settings: dict[str, object] = {"method": geo.method, "samples": samples, "answer": answer}
@@ -137,8 +138,15 @@ def _embedded(geo, dataset) -> tuple[Tensor, Tensor]:
         else:
             cond = geo.encoder.embed(dataset.images)
         truth = dataset.x
+    elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+        cond = inputs.tensor("embeddings", dataset[0], "(B, C)")
+        truth = sphere.from_latlon(dataset[1]).float()
     else:
-        cond, truth = dataset[0], sphere.from_latlon(dataset[1]).float()
+        expected = "expected Tiles, or a pair of embeddings (B, C) and places (B, 2)"
+        raise ValueError(f"a data set of type {type(dataset).__name__}; {expected}")
+    if (cond.ndim, truth.ndim) != (2, 2):
+        shapes = f"embeddings of shape {tuple(cond.shape)}, places of {tuple(truth.shape[:-1])} × 2"
+        raise ValueError(f"{shapes}; expected (B, C) and (B, 2)")
     if len(cond) != len(truth) or not len(truth):
         counts = f"{len(cond)} embeddings and {len(truth)} places"
         raise ValueError(f"{counts}; expected equal numbers of at least 1")

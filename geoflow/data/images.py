@@ -1,0 +1,105 @@
+"""Images as users hand them over: files, bytes, PIL images, arrays and tensors → RGB."""
+
+import functools
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
+
+
+def load_image(image, name: str = "") -> Image.Image:
+    """A PIL image in RGB, upright as EXIF says.
+
+    Of an animation it is the first frame; 16 bits become 8; grey, palette and transparent images
+    are converted. HEIC needs pillow-heif, the extra `heic`.
+
+    Args:
+        image: a PIL image, a path, the bytes of a file, or uint8 values as an array or a tensor:
+            (H, W, 3), (H, W, 4) with transparency, or (H, W) of greys.
+        name: what messages call it; default: the path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is none of these, or cannot be read, whatever its decoder raised.
+    """
+    if isinstance(image, (str, Path)):
+        name, image = name or str(image), Path(image)
+        if not image.is_file():
+            raise FileNotFoundError(f"no image file at {name}")
+    elif isinstance(image, (np.ndarray, Tensor)):
+        image = _from_array(image)
+    elif not isinstance(image, (Image.Image, bytes)):
+        expected = "expected a PIL image, a path, an array (H, W, 3) of uint8, or a list of them"
+        raise ValueError(f"an image of type {type(image).__name__}; {expected}")
+    try:
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image)
+        data = image if isinstance(image, bytes) else image.read_bytes()
+        with open_photo(data) as opened:
+            return _upright_rgb(opened)
+    except Exception as error:  # damaged files make decoders raise nearly anything
+        what = name or getattr(image, "filename", "") or "the image"
+        why = str(error) or type(error).__name__
+        raise ValueError(f"{what} cannot be read as an image: {why}") from error
+
+
+def open_photo(data: bytes) -> Image.Image:
+    """The image in the bytes of a file, not yet decoded: its size, mode and EXIF are known.
+
+    Raises:
+        ValueError: no known format, or HEIC without pillow-heif; decoders may raise anything else.
+    """
+    heic = _reads_heic()
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        if data[4:12] in HEIC and not heic:
+            advice = "HEIC needs the extra 'heic': pip install pillow-heif"
+            raise ValueError(advice) from error
+        raise ValueError("its format is none that is known") from error
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError(f"it has {image.width} × {image.height} pixels")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":
+        expected = "expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
+        raise ValueError(f"it has mode {image.mode!r}; {expected}")
+    return image.convert("RGB")
+
+
+def _from_array(values: np.ndarray | Tensor) -> Image.Image:
+    """(H, W, 3), (H, W, 4) or (H, W) of uint8 as a PIL image."""
+    shape, kind = tuple(values.shape), str(values.dtype).removeprefix("torch.")
+    if kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+        text = f"an image of shape {shape} and type {kind}; expected (H, W, 3) of uint8, 0 to 255"
+        turned = "; images.permute(1, 2, 0) turns (3, H, W) into it" if shape[:1] == (3,) else ""
+        raise ValueError(text + turned)
+    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def as_list(images) -> list:
+    """One image or several, also as one array (B, H, W, 3) → a list that is not empty."""
+    batch = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
+    images = list(images) if batch or isinstance(images, (list, tuple)) else [images]
+    if not images:
+        raise ValueError("an empty list of images; expected at least one")
+    return images

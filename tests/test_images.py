@@ -1,0 +1,231 @@
+"""Images as they are handed over: every container gives the same pixels, and whatever a decoder raises is one line that names the file."""
+
+import builtins
+import functools
+import io
+import struct
+import zlib
+
+import forged
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageFile
+from small import picture
+
+from geoflow.data import images
+from geoflow.data.images import as_list, load_image
+
+MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb(mode, tmp_path):
+    image = picture().convert("L").convert(mode) if mode in ("1",) else picture().convert(mode)
+    rgb = load_image(image)
+    assert rgb.mode == "RGB"
+    assert rgb.tobytes() == image.convert("RGB").tobytes()
+    if mode != "CMYK":
+        image.save(tmp_path / "picture.png")
+        assert load_image(tmp_path / "picture.png").tobytes() == rgb.tobytes()
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    for image in (Image.fromarray(ramp), tmp_path / "deep.png"):
+        assert np.array_equal(np.asarray(load_image(image))[..., 0], ramp >> 8)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
+    """PIL clips them to white; an answer for a white image would be a wrong number."""
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    image = {
+        "I": Image.fromarray(ramp.astype(np.int32)),
+        "F": Image.fromarray(ramp.astype(np.float32)),
+    }[mode]
+    assert image.mode == mode
+    with pytest.raises(ValueError, match=f"mode '{mode}'"):
+        load_image(image)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*nowhere\.png"):
+        load_image(tmp_path / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match="no image file at"):
+        load_image(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["text", "truncated", "empty"])
+def test_files_that_are_not_images(content, tmp_path):
+    picture(200).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "bad.png").write_bytes(
+        {"text": b"not an image", "truncated": whole[: len(whole) // 2], "empty": b""}[content]
+    )
+    with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
+        load_image(tmp_path / "bad.png")
+
+
+def encoded(kind, image=None, **options):
+    file = io.BytesIO()
+    (picture() if image is None else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "AVIF"])
+def test_the_bytes_of_a_file(kind, tmp_path):
+    data = encoded(kind)
+    (tmp_path / "file").write_bytes(data)  # the content decides, not the ending
+    with Image.open(io.BytesIO(data)) as image:
+        expected = image.convert("RGB").tobytes()
+    assert load_image(data).tobytes() == load_image(tmp_path / "file").tobytes() == expected
+
+
+def test_arrays_and_tensors():
+    rgb = np.asarray(picture((20, 12)))
+    turned = torch.from_numpy(rgb.copy()).permute(2, 0, 1).permute(1, 2, 0)  # not contiguous
+    for given in (rgb, torch.from_numpy(rgb.copy()), turned, np.asfortranarray(rgb)):
+        assert np.array_equal(np.asarray(load_image(given)), rgb)
+    grey = np.ascontiguousarray(rgb[..., 0])
+    assert np.array_equal(np.asarray(load_image(grey)), grey[..., None].repeat(3, -1))
+    alpha = np.concatenate([rgb, np.full_like(rgb[..., :1], 7)], -1)
+    assert np.array_equal(np.asarray(load_image(alpha)), rgb)
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (3, "type int; expected a PIL image, a path, an array"), (None, "type NoneType"), ({}, "type dict"), (iter([1]), "iterator; expected .*a list"),
+        (np.zeros((32, 32, 3)), r"shape \(32, 32, 3\) and type float64; expected \(H, W, 3\) of uint8, 0 to 255"),
+        (torch.zeros(32, 32, 3, dtype=torch.int64), "type int64"), (np.zeros((32, 32, 3), bool), "type bool"),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"shape \(3, 32, 32\).*permute\(1, 2, 0\)"), (np.zeros((32, 32, 2), np.uint8), r"\(32, 32, 2\)"),
+        (np.zeros(32, np.uint8), r"shape \(32,\)"), (np.zeros((1, 1, 32, 32, 3), np.uint8), r"\(1, 1, 32, 32, 3\)"), (np.zeros((0, 32, 3), np.uint8), "32 × 0 pixels"),
+        (np.array(["a.jpg"]), "type <U5"), (b"bytes", "the image cannot be read as an image: its format is none that is known"), (b"", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image(thing, message):
+    with pytest.raises(ValueError, match=message):
+        load_image(thing)
+
+
+def test_one_image_or_several():
+    image, batch = picture(), np.zeros((4, 8, 6, 3), np.uint8)
+    assert as_list(image) == as_list([image]) == as_list((image,)) == [image]
+    assert [part.shape for part in as_list(batch)] == [(8, 6, 3)] * 4
+    assert len(as_list(torch.from_numpy(batch))) == 4
+    assert [part.shape for part in as_list(batch[0])] == [(8, 6, 3)]
+
+
+# Damaged files
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+HUGE = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(b"\0"))
+    + chunk(b"IEND", b"")
+)
+DAMAGED = {
+    **{name: forged.jpeg(block) for name, block in forged.UNREADABLE.items()},
+    **{
+        f"half a {kind}": encoded(kind)[: len(encoded(kind)) // 2]
+        for kind in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "AVIF")
+    },
+    "a decompression bomb": HUGE,
+    "a broken chunk": encoded("PNG").replace(b"IDAT", b"IDAX"),
+    "no pixels": encoded("BMP")[:18] + struct.pack("<ii", 0, 0) + encoded("BMP")[26:],
+    "a film": b"\0\0\0\x18ftypmp42" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_whatever_a_decoder_raises_names_the_file(name, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(DAMAGED[name])
+    for given, called in ((tmp_path / "bad.jpg", ""), (DAMAGED[name], "in an archive/bad.jpg")):
+        with pytest.raises(ValueError, match=r"bad\.jpg cannot be read as an image: .") as error:
+            load_image(given, called)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", forged.UNREADABLE)
+def test_of_an_opened_image_too(name, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(DAMAGED[name])
+    with (
+        Image.open(tmp_path / "bad.jpg") as image,
+        pytest.raises(ValueError, match=r"bad\.jpg cannot be read"),
+    ):
+        load_image(image)
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("x"), struct.error("x"), SyntaxError("x"), EOFError(), OverflowError("x"), IndexError("x"), KeyError(5), ZeroDivisionError("x"), AttributeError("x"), MemoryError(), RuntimeError("x"), AssertionError()]
+)  # fmt: skip
+def test_no_exception_of_a_decoder_goes_through(error, tmp_path, monkeypatch):
+    def raises(self):
+        raise error
+
+    picture().save(tmp_path / "bad.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", raises)
+    with pytest.raises(
+        ValueError, match=rf"bad\.png cannot be read as an image: ({type(error).__name__}|x|5)"
+    ):
+        load_image(tmp_path / "bad.png")
+
+
+def test_ctrl_c_is_no_damaged_file(tmp_path, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    picture().save(tmp_path / "good.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_image(tmp_path / "good.png")
+
+
+# HEIC
+
+
+def heic(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, quality=-1, **options)
+    return file.getvalue()
+
+
+def test_heic_is_read_and_upright():
+    flat = Image.new("RGB", (64, 48), (200, 120, 40))
+    block = Image.Exif()
+    block[ExifTags.Base.Orientation] = 6
+    assert np.abs(np.asarray(load_image(heic(flat))).astype(int) - (200, 120, 40)).max() <= 3
+    assert load_image(heic(flat, exif=block.tobytes())).size == (48, 64)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
+def test_without_the_extra_the_message_names_it(brand, monkeypatch):
+    importing = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name == "pillow_heif":
+            raise ModuleNotFoundError(name)
+        return importing(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(images, "_reads_heic", functools.cache(images._reads_heic.__wrapped__))
+    monkeypatch.setattr(
+        Image, "OPEN", {name: how for name, how in Image.OPEN.items() if name != "HEIF"}
+    )
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    data = b"\0\0\0\x18ftyp" + brand + bytes(300)
+    with pytest.raises(
+        ValueError,
+        match=r"IMG_1\.HEIC cannot be read as an image: HEIC needs the extra 'heic': pip install pillow-heif",
+    ):
+        load_image(data, "IMG_1.HEIC")
+    with pytest.raises(ValueError, match="its format is none that is known"):
+        load_image(data.replace(brand, b"qt  "), "film.mov")
