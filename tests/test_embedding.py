@@ -1,19 +1,26 @@
 """Embedding a data set: complete, in order, and killed at any moment without a loss."""
 
+import csv
 import io
 import json
+import os
+import struct
+import subprocess
+import sys
 import tarfile
 import time
 
+import pyarrow as pa
 import pytest
 import synthetic
 import torch
 from PIL import Image
+from small import picture
 
-from geoflow import Geolocator
+from geoflow import Geolocator, runtime
 from geoflow.data import osv5m
 from geoflow.data.records import Records, read_table
-from geoflow.data.shards import open_shards
+from geoflow.data.shards import ShardWriter, open_shards
 from geoflow.training.embedding import embed
 
 
@@ -60,7 +67,8 @@ def test_a_corrupt_image_is_skipped_and_named(tmp_path, encoder, capsys):
     (tmp_path / "pictures" / "photo 4.jpg").unlink()
     shards = embed(records, encoder, tmp_path / "out", shard=10, batch=3)
     assert shards.counts == (8, 10)
-    assert "2 images could not be read, the first: pictures/photo 3.jpg" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "2 images could not be read, the first: pictures/photo 3.jpg: ValueError: " in text
     assert set(json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"]) == {
         "photo.3",
         "photo.4",
@@ -70,7 +78,7 @@ def test_a_corrupt_image_is_skipped_and_named(tmp_path, encoder, capsys):
 def test_another_encoder_or_data_set_is_refused(tmp_path, encoder, records):
     embed(records, encoder, tmp_path, shard=20)
     other = type(encoder)(**encoder.config)
-    with pytest.raises(ValueError, match="holds embeddings with encoder"):
+    with pytest.raises(ValueError, match=r"holds embeddings with encoder\.weights = "):
         embed(records, other, tmp_path, shard=20)
     with pytest.raises(ValueError, match="holds embeddings with ids = "):
         embed(
@@ -80,6 +88,244 @@ def test_another_encoder_or_data_set_is_refused(tmp_path, encoder, records):
         embed(records, encoder, tmp_path, shard=10)
     with pytest.raises(ValueError, match="0 images; expected at least 1"):
         embed(Records(records.name, records.rows.slice(0, 0), records.root), encoder, tmp_path)
+
+
+def own(folder, n=20):
+    """A table of one's own photos, read."""
+    return read_table(synthetic.table(folder, n)).with_images()
+
+
+def edit_row(folder, number, **changes):
+    """Change some values of a row of the table, and read it again."""
+    file = folder / "photos.csv"
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    rows[number] |= changes
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return read_table(file).with_images()
+
+
+def test_a_corrected_place_makes_its_shard_anew(tmp_path, encoder, capsys):
+    before = embed(own(tmp_path), encoder, tmp_path / "out", shard=8)
+    dates = [file.stat().st_mtime_ns for file in before.files]
+    records = edit_row(tmp_path, 10, latitude="12.5", longitude="-13.25")
+    capsys.readouterr()
+    after = embed(records, encoder, tmp_path / "out", shard=8)
+    text = capsys.readouterr().out
+    assert (
+        "1 of 3 shards are made anew, as their rows or image files have changed: 00001.tar" in text
+    )
+    assert "2 of 3 shards are there, 8 images to embed" in text
+    assert after.read(1)[1][2].tolist() == [12.5, -13.25]
+    changed = [a != b.stat().st_mtime_ns for a, b in zip(dates, after.files, strict=True)]
+    assert changed == [False, True, False]
+    assert after.fingerprint != before.fingerprint
+    after.verify()
+    embed(records, encoder, tmp_path / "out", shard=8)
+    assert "3 of 3 shards are there, 0 images to embed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["path", "country", "replaced", "date only"])
+def test_whatever_a_shard_was_made_of_makes_it_anew(tmp_path, encoder, change, capsys):
+    """Another path, another label, another photo under the same name, even one that may be the same."""
+    records = own(tmp_path)
+    embed(records, encoder, tmp_path / "out", shard=8)
+    photo = tmp_path / "pictures" / "photo 3.jpg"
+    if change == "path":
+        photo.rename(tmp_path / "moved.jpg")
+        records = edit_row(tmp_path, 3, path="moved.jpg")
+    elif change == "country":
+        rows = records.rows.append_column("country", pa.array(["NA"] * 20))
+        records = Records(records.name, rows, records.root)
+    elif change == "replaced":
+        photo.write_bytes((tmp_path / "pictures" / "photo 4.jpg").read_bytes())
+    else:
+        os.utime(photo, (1, 1))
+    capsys.readouterr()
+    shards = embed(records, encoder, tmp_path / "out", shard=8)
+    assert (
+        ("3 of 3" if change == "country" else "1 of 3") + " shards are made anew"
+    ) in capsys.readouterr().out
+    first = shards.read(0)
+    expected = encoder.embed(
+        encoder.preprocess(Image.open(records.root / records.rows["path"][3].as_py()))[None]
+    )
+    assert torch.allclose(first[0][3].float(), expected[0], atol=2e-3)
+    assert first[2][3].get("country") == ("NA" if change == "country" else None)
+
+
+def test_an_unfinished_folder_has_no_manifest_while_a_shard_is_made_anew(
+    tmp_path, encoder, monkeypatch
+):
+    embed(own(tmp_path), encoder, tmp_path / "out", shard=8)
+    records = edit_row(tmp_path, 10, latitude="12.5")
+
+    def killed(*_):
+        raise OSError("the power went out")
+
+    monkeypatch.setattr("geoflow.data.shards.ShardWriter.add", killed)
+    with pytest.raises(OSError, match="power went out"):
+        embed(records, encoder, tmp_path / "out", shard=8)
+    with pytest.raises(OSError, match="was not finished"):
+        open_shards(tmp_path / "out")
+
+
+def exif(orientation=6, resolution=b"72"):
+    """A JPEG whose EXIF block holds a resolution as ASCII, on which Pillow's transpose fails."""
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(
+        "<HHI4s", 0x011A, 2, 3, resolution + b"\0"
+    )
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    jpg = io.BytesIO()
+    picture().save(jpg, "JPEG", exif=block)
+    return jpg.getvalue()
+
+
+class Unreadable(Exception):
+    """What no decoder is expected to raise."""
+
+
+BAD = {
+    "no jpg": b"no jpg",
+    "empty": b"",
+    "cut": lambda jpg: jpg[:200],
+    "only the header": lambda jpg: jpg[:20],
+    "bad EXIF": lambda jpg: exif(),
+    "a text": b"id,latitude,longitude\n",
+    "zeros": bytes(1000),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_one_bad_photo_is_named_once_and_mended_later(tmp_path, encoder, bad, capsys):
+    records = own(tmp_path)
+    photo = tmp_path / "pictures" / "photo 3.jpg"
+    whole = photo.read_bytes()
+    photo.write_bytes(bad(whole) if callable(bad) else bad)
+    shards = embed(records, encoder, tmp_path / "out", shard=8)
+    skipped = json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"]
+    if callable(bad) and not skipped:
+        assert shards.counts == (8, 8, 4)  # it can be read after all
+    else:
+        assert list(skipped) == ["photo.3"]
+        assert shards.counts == (7, 8, 4)
+    capsys.readouterr()
+    embed(records, encoder, tmp_path / "out", shard=8)
+    assert "3 of 3 shards are there, 0 images to embed" in capsys.readouterr().out
+    photo.write_bytes(whole)
+    shards = embed(records, encoder, tmp_path / "out", shard=8)
+    assert "1 of 3 shards are made anew" in capsys.readouterr().out
+    assert shards.counts == (8, 8, 4)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == {}
+
+
+@pytest.mark.parametrize("error", [Unreadable("odd"), TypeError("t"), struct.error("s"), MemoryError(), ZeroDivisionError(), KeyError("k"), RecursionError(), AssertionError()])  # fmt: skip
+def test_whatever_a_decoder_raises_skips_one_photo(tmp_path, encoder, error, monkeypatch):
+    records = own(tmp_path)
+    preprocess, seen = encoder.preprocess, []
+
+    def failing(image):
+        seen.append(image)
+        if len(seen) == 5:
+            raise error
+        return preprocess(image)
+
+    monkeypatch.setattr(encoder, "preprocess", failing)
+    shards = embed(records, encoder, tmp_path / "out", shard=10)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert len(shards) == 19
+    assert (
+        type(error).__name__ in manifest["skipped"]["photo.3"]
+    )  # the first image measures the width
+
+
+def test_a_photo_that_comes_back_is_embedded(tmp_path, encoder):
+    records = own(tmp_path)
+    photo = tmp_path / "pictures" / "photo 3.jpg"
+    photo.rename(tmp_path / "away")
+    assert embed(records, encoder, tmp_path / "out", shard=8).counts == (7, 8, 4)
+    (tmp_path / "away").rename(photo)
+    assert embed(records, encoder, tmp_path / "out", shard=8).counts == (8, 8, 4)
+
+
+def test_no_readable_image_at_all_is_an_error(tmp_path, encoder):
+    records = own(tmp_path, 3)
+    for file in (tmp_path / "pictures").iterdir():
+        file.write_bytes(b"no jpg")
+    with pytest.raises(
+        ValueError, match="none of the 3 images could be read, the first: pictures/photo 0.jpg"
+    ):
+        embed(records, encoder, tmp_path / "out", shard=2)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_manifest_names_the_encoder_and_its_weights(tmp_path, encoder, records):
+    embed(records, encoder, tmp_path / "a", shard=20, model="tiles")
+    described = open_shards(tmp_path / "a").encoder
+    assert (described["name"], described["model"]) == ("tiles", "tiles")
+    assert described["weights"] == runtime.sha256_of_weights(encoder)[:16]
+
+
+def test_an_interruption_says_what_is_kept(tmp_path, encoder, records, monkeypatch, capsys):
+    add, added = ShardWriter.add, []
+
+    def interrupted(self, *arguments):
+        added.append(arguments)
+        if len(added) > 25:
+            raise KeyboardInterrupt
+        add(self, *arguments)
+
+    monkeypatch.setattr(ShardWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(records, encoder, tmp_path, shard=10)
+    text = f"interrupted: 2 of 4 shards in {tmp_path} are kept; the same command goes on from there"
+    assert text in capsys.readouterr().out
+    monkeypatch.undo()
+    assert ids(embed(records, encoder, tmp_path, shard=10)) == records.rows["id"].to_pylist()
+    assert "2 of 4 shards are there, 20 images to embed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", None])
+def test_a_shard_without_its_description_is_made_anew(tmp_path, encoder, records, damage):
+    embed(records, encoder, tmp_path, shard=20)
+    file = tmp_path / "00001.json"
+    file.unlink() if damage is None else file.write_bytes(damage)
+    shards = embed(records, encoder, tmp_path, shard=20)
+    assert ids(shards) == records.rows["id"].to_pylist()
+    shards.verify()
+
+
+SLOW = """
+import sys, time
+from geoflow import Geolocator
+from geoflow.data.records import read_table
+from geoflow.training.embedding import embed
+encoder = Geolocator.from_pretrained("tiles").encoder
+preprocess = encoder.preprocess
+encoder.preprocess = lambda image: time.sleep(0.2) or preprocess(image)
+embed(read_table(sys.argv[1]).with_images(), encoder, sys.argv[2], shard=5, batch=2, workers=2)
+"""
+
+
+def test_two_at_once_the_second_refuses_and_a_killed_one_is_no_obstacle(
+    tmp_path, encoder, monkeypatch
+):
+    """The first reads its images in two processes of its own, which outlive it for some seconds."""
+    records, out = own(tmp_path), tmp_path / "out"
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "photos.csv"), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not list(out.glob("*.partial")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.002)
+        with monkeypatch.context() as patch:
+            patch.setattr("geoflow.training.embedding.PATIENCE", 0.0)
+            with pytest.raises(OSError, match=f"another geoflow command writes to {out}; wait"):
+                embed(records, encoder, out, shard=5)
+        process.kill()
+    assert ids(embed(records, encoder, out, shard=5)) == records.rows["id"].to_pylist()
 
 
 def test_a_full_disk_is_seen_before(tmp_path, encoder, records, monkeypatch):
@@ -103,6 +349,7 @@ def test_a_disk_that_fills_up_leaves_no_half_shard(tmp_path, encoder, records, m
         embed(records, encoder, tmp_path, shard=15)
     monkeypatch.undo()
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".lock",
         "00000.json",
         "00000.tar",
         "run.json",

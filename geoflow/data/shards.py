@@ -53,8 +53,6 @@ class ShardWriter(contextlib.ExitStack):
         self.rows: str | None = None  # what the shard was made of, as a checksum
 
     def __enter__(self) -> "ShardWriter":
-        for left in self.file.parent.glob(f"{self.file.stem}.*.partial"):
-            left.unlink()  # by a process that was killed
         self._partial = self.enter_context(runtime.replacing(self.file))
         self.push(self._describe)
         # pax is ustar but for long names
@@ -112,7 +110,8 @@ class Shards:
         which embedding, which encoder. 64 hexadecimal digits.
         """
         names = [file.name for file in self.files]
-        content = [names, self.counts, self.checksums, self.field, self.dim, self.encoder]
+        encoder = [self.encoder.get(name) for name in ("name", "weights", "preprocessing")]
+        content = [names, self.counts, self.checksums, self.field, self.dim, encoder]
         return runtime.sha256_of(json.dumps(content, sort_keys=True))
 
     def read(self, number: int) -> tuple[Tensor, Tensor, list[dict]]:
@@ -238,10 +237,8 @@ def open_shards(folder, field: str | None = None) -> Shards:
 
 def _read_manifest(file: Path) -> dict:
     """A manifest whose entries are what `embed` writes; anything else is a ValueError."""
-    found = runtime.read_json(file)
+    found = runtime.read_json(file, dict)
     kinds = {"dataset": str, "field": str, "dim": int, "encoder": dict, "shards": dict}
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged: it holds a {type(found).__name__}, not an object")
     found.setdefault("sha256", {})  # earlier versions wrote it beside each tar only
     for name, kind in {**kinds, "sha256": dict}.items():
         if type(found.get(name)) is not kind:
@@ -260,8 +257,7 @@ def _read_manifest(file: Path) -> dict:
 def _beside(tar: Path) -> str | None:
     """The checksum in the description beside a tar; None if there is none."""
     file = tar.with_suffix(".json")
-    found = runtime.read_json(file) if file.is_file() else {}
-    checksum = found.get("sha256") if isinstance(found, dict) else None
+    checksum = runtime.read_json(file, dict).get("sha256") if file.is_file() else None
     return checksum if isinstance(checksum, str) else None
 
 

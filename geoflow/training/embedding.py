@@ -2,11 +2,15 @@
 
 Embedding can be killed at any moment and run again, on any number of processes. Shard k holds the
 rows k·S … (k+1)·S − 1 of the data set, in order, so it makes no difference who writes it, and when.
-A shard counts as done when it is there under its name, which it gets when it is whole.
+A shard counts as done when it is there under its name, which it gets when it is whole, and was made
+of the rows and image files as they are now.
 """
 
-import io
+import contextlib
+import hashlib
+import json
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -15,18 +19,31 @@ from PIL import Image
 from torch import Tensor
 
 from geoflow import runtime
+from geoflow.data import archives
+from geoflow.data.images import load_image
 from geoflow.data.records import Records
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
-from geoflow.encoders import load_image
+
+PATIENCE = 8.0  # seconds in which the readers of a killed run end, which hold its claim
+CONTENT = ("name", "weights", "preprocessing")  # what makes an encoder another one
 
 
 def embed(
-    records: Records, encoder, out, shard=None, batch=64, workers=0, devices=1, log=print
+    records: Records,
+    encoder,
+    out,
+    shard=None,
+    batch=64,
+    workers=0,
+    devices=1,
+    log=print,
+    model: str | None = None,
 ) -> Shards | None:
     """Embed every image of a data set.
 
     An image that cannot be read is skipped, and named in its shard's description. Under `torchrun`
-    or SLURM, or with several devices, the processes share the shards.
+    or SLURM, or with several devices, the processes share the shards. A shard whose rows or image
+    files have changed since it was written is made anew.
 
     Args:
         encoder: of `geoflow.encoders`.
@@ -36,13 +53,14 @@ def embed(
         batch: images per call of the encoder.
         workers: processes that read images, for each device.
         devices: GPUs, or CPU processes, of this machine.
+        model: name or folder of the model whose encoder it is, for the manifest.
 
     Returns:
         The shards; None in a process that ended before another had finished its share.
 
     Raises:
-        ValueError: the folder holds other embeddings, or a number is below 1.
-        OSError: not enough disk space.
+        ValueError: the folder holds other embeddings, a number is below 1, or no image is readable.
+        OSError: not enough disk space, or another process writes to the folder.
     """
     shard = max(1, min(10_000, len(records) // 20)) if shard is None else shard
     if min(shard, batch, devices, len(records)) < 1:
@@ -50,100 +68,162 @@ def embed(
         raise ValueError(f"{text}; expected at least 1 of each")
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
-    out = Path(out)
-    encoder = encoder.to(fabric.device)
-    run = _identity(records, encoder, shard)
-    if fabric.global_rank == 0:
-        runtime.claim(out, run, "embeddings")
-    fabric.barrier()
+    out, first = Path(out), fabric.global_rank == 0
+    with runtime.alone(out, PATIENCE) if first else contextlib.nullcontext():
+        if first and (described := records.describe()):
+            log(described)
+        encoder = encoder.to(fabric.device)
+        layout, about = _identity(records, encoder, shard)
+        same = {**layout, "encoder": {name: about[name] for name in CONTENT}}
+        if first:
+            runtime.claim(out, same, "embeddings")
+        parts = enumerate(_cut(range(len(records)), shard))
+        spans = {out / f"{number:05d}.tar": part for number, part in parts}
+        todo = _todo(records, spans, log if first else lambda line: None)
+        if first and todo:
+            (out / "manifest.json").unlink(missing_ok=True)  # until every shard is there
+        fabric.barrier()  # every process has seen what there is to do before one writes
 
-    parts = enumerate(_cut(range(len(records)), shard))
-    spans = {out / f"{number:05d}.tar": part for number, part in parts}
-    todo = [file for file in spans if not file.exists()]
-    mine = {file: spans[file] for file in todo[fabric.global_rank :: fabric.world_size]}
-    left = sum(map(len, mine.values()))
-    needed = left * (2 * run["dim"] + SAMPLE_OVERHEAD)
-    runtime.require_space(out, needed)
-    there = f"{len(spans) - len(todo)} of {len(spans)} shards are there"
-    log(f"{records}; {there}, {left:,} images to embed, {needed / 1e9:.2f} GB")
-    hidden = fabric.global_rank > 0
-    with runtime.progress(total=left, desc="embedding", unit="image", disable=hidden) as bar:
-        _write_shards(mine, _Images(records, encoder.preprocess), encoder, batch, workers, bar, log)
-    if not all(file.exists() for file in spans):
-        log("the other processes have not finished; the last one writes the manifest")
-        return None
-    return _write_manifest(out, run, list(spans), log)
+        mine = {file: spans[file] for file in todo[fabric.global_rank :: fabric.world_size]}
+        left = sum(map(len, mine.values()))
+        needed = left * (2 * layout["dim"] + SAMPLE_OVERHEAD)
+        runtime.require_space(out, needed)
+        there = f"{len(spans) - len(todo)} of {len(spans)} shards are there"
+        log(f"{records}; {there}, {left:,} images to embed, {needed / 1e9:.2f} GB")
+        try:
+            _write_shards(mine, records, encoder, batch, workers, log, bar=first)
+        except KeyboardInterrupt:
+            kept = (
+                f"{sum(file.exists() for file in spans)} of {len(spans)} shards in {out} are kept"
+            )
+            log(f"interrupted: {kept}; the same command goes on from there")
+            raise
+        if not all(file.exists() for file in spans):
+            log("the other processes have not finished; the last one writes the manifest")
+            return None
+        about |= {"model": model}
+        return _write_manifest(out, {**layout, "encoder": about}, list(spans), log)
 
 
 def _cut(rows: range, size: int) -> list[range]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _identity(records: Records, encoder, shard: int) -> dict:
-    """What tells one embedding from another: data set, encoder with its weights, and layout."""
+def _identity(records: Records, encoder, shard: int) -> tuple[dict, dict]:
+    """What tells one folder of shards from another, and what its manifest says of the encoder."""
     (width,) = encoder.embed(encoder.preprocess(Image.new("RGB", (64, 64)))[None])[0].shape
     chunks = ("\n".join(chunk.to_pylist()) + "\n" for chunk in records.rows["id"].chunks)
-    weights = runtime.sha256_of_weights(encoder)[:16]
-    described = {"name": encoder.name, "config": encoder.config, "weights": weights}
-    return {
+    layout = {
         "dataset": records.name,
         "images": len(records),
         "ids": runtime.sha256_of(*chunks)[:16],
         "shard": shard,
         "field": FIELDS[encoder.name],
         "dim": width,
-        "encoder": described | encoder.describe(),
     }
+    weights = runtime.sha256_of_weights(encoder)[:16]
+    about = {"name": encoder.name, "config": encoder.config, "weights": weights}
+    return layout, about | encoder.describe()
+
+
+def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
+    """The shards that are not there, or not made of the rows and images as they are now."""
+    there = [file for file in spans if file.exists()]
+    bar = runtime.progress(there, desc="looking for changes", unit="shard")
+    changed = {file for file in bar if _made_of(file) != _checksum(_lines(records, spans[file]))}
+    if changed:
+        names = ", ".join(sorted(file.name for file in changed)[:5])
+        why = "their rows or image files have changed"
+        log(f"{len(changed)} of {len(there)} shards are made anew, as {why}: {names}")
+    return [file for file in spans if file in changed or file not in there]
+
+
+def _lines(records: Records, span: range) -> Iterator[str]:
+    """What the rows of a span are recognised by: all they say, size and date of each image."""
+    for row in records.rows.slice(span.start, len(span)).to_pylist():
+        yield _line(row, archives.state(records.root / row["path"]))
+
+
+def _line(row: dict, state: tuple[int, int] | None) -> str:
+    return json.dumps([row, state], sort_keys=True) + "\n"
+
+
+def _checksum(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def _made_of(tar: Path) -> str | None:
+    """What a shard was made of, by its description; None if that does not tell."""
+    try:
+        return runtime.read_json(tar.with_suffix(".json"), dict).get("rows")
+    except (ValueError, FileNotFoundError):
+        return None
 
 
 def _write_shards(
-    spans: dict[Path, range], images: "_Images", encoder, batch: int, workers: int, bar, log
+    spans: dict[Path, range], records: Records, encoder, batch: int, workers: int, log, bar: bool
 ) -> None:
     """Write the given shards, each with the rows of its span."""
     batches = {file: _cut(span, batch) for file, span in spans.items()}
     sampler = [part for parts in batches.values() for part in parts]
+    images = _Images(records, encoder.preprocess)
     loader = iter(torch.utils.data.DataLoader(images, None, sampler=sampler, num_workers=workers))
     started, total, done = time.perf_counter(), sum(map(len, sampler)), 0
-    for file, parts in batches.items():
-        with ShardWriter(file, FIELDS[encoder.name]) as writer:
-            for part in parts:
-                rows, pixels, unreadable = next(loader)
-                for row, embedding in zip(rows, encoder.embed(pixels) if rows else (), strict=True):
-                    writer.add(row, embedding)
-                writer.skipped |= unreadable
-                done += len(part)
-                bar.update(len(part))
-                if done == len(part) < total:  # the first batch tells how long it will take
-                    seconds = (time.perf_counter() - started) / done
-                    log(f"{1 / seconds:,.0f} images a second: about {seconds * total / 3600:.2f} h")
+    with runtime.progress(total=total, desc="embedding", unit="image", disable=not bar) as shown:
+        for file, parts in batches.items():
+            with ShardWriter(file, FIELDS[encoder.name]) as writer:
+                lines: list[str] = []
+                for part in parts:
+                    rows, pixels, unreadable, seen = next(loader)
+                    embeddings = encoder.embed(pixels) if rows else ()
+                    for row, embedding in zip(rows, embeddings, strict=True):
+                        writer.add(row, embedding)
+                    writer.skipped |= unreadable
+                    lines += seen
+                    done += len(part)
+                    shown.update(len(part))
+                    if done == len(part) < total:  # the first batch tells how long it will take
+                        rate = done / (time.perf_counter() - started)
+                        log(f"{rate:,.3g} images a second: about {runtime.duration(total / rate)}")
+                writer.rows = _checksum(lines)
 
 
 class _Images(torch.utils.data.Dataset):
-    """Batches of row numbers → (rows, pixels, {id: why it cannot be read})."""
+    """Batches of row numbers → (rows, pixels, {id: why it cannot be read}, lines of `_line`)."""
 
     def __init__(self, records: Records, preprocess):
         self.records, self.preprocess = records, preprocess
 
-    def __getitem__(self, index: range) -> tuple[list[dict], Tensor, dict[str, str]]:
-        rows, pixels, unreadable = [], [], {}
+    def __getitem__(self, index: range) -> tuple[list[dict], Tensor, dict[str, str], list[str]]:
+        rows, pixels, unreadable, lines = [], [], {}, []
         for row in self.records.rows.slice(index[0], len(index)).to_pylist():
-            path = row.pop("path")
+            path = row["path"]
+            lines.append(_line(row, archives.state(self.records.root / path)))
             try:
-                with Image.open(io.BytesIO(self.records.read(path))) as image:
-                    pixels.append(self.preprocess(load_image(image)))
-                rows.append(row)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                unreadable[row["id"]] = f"{path}: {error}"
-        return rows, torch.stack(pixels) if pixels else torch.zeros(0), unreadable
+                pixels.append(self.preprocess(load_image(self.records.read(path), path)))
+                rows.append({name: value for name, value in row.items() if name != "path"})
+            except Exception as error:  # one bad photo must not end hours of work
+                unreadable[row["id"]] = f"{path}: {type(error).__name__}: {error}"
+        return rows, torch.stack(pixels) if pixels else torch.zeros(0), unreadable, lines
 
 
-def _write_manifest(out: Path, run: dict, files: list[Path], log) -> Shards:
-    described = {file.name: runtime.read_json(file.with_suffix(".json")) for file in files}
-    counts = {name: shard["count"] for name, shard in described.items()}
+def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
+    described = {file.name: runtime.read_json(file.with_suffix(".json"), dict) for file in files}
     skipped = {id_: why for shard in described.values() for id_, why in shard["skipped"].items()}
-    runtime.write_json(out / "manifest.json", {**run, "shards": counts, "skipped": skipped})
-    shards = open_shards(out)
     first = f", the first: {next(iter(skipped.values()))}" if skipped else ""
-    written = f"{out}: {len(shards):,} embeddings in {len(files)} shards"
-    log(f"{written}; {len(skipped)} images could not be read{first}")
+    if len(skipped) == about["images"]:
+        raise ValueError(f"{out}: none of the {len(skipped):,} images could be read{first}")
+    columns = {"shards": "count", "sha256": "sha256"}
+    columns = {to: {n: s[name] for n, s in described.items()} for to, name in columns.items()}
+    runtime.write_json(out / "manifest.json", {**about, **columns, "skipped": skipped})
+    for left in out.glob("*.partial"):
+        left.unlink(missing_ok=True)  # by a process that was killed
+    shards = open_shards(out)
+    log(
+        f"{out}: {len(shards):,} embeddings in {len(files)} shards; {len(skipped)} images could "
+        f"not be read{first}"
+    )
     return shards
