@@ -42,28 +42,22 @@ def _python() -> str:
 
 def _packages() -> Iterator[str]:
     """Print the installed packages; yield those that are missing or too old."""
-    installed, missing = [], {extra: [] for extra in OPTIONAL}
-    for requirement in map(Requirement, importlib.metadata.requires("geoflow") or ()):
-        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        wanted_by = [extra for extra in OPTIONAL if not needed and _asked(requirement, extra)]
-        fault = _fault(requirement)
-        if needed and fault:
+    requirements = list(map(Requirement, importlib.metadata.requires("geoflow") or ()))
+    installed = []
+    for requirement in _needed(requirements, extra=""):
+        if fault := _fault(requirement):
             yield f"{fault}: {_install([requirement])}"
-        elif needed:
+        else:
             installed.append(f"{requirement.name} {importlib.metadata.version(requirement.name)}")
-        for extra in wanted_by if fault else ():
-            missing[extra].append(requirement)
     print("packages:", ", ".join(installed))
     for extra, purpose in OPTIONAL.items():
-        lacking = ", ".join(requirement.name for requirement in missing[extra])
-        advice = (
-            f"not installed ({lacking}): {_install(missing[extra])}" if lacking else "installed"
-        )
-        print(f"  for {purpose}: {advice}")
+        missing = [one for one in _needed(requirements, extra) if one.marker and _fault(one)]
+        names = ", ".join(requirement.name for requirement in missing)
+        print(f"  for {purpose}: {f'{names} missing: {_install(missing)}' if missing else 'yes'}")
 
 
-def _asked(requirement: Requirement, extra: str) -> bool:
-    return bool(requirement.marker and requirement.marker.evaluate({"extra": extra}))
+def _needed(requirements: list[Requirement], extra: str) -> list[Requirement]:
+    return [one for one in requirements if not one.marker or one.marker.evaluate({"extra": extra})]
 
 
 def _fault(requirement: Requirement) -> str:
