@@ -347,6 +347,26 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_refused(tmp_path, seed):
         open_shards(tmp_path).read(0)
 
 
+def test_verify_names_every_damaged_shard(tmp_path):
+    """Ours by their checksums, those of others by reading them."""
+    write(tmp_path, (2, 2, 2, 2))
+    shards = open_shards(tmp_path)
+    (tmp_path / "00001.tar").write_bytes(b"")
+    (tmp_path / "00003.tar").unlink()
+    with pytest.raises(
+        OSError, match=r"00001.tar differs from its checksum.*; 1 more are damaged: 00003.tar"
+    ):
+        shards.verify()
+    foreign(tmp_path / "foreign")
+    shards = open_shards(tmp_path / "foreign")
+    shards.verify()
+    foreign(tmp_path / "foreign", b'{"latitude": 91, "longitude": 2.0}')
+    with pytest.raises(
+        OSError, match=r"0.tar: the json of sample 'a' has a place that is not on Earth"
+    ):
+        shards.verify()
+
+
 def test_a_damaged_shard_is_refused_by_name_before_training(tmp_path):
     write(tmp_path)
     file = tmp_path / "00000.tar"

@@ -1,5 +1,5 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | embed | evaluate | tables |
-reproduce | results | locate | explore | doctor`."""
+"""The commands: `geoflow demo | train | plan | compare | data fetch | data verify | embed |
+evaluate | tables | reproduce | results | locate | explore | doctor`."""
 
 import io
 import sys
@@ -16,15 +16,18 @@ __all__ = ["app", "main", "read_recipe"]
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-data_app = typer.Typer(help="Data sets that others publish.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Data sets that others publish, and shards of embeddings.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 commands = (
-    *(train.train, train.plan, train.compare, data.fetch, data.embed, paper.evaluate, paper.tables),
-    *(paper.reproduce, paper.results, photos.locate, photos.explore, train.demo, doctor.doctor),
+    *(train.train, train.plan, train.compare, data.fetch, data.verify, data.embed, paper.evaluate),
+    *(paper.tables, paper.reproduce, paper.results, photos.locate, photos.explore, train.demo),
+    doctor.doctor,
 )
 for command in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")  # the terminal's width wraps the lines
-    group = data_app if command is data.fetch else app
+    group = data_app if command in (data.fetch, data.verify) else app
     group.command(help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command)
 
 

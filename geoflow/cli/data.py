@@ -1,4 +1,4 @@
-"""The commands that bring data: `data fetch` and `embed`."""
+"""The commands that bring data: `data fetch`, `embed` and `data verify`."""
 
 import importlib
 from pathlib import Path
@@ -47,9 +47,11 @@ def embed(
     """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an
     interruption.
 
-    A table is a .csv, .tsv or .parquet of id, latitude, longitude, path.
+    A table is a .csv, .tsv or .parquet of id, latitude, longitude, path; other usual names,
+    delimiters and encodings are understood, and printed.
 
     Prints what is listed, usable and missing, what it will take, and what could not be read.
+    Shards whose rows or images have changed are made anew.
     """
     from geoflow.data import records
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
@@ -64,8 +66,26 @@ def embed(
     elif Path(dataset).suffix:
         images = records.read_table(dataset, root).with_images()
     else:
-        reader = importlib.import_module(f"geoflow.data.{choose('data set', dataset, SOURCES)}")
+        name = choose("table, folder or data set", dataset, SOURCES)
+        reader = importlib.import_module(f"geoflow.data.{name}")
         if root is None:
             raise ValueError(f"--root is missing: the folder where {dataset} lies")
         images = reader.read(root, split)
-    write(images, chosen, out, shard, batch, workers, devices)
+    model = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+    write(images, chosen, out, shard, batch, workers, devices, model=model)
+
+
+def verify(
+    folder: Annotated[Path, argument("of shards, from `geoflow embed` or from others")],
+    field: Annotated[str | None, option("which embedding, where tars hold several")] = None,
+) -> None:
+    """Check that shards are whole: by their checksums, or, where they have none, by reading every
+    sample. Training does so before its first step.
+    """
+    from geoflow.data.shards import open_shards
+
+    shards = open_shards(folder, field)
+    shards.verify()
+    how = "as their checksums say" if all(shards.recorded) else "every sample was read"
+    what = f"{len(shards):,} embeddings ({shards.field}) in {len(shards.files)} shards are whole"
+    print(f"{folder}: {what}; {how}")

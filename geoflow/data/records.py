@@ -216,7 +216,8 @@ def read_tars(folder) -> Records:
     folder = Path(folder)
     files = sorted(folder.glob("*.tar"))
     if not files:
-        raise FileNotFoundError(f"no tars of images in {folder}")
+        advice = "a folder of photos needs a table of id, latitude, longitude, path: give that"
+        raise FileNotFoundError(f"no tars of images in {folder}; {advice}")
     rows, alone = [], 0
     for file in runtime.progress(files, desc=f"listing {folder.name}", unit="tar"):
         members = archives.members(file)

@@ -62,8 +62,8 @@ class ShardWriter(contextlib.ExitStack):
     def _describe(self, kind, *_) -> None:
         if kind is None:
             content = {"count": self.count, "sha256": runtime.sha256(self._partial)}
-            content |= {"rows": self.rows, "skipped": self.skipped}
-            runtime.write_json(self.file.with_suffix(".json"), content)
+            about = {"rows": self.rows, "skipped": self.skipped}
+            runtime.write_json(self.file.with_suffix(".json"), {**content, **about})
 
     def add(self, row: dict, embedding: Tensor) -> None:
         """Add a row (`id`, `latitude`, `longitude`, labels) and its embedding (C,), as float16."""
@@ -180,15 +180,20 @@ class Shards:
     def verify(self) -> None:
         """Compare every tar with its checksum, and read those that have none.
 
-        An OSError or a ValueError names the first that is damaged.
+        An OSError names the damaged ones.
         """
-        for number in runtime.progress(
-            range(len(self.files)), desc="checking shards", unit="shard"
-        ):
-            if self.recorded and self.recorded[number]:
-                self._check(number)
-            else:
-                self.read(number)
+        damaged: dict[str, str] = {}
+        numbers = range(len(self.files))
+        for number in runtime.progress(numbers, desc="checking shards", unit="shard"):
+            try:
+                known = self.recorded and self.recorded[number]
+                self._check(number) if known else self.read(number)
+            except (OSError, ValueError) as error:
+                damaged[self.files[number].name] = str(error)
+        if damaged:
+            first, *others = damaged
+            more = f"; {len(others)} more are damaged: {', '.join(others[:9])}" if others else ""
+            raise OSError(f"{damaged[first]}{more}")
 
 
 def open_shards(folder, field: str | None = None) -> Shards:

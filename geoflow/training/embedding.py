@@ -66,9 +66,12 @@ def embed(
     if min(shard, batch, devices, len(records)) < 1:
         text = f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images"
         raise ValueError(f"{text}; expected at least 1 of each")
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder for the shards")
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
-    out, first = Path(out), fabric.global_rank == 0
+    first = fabric.global_rank == 0
     with runtime.alone(out, PATIENCE) if first else contextlib.nullcontext():
         if first and (described := records.describe()):
             log(described)
@@ -89,7 +92,7 @@ def embed(
         needed = left * (2 * layout["dim"] + SAMPLE_OVERHEAD)
         runtime.require_space(out, needed)
         there = f"{len(spans) - len(todo)} of {len(spans)} shards are there"
-        log(f"{records}; {there}, {left:,} images to embed, {needed / 1e9:.2f} GB")
+        log(f"{records}; {there}, {left:,} images to embed, {needed / 1e6:,.1f} MB")
         try:
             _write_shards(mine, records, encoder, batch, workers, log, bar=first)
         except KeyboardInterrupt:
