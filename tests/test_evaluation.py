@@ -95,6 +95,24 @@ def test_bad_input_is_named(geo, sizes, samples, message):
         geoflow.evaluate(geo, (cond, latlon), samples=samples, steps=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": "3"}, "'3' samples per image"), ({"samples": 2.5}, r"2\.5 samples"), ({"seeds": 0}, "0 seeds; expected a whole number of at least 1"), ({"seeds": "2"}, "'2' seeds"),
+        ({"seed": "a"}, "seed='a'"), ({"seed": None}, "seed=None"), ({"calibrated": -1}, "-1 images to calibrate"), ({"calibrated": "all"}, "'all' images"), ({"steps": "x"}, "'x' steps"),
+        ({"guidance": "2"}, "guidance of '2'"), ({"answer": None}, "unknown answer None"), ({"dataset": "osv5m"}, "a data set of type str; expected Tiles, or a pair"),
+        ({"dataset": (torch.zeros(2, 4),)}, "a data set of type tuple"), ({"dataset": (torch.zeros(2, 4), "Paris")}, "latlon holds no numbers"), ({"dataset": ("x", torch.zeros(2, 2))}, "embeddings holds no numbers"),
+        ({"dataset": (torch.zeros(2, 4), torch.full((2, 2), 95.0))}, r"latitude 95\.0"), ({"dataset": (torch.zeros(2, 5), torch.zeros(2, 2))}, r"cond has shape \(2, 5\); expected \(B, 4\)"),
+        ({"dataset": (torch.full((2, 4), torch.nan), torch.zeros(2, 2))}, "embeddings holds NaN"), ({"dataset": (torch.zeros(4), torch.zeros(4, 2))}, r"embeddings of shape \(4,\)"),
+        ({"dataset": (torch.zeros(1, 4), torch.zeros(2))}, r"expected \(B, C\) and \(B, 2\)"), ({"geo": "tiles"}, "a model of type str; expected a Geolocator"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(geo, options, message):
+    given = {"geo": geo, "dataset": (torch.zeros(2, 4), torch.zeros(2, 2)), "samples": 2, "steps": 1}
+    with pytest.raises(ValueError, match=message):
+        geoflow.evaluate(**{**given, **options})
+
+
 def test_several_seeds_give_mean_and_deviation(geo):
     single = [
         geoflow.evaluate(geo, data(5), samples=3, steps=2, seed=seed, likelihood=False).metrics

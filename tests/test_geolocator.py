@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import official
 import pytest
 import torch
@@ -316,6 +317,113 @@ def test_places_that_are_not_on_earth(geo, cond, latlon, message):
 def test_bad_sampling_options(geo, cond, options, message):
     with pytest.raises(ValueError, match=message):
         geo.sample(cond=cond, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("sample", {"seed": "a"}, "seed='a'; expected a whole number"), ("sample", {"seed": 1.5}, r"seed=1\.5"), ("sample", {"seed": 2**64}, "less than 2⁶⁴"),
+        ("sample", {"seed": [1]}, r"seed=\[1\]"), ("sample", {"guidance": "2"}, "guidance of '2'; expected a finite number"), ("sample", {"guidance": None}, "guidance of None"),
+        ("sample", {"guidance": math.inf}, "guidance of inf"), ("sample", {"n": "3"}, "n='3' samples; expected a whole number of at least 1"), ("sample", {"n": None}, "n=None"),
+        ("sample", {"n": math.nan}, "n=nan"), ("sample", {"n": True}, "n=True"), ("sample", {"steps": "x"}, "'x' steps; expected a whole number"), ("sample", {"steps": 2.5}, r"2\.5 steps"),
+        ("sample", {"steps": -1}, "-1 steps"), ("sample", {"solver": 4}, "unknown solver 4"), ("sample", {"noise": "x"}, "noise holds no numbers"),
+        ("sample", {"noise": [[1.0], [2.0, 3.0]]}, "noise holds no numbers"), ("sample", {"noise": torch.ones(3, 5, 3) + 1j}, "noise holds complex numbers"),
+        ("trajectories", {"seed": "a"}, "seed='a'"), ("trajectories", {"steps": 2.5}, r"2\.5 steps"), ("sample_likeliest", {"n": "3"}, "n='3'"),
+        ("predict", {"k": "2"}, "k='2' places from 1024 samples"), ("predict", {"k": 1.5}, r"k=1\.5"), ("predict", {"n": "9"}, "from '9' samples"), ("predict", {"seed": "a"}, "seed='a'"),
+        ("predict", {"guidance": "2"}, "guidance of '2'"), ("localizability", {"n": "3"}, "n='3'"), ("localizability", {"seed": "a"}, "seed='a'"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(geo, cond, method, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(geo, method)(cond=cond, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": "1"}, "resolution of '1' degrees; expected a finite number"), ({"resolution": None}, "resolution of None"), ({"resolution": math.nan}, "resolution of nan"),
+        ({"guidance": "2"}, "guidance of '2'"), ({"resolution": -1}, "resolution of -1"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_of_a_density_are_named(geo, cond, options, message):
+    with pytest.raises(ValueError, match=message):
+        geo.density(cond=cond[:1], **options)
+
+
+@pytest.mark.parametrize(
+    ("latlon", "message"),
+    [
+        ("Paris", "latlon holds no numbers"), ([["48.9", "2.4"]], "latlon holds no numbers"), (None, "latlon holds no numbers"), ([[1.0, 2.0], [3.0]], "rows of unequal length"),
+        ([[math.nan, 2.0]], "latitude nan is not in"), ([[1.0, math.inf]], "longitude inf is not in"), ([[91, 0]], r"latitude 91\.0"), (48.9, r"shape \(\)"), ([[1, 2, 3]], r"\(1, 3\)"),
+    ],
+)  # fmt: skip
+def test_bad_places_are_named(geo, cond, latlon, message):
+    for call in (sphere.from_latlon, lambda places: geo.log_prob(places, cond=cond)):
+        with pytest.raises(ValueError, match=message):
+            call(latlon)
+
+
+@pytest.mark.parametrize("cond", ["x", [["a"]], [[1.0], [1.0, 2.0]], object()])
+@pytest.mark.parametrize("name", ["small", "uniform"])
+def test_bad_conditions_are_named(geo, shipped, name, cond):
+    with pytest.raises(ValueError, match="cond holds no numbers"):
+        (geo if name == "small" else shipped(name)).sample(cond=cond, n=2)
+
+
+def test_numbers_of_numpy_are_numbers(geo, cond):
+    expected = geo.sample(cond=cond, n=5, steps=3, guidance=1.0, seed=7)
+    given = {
+        "n": np.int64(5),
+        "steps": np.int32(3),
+        "guidance": np.float32(1),
+        "seed": np.uint64(7),
+    }
+    assert torch.equal(geo.sample(cond=cond.numpy(), **given), expected)
+    assert torch.equal(
+        geo.sample(cond=cond.tolist(), n=5.0, steps=3.0, guidance=1, seed=7.0), expected
+    )
+    assert geo.predict(cond=cond, k=np.int64(2), n=np.int64(9)).latlon.shape == (3, 2, 2)
+
+
+def test_arrays_and_tensors_are_images(geo):
+    image = picture(40)
+    expected = geo.sample(image, n=5, seed=0)
+    array = np.asarray(image)
+    for given in (
+        array,
+        torch.from_numpy(array.copy()),
+        [array],
+        array[None],
+        geo.encoder.preprocess(image).permute(1, 2, 0),
+    ):
+        assert km(geo.sample(given, n=5, seed=0), expected) < 0.1
+    assert geo.sample(np.stack([array] * 3), n=5, seed=0).shape == (3, 5, 2)
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) of uint8"):
+        geo.sample(array / 255)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "meta", "gpu", 3, None, "cpu:x"])
+def test_devices_that_are_not_here(device, geo):
+    if str(device).startswith(("cuda", "3")) and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(
+        ValueError, match=f"device {device!r} cannot be used here; expected one of 'cpu'"
+    ):
+        geo.to(device)
+    assert geo.device == torch.device("cpu")
+    assert geo.to("cpu") is geo
+
+
+@pytest.mark.parametrize("name", [None, 3, "", b"tiles", ["tiles"]])
+def test_what_is_no_models_name(name):
+    with pytest.raises(ValueError, match="expected a name such as 'tiles', or a folder"):
+        Geolocator.from_pretrained(name)
+
+
+@pytest.mark.parametrize("name", ["photos", "PLONK", "no/such/folder"])
+def test_unknown_models_list_the_photo_models(name):
+    with pytest.raises((ValueError, FileNotFoundError), match="plonk-yfcc.*plonk-osv5m"):
+        Geolocator.from_pretrained(name)
 
 
 def test_no_places(geo, cond):

@@ -272,5 +272,12 @@ def test_a_disk_that_fills_up_leaves_no_cache(cache, monkeypatch):
 def test_unknown_split_and_bad_counts(cache):
     with pytest.raises(ValueError, match="unknown split 'held_out' .did you mean 'held-out'"):
         tiles.load("held_out", 10)
-    with pytest.raises(ValueError, match="0 tiles"):
-        tiles.load("train", 0)
+    for n, text in ((0, "0 tiles"), ("5", "'5' tiles"), (2.5, r"2\.5 tiles"), (None, "None tiles")):
+        with pytest.raises(ValueError, match=f"{text} asked for; expected a whole number of at least 1"):
+            tiles.load("train", n)
+
+
+@pytest.mark.parametrize(("lat", "lon", "message"), [("a", 3, "no numbers"), (None, 3, "no numbers"), (91, 3, r"latitude 91\.0"), (3, float("nan"), "longitude nan")])
+def test_a_tile_of_no_place(lat, lon, message):
+    with pytest.raises(ValueError, match=message):
+        tiles.tile(lat, lon)

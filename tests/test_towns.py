@@ -49,6 +49,32 @@ def test_nearest_is_nearest_on_the_sphere(lat, lon):
     )  # what the search in degrees would have said
 
 
+@pytest.mark.parametrize(
+    ("lat", "lon", "town", "km"),
+    [
+        (48.3904, -4.4861, "Brest, Brittany, FR", 0), (-77.8, 166.6, "McMurdo Station, AQ", 6),
+        (-75.0, 166.7, "McMurdo Station, AQ", 317), (12.11, 15.05, "N'Djamena, Chari-Baguirmi, TD", 0),
+    ],
+)  # fmt: skip
+def test_nearest_town_comes_with_its_distance(lat, lon, town, km):
+    name, far = towns.nearest(torch.tensor([[lat, lon]], dtype=torch.float64))[0]
+    x = sphere.from_latlon(torch.tensor([lat, lon], dtype=torch.float64))
+    assert far == pytest.approx(float(sphere.distance_km(x, points()).min()), abs=1e-6)
+    assert name == town
+    assert far == pytest.approx(km, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"),
+    [(-38.0, -110.0), (0.0, -140.0), (89.0, 0.0), (-90.0, 0.0), (-45.0, 75.0), (math.nan, 0.0)],
+)
+def test_no_town_is_named_where_none_is_near(lat, lon):
+    ((name, far),) = towns.nearest(torch.tensor([[lat, lon]]))
+    assert name == ""
+    assert far > 500
+    assert towns.name_of(torch.tensor([[lat, lon]])) == [""]
+
+
 def test_longitudes_wrap():
     turns = [
         towns.lookup(torch.tensor([[-16.8, 180.0 + 360 * turn]], dtype=torch.float64))

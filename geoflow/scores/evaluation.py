@@ -130,6 +130,8 @@ def evaluate(
 
 def _embedded(geo, dataset) -> tuple[Tensor, Tensor]:
     """Embeddings (B, C) and true places (B, 3)."""
+    if not hasattr(geo, "model"):
+        raise ValueError(f"a model of type {type(geo).__name__}; expected a Geolocator")
     if isinstance(dataset, Tiles):
         if geo.method in REFERENCES:
             cond = torch.zeros(len(dataset), 0)
