@@ -252,7 +252,8 @@ class Player {
     const hidden = true;
     this.asking = element("div", { class: "bar asking" });
     this.message = element("div", { class: "message", role: "alert", hidden });
-    this.status = element("div", { class: "status", role: "status", "aria-live": "polite", hidden });
+    const live = this.model.get("live") && !this.questions.hasTable() && this.model.get("controls").length ? "live" : "";
+    this.status = element("div", { class: `status ${live}`, role: "status", "aria-live": "polite", hidden });
     this.maps = element("div", { class: "maps" });
     this.legend = element("div", { class: "bar note" });
     this.root.append(this.asking, this.message, this.status, this.maps, this.legend, this.buildPlayback(), this.buildView());
