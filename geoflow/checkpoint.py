@@ -4,19 +4,21 @@ Weights are plain tensors and settings plain JSON: nothing from a file is execut
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from geoflow import encoders, methods, plonk, runtime
+from geoflow import encoders, methods, paths, plonk, runtime, schedules
+from geoflow.data import model_files
 from geoflow.data.published import CONFIG, MODELS, WEIGHTS
 from geoflow.runtime import choose
 from geoflow.schedules import FEW_STEPS
 
 FORMAT = 1
+ENTRIES = dict(method=str, schedule=str, network=dict, encoder=dict | str | None, provenance=dict)
 
 
 @dataclass(frozen=True)
@@ -79,47 +81,50 @@ def _other_method(what: str, is_method: str, asked: str) -> str:
 
 def _ours(folder: Path, method: str | None) -> Checkpoint:
     """A folder that `save` wrote."""
-    config, weights = _read_folder(folder)
+    config, weights = model_files.read(folder)
+    file = folder / CONFIG
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{file} has format {config.get('format')!r}; this version reads {FORMAT}")
+    model_files.check_keys(file, config, set(ENTRIES), {"format", "averaged"})
     if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
         raise ValueError(_other_method(str(folder), config["method"], method))
-    shared = isinstance(config["encoder"], str)  # the encoder of another shipped model
-    try:
-        fresh = plonk.averaged_network if config.get("averaged") else methods.network_for
-        network = fresh(config["method"], config["network"])
-        own = config["encoder"] and not shared
-        encoder = encoders.from_config(config["encoder"]) if own else None
-    except TypeError as error:
-        raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
-    _load(network, weights, "network.", folder)
-    if encoder is not None and encoder.saved_with_models:
-        _load(encoder, weights, "encoder.", folder)
-    if shared:
+    _check(file, config)
+
+    def part(prefix: str, make, *arguments):
+        own = {name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+        return model_files.build(folder, partial(make, *arguments), own, prefix.__add__)
+
+    make = plonk.averaged_network if config.get("averaged") else methods.network_for
+    network, encoder = part("network.", make, config["method"], config["network"]), None
+    if isinstance(config["encoder"], str):  # that of another shipped model
         encoder = load(config["encoder"]).encoder
+    elif config["encoder"] is not None:
+        encoder = part("encoder.", encoders.from_config, config["encoder"])
+    if weights:
+        raise ValueError(f"{folder / WEIGHTS} has weights that the config lacks: {min(weights)}")
     return Checkpoint(network, config["method"], config["schedule"], encoder, config["provenance"])
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    plonk.check_files(folder)
-    file = folder / CONFIG
-    config = runtime.read_json(file)
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} is damaged: it holds a {type(config).__name__}, not an object")
-    if config.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {config.get('format')!r}; this version reads {FORMAT}")
-    missing = {"method", "schedule", "network", "encoder", "provenance"} - config.keys()
-    if missing:
-        raise ValueError(f"{file} is damaged: it lacks {', '.join(sorted(missing))}")
+def _check(file: Path, config: dict[str, Any]) -> None:
+    """A `ValueError` that names the first entry of a config that no model of ours has."""
     try:
-        return config, load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
-
-
-def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, folder: Path) -> None:
-    """Weights with a prefix into a module, whose names and shapes they must match."""
-    mine = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-    plonk.check_weights(folder, mine, module.state_dict(), prefix)
-    module.load_state_dict(mine)
+        for name, kind in ENTRIES.items():
+            if not isinstance(config[name], kind):
+                raise ValueError(f"{name} = {config[name]!r}; expected {kind}")
+        network, encoder = config["network"], config["encoder"]
+        schedules.by_name(config["schedule"])
+        if choose("method", config["method"], methods.TRAINED) in methods.GENERATIVE:
+            tangent = paths.by_name(config["method"]).tangent
+            if network.get("tangent", True) is not tangent:
+                raise ValueError(f"tangent = {network.get('tangent')}; expected {tangent}")
+        if isinstance(encoder, dict):
+            choose("encoder", encoder.get("name", ""), encoders.ENCODERS)
+        elif encoder is not None:
+            choose("model whose encoder is used", encoder, shipped_models())
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit this version: {error}") from error
+    for part in (network, encoder if isinstance(encoder, dict) else {}):
+        model_files.check_numbers(file, part)
 
 
 def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:

@@ -6,18 +6,18 @@ which are kept for comparison under names that say what they are.
 """
 
 import copy
-import json
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from geoflow import likelihood, paths, samplers, schedules, sphere
-from geoflow.data.published import CONFIG, WEIGHTS
+from geoflow import likelihood, paths, runtime, samplers, schedules, sphere
+from geoflow.data import model_files
+from geoflow.data.published import CONFIG
 from geoflow.data.published import MODELS as MODELS
+from geoflow.data.published import WEIGHTS as WEIGHTS
 from geoflow.data.published import Published as Published
 from geoflow.data.published import download as download
 from geoflow.data.published import named_after as named_after
@@ -31,8 +31,8 @@ STEPS = 250
 def is_official(folder: Path) -> bool:
     """Whether a folder holds a model in the official layout, with `input_dim` in its config."""
     try:
-        return "input_dim" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "input_dim" in runtime.read_json(folder / CONFIG, dict)
+    except (OSError, ValueError):
         return False
 
 
@@ -47,37 +47,12 @@ def network(folder: Path, method: str) -> "TimeAveraged":
         ValueError: files that are damaged or do not belong together; the first mismatch is named.
         FileNotFoundError: a file is missing.
     """
-    check_files(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        theirs = load_file(folder / WEIGHTS)
-        if config.pop("input_dim") != 3:
-            raise ValueError("input_dim is not 3")
-        net = averaged_network(method, config)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder} is damaged or no published model: {error}") from error
+    config, theirs = model_files.read(folder)
+    model_files.check_numbers(folder / CONFIG, config)
+    config.pop("input_dim", None)
     theirs.pop("time_embedder.encode_time.freqs", None)  # a constant
-    ours = net.state_dict()
-    wanted = {official_name(name): name for name in ours}
-    check_weights(folder, theirs, {name: ours[wanted[name]] for name in wanted})
-    net.load_state_dict({wanted[name]: tensor.float() for name, tensor in theirs.items()})
-    return net.eval()
-
-
-def check_files(folder: Path) -> None:
-    """A `FileNotFoundError` if a model folder, ours or an official one, lacks one of its files."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
-
-
-def check_weights(folder: Path, mine: dict[str, Tensor], wanted: dict, prefix: str = "") -> None:
-    """A `ValueError` that names the first weight whose shape is not the wanted one."""
-    for name in sorted(mine.keys() | wanted.keys()):
-        have, want = (tuple(d[name].shape) if name in d else "nothing" for d in (mine, wanted))
-        if have != want:
-            text = f"{folder}: weight {prefix}{name} has {have}"
-            raise ValueError(f"{text}, the config expects {want}")
+    make = functools.partial(averaged_network, method, config)
+    return model_files.build(folder, make, theirs, official_name).eval()
 
 
 def averaged_network(method: str, config: dict) -> "TimeAveraged":

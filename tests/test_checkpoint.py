@@ -1,9 +1,13 @@
 """Checkpoints: saved models come back the same, damaged files are named, shipped models answer as they did in earlier versions."""
 
 import json
+import pickle
+import resource
 import shutil
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -139,6 +143,147 @@ def test_configs_that_do_not_fit_the_network(folder):
     edit(folder, network={"cond_dim": 8, "width": 32})
     with pytest.raises(ValueError, match=r"config\.json"):
         Geolocator.from_pretrained(folder)
+
+
+ABSURD = [
+    ("network", {"dim": 10**9}), ("network", {"dim": 1e9}), ("network", {"dim": -32}), ("network", {"dim": 0}), ("network", {"dim": "32"}), ("network", {"dim": None}),
+    ("network", {"dim": 33}), ("network", {"dim": True}), ("network", {"dim": [32]}), ("network", {"depth": 10**9}), ("network", {"depth": -1}), ("network", {"depth": 2.0}),
+    ("network", {"fourier": -1}), ("network", {"fourier": 10**12}), ("network", {"fourier_scale": float("nan")}), ("network", {"fourier_scale": "4"}),
+    ("network", {"time_scale": float("inf")}), ("network", {"time_scale": 0}), ("network", {"time_scale": -1e300}), ("network", {"cond_dim": 10**9}), ("network", {"cond_dim": -8}),
+    ("network", {"expansion": 10**6}), ("network", {"expansion": 0}), ("network", {"tangent": False}), ("network", {"tangent": "yes"}),
+    ("encoder", {"dim": 10**9}), ("encoder", {"dim": 1e9}), ("encoder", {"width": 10**9}), ("encoder", {"width": 0}), ("encoder", {"width": -4}), ("encoder", {"name": "tyles"}),
+    ("encoder", {"name": 3}), ("encoder", {"name": None}), ("encoder", {"name": ["tiles"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "change"), ABSURD, ids=str)
+def test_absurd_settings_are_named_and_take_no_memory(folder, part, change):
+    (name,) = change
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, **{part: config[part] | change})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        ValueError, match=rf"config\.json.*{'encoder' if name == 'name' else name}"
+    ) as error:
+        Geolocator.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_network_that_is_large_within_bounds_takes_no_memory_before_its_weights_are_seen(folder):
+    """6 terabytes, if it were built."""
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, network=config["network"] | {"dim": 16_384, "depth": 400, "expansion": 32})
+    with pytest.raises(ValueError, match=r"model\.safetensors: weight network\.blocks"):
+        Geolocator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"encoder": {"dim": 8, "width": 4}}, "unknown encoder ''"), ({"encoder": []}, r"encoder = \[\]; expected dict"), ({"encoder": "nowhere"}, "unknown model whose encoder is used 'nowhere'"),
+        ({"encoder": "../model"}, "unknown model whose encoder is used"), ({"encoder": {"name": "tiles", "dim": 8, "width": 4, "colour": 1}}, "colour"), ({"encoder": None}, r"weights that the config lacks: encoder\."),
+        ({"method": 3}, "method = 3; expected"), ({"method": None}, "method = None"), ({"schedule": "lineal"}, "unknown schedule 'lineal'.*did you mean 'linear'"), ({"schedule": 1}, "schedule = 1"),
+        ({"network": [8]}, "network = "), ({"network": {}}, "cond_dim"), ({"provenance": "me"}, "provenance = 'me'"), ({"tempo": 3, "mood": 1}, "does not know: mood, tempo"),
+        ({"format": "1"}, "has format '1'"), ({"format": [1]}, "has format"), ({"averaged": True, "method": "vmf"}, "config.json"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_wrong_kind_are_named(folder, changes, match):
+    edit(folder, **changes)
+    with pytest.raises(ValueError, match=match) as error:
+        Geolocator.from_pretrained(folder)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda w: w.to(torch.int64), r"holds torch.int64; expected torch.float32"), (lambda w: w.to(torch.bool), "holds torch.bool"), (lambda w: w.to(torch.complex64), "complex64"),
+        (lambda w: torch.full_like(w, torch.nan), "holds numbers that are not finite"), (lambda w: w + torch.inf, "not finite"), (lambda w: torch.full_like(w, 1e300, dtype=torch.float64), "not finite"),
+        (lambda w: w[:, :1], r"has \(32, 1\), the config expects \(32, 3\)"), (lambda w: w[None], r"has \(1, 32, 3\)"), (lambda w: w[:0], r"has \(0, 3\)"), (lambda w: w.T, r"has \(3, 32\)"),
+    ],
+)  # fmt: skip
+def test_weights_of_the_wrong_kind_are_named(folder, change, match):
+    weights = load_file(folder / "model.safetensors")
+    name = "network.embed_location.weight"
+    save_file({**weights, name: change(weights[name]).contiguous()}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"model\.safetensors: weight {name} .*{match}"):
+        Geolocator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read(folder, kind, geo):
+    weights = load_file(folder / "model.safetensors")
+    other = {n: w.to(kind) if w.is_floating_point() else w for n, w in weights.items()}
+    save_file(other, folder / "model.safetensors")
+    again = Geolocator.from_pretrained(folder)
+    for name, weight in again.network.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.allclose(weight, geo.network.state_dict()[name], atol=1e-2)
+
+
+def lying(header, data=b"\0" * 64):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\0", b"\0" * 8, b"\xff" * 8, struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 100) + b"{}", lying([]), lying({"a": 1}), lying({"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}),
+        lying({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 64]}}), lying({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}), lying({"a": {"dtype": "X9", "shape": [4], "data_offsets": [0, 16]}}),
+        lying({"a": {"dtype": "F32", "shape": [16], "data_offsets": [64, 0]}}), lying({"a": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}, "b": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}),
+    ],
+)  # fmt: skip
+def test_headers_that_lie_are_refused(folder, content):
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors") as error:
+        Geolocator.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("payload"),))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, f: Path(f).write_bytes(pickle.dumps(o))], ids=["torch", "pickle"])  # fmt: skip
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.pt"])
+def test_a_pickle_is_refused_and_not_run(folder, save, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder / "model.safetensors").unlink()
+    save(Payload(), folder / name)
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match="is a pickle, which could run code and is not read"
+    ):
+        Geolocator.from_pretrained(folder)
+    assert not (tmp_path / "payload").exists()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_flipped_bit_or_a_cut_in_the_files_of_a_model_is_refused_or_harmless(folder, seed, geo):
+    """Weights have no checksum: a flipped bit there may make another weight, finite and of the same shape, and nothing else."""
+    rng = np.random.default_rng(seed)
+    for name in ("config.json", "model.safetensors"):
+        whole = (folder / name).read_bytes()
+        spoilt = bytearray(whole)
+        if seed % 2:
+            bit = int(rng.integers(8 * min(len(whole), 9000)))  # of safetensors mostly the header
+            spoilt[bit // 8] ^= 1 << bit % 8
+        else:
+            del spoilt[int(rng.integers(len(whole))) :]
+        (folder / name).write_bytes(spoilt)
+        said = ""
+        try:
+            again = Geolocator.from_pretrained(folder)
+            assert {n: w.shape for n, w in again.network.state_dict().items()} == {
+                n: w.shape for n, w in geo.network.state_dict().items()
+            }
+        except ValueError as error:
+            said = str(error)
+        assert not said or (str(folder) in said and "\n" not in said)
+        (folder / name).write_bytes(whole)
 
 
 def test_only_hub_models_have_revisions(folder):

@@ -173,6 +173,42 @@ def test_damaged_files_are_refused_whole(copied):
         Geolocator.from_pretrained(copied)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": 10**9}, {"dim": 64.0}, {"dim": "64"}, {"depth": 10**9}, {"depth": -1}, {"expansion": 10**9}, {"cond_dim": -1}, {"cond_dim": 10**12}, {"input_dim": 4},
+        {"input_dim": None}, {"fourier": -1}, {"time_scale": float("nan")}, {"dim": 16_384, "depth": 400},
+    ],
+)  # fmt: skip
+def test_absurd_settings_are_named(copied, change):
+    config = json.loads((copied / plonk.CONFIG).read_text())
+    (copied / plonk.CONFIG).write_text(json.dumps({**config, **change}))
+    where = r"config\.json: " if len(change) == 1 else r"model\.safetensors: weight "
+    with pytest.raises(ValueError, match=where) as error:
+        Geolocator.from_pretrained(copied)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b"\x80\x04}."])
+@pytest.mark.parametrize("name", [plonk.CONFIG, plonk.WEIGHTS])
+def test_files_that_are_none_are_named(copied, name, content):
+    (copied / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")) as error:
+        Geolocator.from_pretrained(copied)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_named(copied, value):
+    weights = load_file(copied / plonk.WEIGHTS)
+    weights["cond_mapper.bias"][3] = value
+    save_file(weights, copied / plonk.WEIGHTS)
+    with pytest.raises(
+        ValueError, match=r"weight cond_mapper\.bias holds numbers that are not finite"
+    ):
+        Geolocator.from_pretrained(copied)
+
+
 def test_the_hub(copied, monkeypatch):
     """What is asked of the hub, and what its failures become; no network."""
     import huggingface_hub
