@@ -73,3 +73,22 @@ def test_splits_are_disjoint_complete_and_differ_by_seed():
 def test_distinct_places_keep_their_order():
     latlon = torch.tensor([[3.0, 1], [1, 1], [3, 1], [0, 2], [1, 1], [1, 2]])
     assert earth_events.distinct(latlon).tolist() == [[3, 1], [1, 1], [0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"\xff\xfe1\x00", "is damaged or no CSV"), (b"lat,lon\n1,2,3\n", "line 2, '1,2,3'"), (b"1,nan\n", "line 1"), (b"1,inf\n", "line 1"), (b"91,0\n", "line 1, '91,0'"),
+        (b"1,2\nnorth,3\n", "1 rows hold no latitude, longitude in degrees; the first is line 2, 'north,3'"), (b'"' + b"x" * 200_000, "is damaged or no CSV"), (b"1,2\n\0,3\n", "a.csv"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named(tmp_path, content, match):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=match) as error:
+        earth_events.read(tmp_path / "a.csv")
+    assert str(tmp_path / "a.csv") in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_row(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbflat,lon\n1,2\n")
+    assert earth_events.read(tmp_path / "a.csv").tolist() == [[1.0, 2.0]]

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
+from geoflow import runtime
 from geoflow.data import fetch
 
 CONTENT = bytes(range(256)) * 5000  # more than one chunk
@@ -126,6 +127,7 @@ def test_archives_give_way_to_what_they_hold(server, tmp_path):
     said = []
     fetch.fetch_parts(parts, tmp_path, said.append)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        ".lock",
         "fetched.json",
         "val/a/1.jpg",
         "val/b/2.jpg",
@@ -200,6 +202,7 @@ def test_osv5m_from_the_hub_by_the_command(server, tmp_path, monkeypatch):
         assert sum("/resolve/" in path for path, _ in server.asked[before:]) == fetched
     assert (tmp_path / "images" / "test" / "00.zip").read_bytes() == CONTENT
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
         "fetched.json",
         "images",
         "test.csv",
@@ -211,3 +214,33 @@ def test_what_cannot_be_fetched_says_why(tmp_path):
         fetch.fetch("yfcc", "train", tmp_path)
     with pytest.raises(ValueError, match="imagenet"):
         fetch.fetch("imagenet", "train", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_damaged_receipts_are_named(tmp_path, content):
+    (tmp_path / "fetched.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"fetched\.json is damaged"):
+        fetch.fetch_parts([], tmp_path)
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"{}", b'{"sha": "1", "siblings": [{"rfilename": "test.csv"}]}'])  # fmt: skip
+def test_a_hub_that_answers_nonsense_is_told_in_one_line(server, tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(fetch, "ENDPOINT", server.url)
+    server.files[f"/api/datasets/{fetch.HUB}?blobs=true"] = answer
+    with pytest.raises(
+        OSError, match=rf"{fetch.HUB}\?blobs=true (gave no list|cannot be read)"
+    ) as error:
+        fetch.fetch("osv5m", "test", tmp_path, lambda _: None)
+    assert "\n" not in str(error.value)
+
+
+def test_no_network_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match=r"cannot be read: no answer, is there a network\?") as error:
+        fetch.fetch("osv5m", "test", tmp_path, lambda _: None)
+    assert "\n" not in str(error.value)
+
+
+def test_two_downloads_into_one_folder_do_not_mix(tmp_path):
+    with runtime.alone(tmp_path), pytest.raises(OSError, match="another geoflow command writes to"):
+        fetch.fetch_parts([], tmp_path)

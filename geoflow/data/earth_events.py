@@ -81,19 +81,22 @@ def read(file) -> Tensor:
     """
     file = Path(file)
     rows, malformed = [], []
-    with file.open(newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.reader(lines), 1):
-            first = row[0].strip().lower() if row else "#"
-            if first.startswith("#") or (not (rows or malformed) and first in ("lat", "latitude")):
-                continue
-            try:
-                lat, lon = map(float, row)
-            except ValueError:
-                lat = lon = math.nan
-            if abs(lat) <= 90 and abs(lon) <= 180:
-                rows.append((lat, lon))
-            else:
-                malformed.append(f"line {number}, {','.join(row)!r}")
+    try:
+        lines = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is damaged or no CSV: {error}") from error
+    for number, row in enumerate(lines, 1):
+        first = row[0].strip().lower() if row else "#"
+        if first.startswith("#") or (not (rows or malformed) and first in ("lat", "latitude")):
+            continue
+        try:
+            lat, lon = map(float, row)
+        except ValueError:
+            lat = lon = math.nan
+        if abs(lat) <= 90 and abs(lon) <= 180:
+            rows.append((lat, lon))
+        else:
+            malformed.append(f"line {number}, {','.join(row)!r}")
     if malformed:
         count = f"{len(malformed)} rows hold no latitude, longitude in degrees"
         raise ValueError(f"{file}: {count}; the first is {malformed[0]}")

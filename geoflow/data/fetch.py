@@ -86,10 +86,14 @@ def fetch(name: str, split: str, root, log: Callable[[str], object] = print) -> 
 
 
 def fetch_parts(parts: list[Part], root: Path, log: Callable[[str], object] = print) -> None:
-    """Download files into a folder; see `fetch`."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Download files into a folder, in which no other process may do so; see `fetch`."""
+    with runtime.alone(root):
+        _fetch_parts(parts, root, log)
+
+
+def _fetch_parts(parts: list[Part], root: Path, log: Callable[[str], object]) -> None:
     receipts = root / "fetched.json"
-    known = runtime.read_json(receipts) if receipts.exists() else {}
+    known = runtime.read_json(receipts, dict) if receipts.exists() else {}
     todo = [part for part in parts if known.get(part.path, []) != _receipt(root, part)]
     missing = sum(part.size for part in todo if not (root / part.path).exists())
     here = f"{len(parts)} files, {len(parts) - len(todo)} of them here and checked"
@@ -134,12 +138,19 @@ def download(part: Part, root: Path) -> None:
         partial = (_from_hub if part.url.startswith("hub:") else _resumed)(part, root)
     except (requests.RequestException, HTTPError) as error:
         kept = "what was fetched is kept, run again"
-        raise OSError(f"{part.url} cannot be fetched: {error}; {kept}") from error
+        raise OSError(f"{part.url} cannot be fetched: {_why(error)}; {kept}") from error
     if (found := _checksum(partial, part)) != part.checksum:
         partial.unlink()
         text = f"{part.url} has changed or was damaged on its way"
         raise OSError(f"{text}: {found}, expected {part.checksum}; it was not kept")
     partial.replace(file)
+
+
+def _why(error: Exception) -> str:
+    """What a transfer said, in one line; most of it is about the layers below."""
+    lost = (requests.ConnectionError, requests.Timeout)
+    text = " ".join(str(error).split())
+    return f"no answer, is there a network? ({text})" if isinstance(error, lost) else text
 
 
 def _checksum(file: Path, part: Part) -> str:
@@ -207,14 +218,20 @@ def _unpack(archive: Path, target: Path) -> None:
 
 def _osv5m(split: str) -> list[Part]:
     """Files of a split as the hub lists them, at the revision of this moment."""
-    answer = requests.get(f"{ENDPOINT}/api/datasets/{HUB}?blobs=true", timeout=60)
-    answer.raise_for_status()
-    listing = answer.json()
-    return [
-        Part(f"hub:{listing['sha']}", name, f"sha256:{file['lfs']['sha256']}", file["size"])
-        for file in listing["siblings"]
-        if (name := file["rfilename"]) == f"{split}.csv" or name.startswith(f"images/{split}/")
-    ]
+    address = f"{ENDPOINT}/api/datasets/{HUB}?blobs=true"
+    try:
+        answer = requests.get(address, timeout=60)
+        answer.raise_for_status()
+        listing = answer.json()
+        return [
+            Part(f"hub:{listing['sha']}", name, f"sha256:{file['lfs']['sha256']}", file["size"])
+            for file in listing["siblings"]
+            if (name := file["rfilename"]) == f"{split}.csv" or name.startswith(f"images/{split}/")
+        ]
+    except requests.RequestException as error:
+        raise OSError(f"{address} cannot be read: {_why(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(f"{address} gave no list of files: {error!r}") from error
 
 
 def _inat21(split: str) -> list[Part]:

@@ -93,5 +93,6 @@ def download(model: Published, revision: str | None = None) -> Path:
         raise ValueError(f"{model.repository} has no revision {revision!r}") from error
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
         text = "is not in the cache, and the hub gave no answer"
-        raise ConnectionError(f"{model.repository} {text}: {error}") from error
+        said = " ".join(str(error).split())
+        raise ConnectionError(f"{model.repository} {text}: {said}") from error
     return Path(files[0]).parent
