@@ -1,5 +1,12 @@
 """Photo files: which are meant, what the camera says, what a GIS gets."""
 
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import forged
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -7,25 +14,13 @@ from PIL import ExifTags, Image
 from geoflow import Geolocator, photos, sphere
 from geoflow.data import towns
 from geoflow.encoders import load_image
+from geoflow.geolocator import Places
 
 
-def save(file, exif=None, size=(8, 6)):
+def save(file, exif=None, size=(8, 6), color=10):
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (200, 10, 10)).save(file, exif=Image.Exif() if exif is None else exif)
+    Image.new("RGB", size, (200, color, 10)).save(file, exif=exif or Image.Exif())
     return file
-
-
-def with_gps(lat, lon):
-    exif = Image.Exif()
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    for value, tag, ref, sides in (
-        (lat, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS"),
-        (lon, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW"),
-    ):
-        minutes = abs(value) % 1 * 60
-        gps[tag] = (float(int(abs(value))), float(int(minutes)), minutes % 1 * 60)
-        gps[ref] = sides[value < 0]
-    return exif
 
 
 def test_files_folders_and_patterns(tmp_path):
@@ -41,32 +36,137 @@ def test_files_folders_and_patterns(tmp_path):
         photos.find([tmp_path / "empty"])
 
 
-def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
-    assert list(
-        photos.stems(
-            [tmp_path / "a.jpg", tmp_path / "x" / "a.jpg", tmp_path / "a.png", tmp_path / "b.png"]
-        )
-    ) == [
-        "a",
-        "a-2",
-        "a-3",
-        "b",
+def test_what_cannot_be_read_in_a_folder_is_told(tmp_path, monkeypatch):
+    good = save(tmp_path / "good.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "notes").symlink_to(tmp_path / "nothing")  # no image by its name
+    os.mkfifo(tmp_path / "pipe.png")
+    save(tmp_path / "locked" / "hidden.jpg")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    told = []
+    assert photos.find([tmp_path], told.append) == [good]
+    assert sorted(told) == [
+        f"{tmp_path / 'dangling.jpg'} cannot be read: it is a link to nothing",
+        f"{tmp_path / 'locked'} cannot be read: Permission denied",
+        f"{tmp_path / 'pipe.png'} cannot be read: it is no regular file",
     ]
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*dangling\.jpg"):
+        photos.find([tmp_path / "dangling.jpg"])
+
+
+def test_an_image_is_found_once_through_links_too(tmp_path):
+    a = save(tmp_path / "a.jpg")
+    (tmp_path / "again.jpg").symlink_to(a)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    elsewhere = save(tmp_path.parent / f"{tmp_path.name}-elsewhere" / "b.jpg")
+    (tmp_path / "trip").symlink_to(elsewhere.parent)
+    assert photos.find([a, tmp_path, str(tmp_path / "*.jpg")]) == [a, tmp_path / "trip" / "b.jpg"]
+
+
+def test_results_are_no_photos(tmp_path):
+    photo = save(tmp_path / "a.jpg")
+    for file in photos.results(tmp_path / "a").values():
+        file.write_text(
+            json.dumps({"features": [{"properties": {"file": photos.identity(photo)}}]})
+        )
+    save(tmp_path / "b.png")
+    (tmp_path / "b.geojson").write_text('{"features": []}')  # somebody else's
+    assert photos.find([tmp_path]) == [photo, tmp_path / "b.png"]
+    with pytest.raises(FileNotFoundError, match="no image file at"):
+        photos.find([str(tmp_path / "a*.png")])
+    with pytest.raises(ValueError, match=r"a\.png was written by geoflow locate"):
+        photos.find([tmp_path / "a.png"])
+
+
+def write_results(stem, file):
+    for result in photos.results(stem).values():
+        result.write_text(
+            json.dumps({"features": [{"properties": {"file": photos.identity(file)}}]})
+        )
+
+
+def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
+    files = [save(tmp_path / name) for name in ("a.jpg", "x/a.jpg", "a.png", "b.png")]
+    out = tmp_path / "out"
+    out.mkdir()
+    for _ in range(2):  # the second time each finds its own
+        for file, name in zip(files, ("a", "a-2", "a-3", "b"), strict=True):
+            assert photos.stem_for(out, file) == out / name
+            write_results(out / name, file)
+
+
+def test_what_somebody_else_put_there_is_not_overwritten(tmp_path):
+    file = save(tmp_path / "a.png")
+    assert photos.stem_for(tmp_path, file) == tmp_path / "a-2"
+    (tmp_path / "a-2.tif").write_text("a scan")
+    (tmp_path / "a-3.geojson").write_text("{")
+    assert photos.stem_for(tmp_path, file) == tmp_path / "a-4"
 
 
 @pytest.mark.parametrize(
-    ("lat", "lon"), [(48.8584, 2.2945), (-33.8568, 151.2153), (-22.9519, -43.2105)]
-)
-def test_the_camera_says_where_it_was(lat, lon, tmp_path):
-    found = photos.exif_latlon(save(tmp_path / "photo.jpg", with_gps(lat, lon)))
-    assert found == pytest.approx((lat, lon), abs=1e-4)
+    ("name", "expected"),
+    [
+        ("it's here.jpg", "it's here"), ("two\nlines.jpg", "two_lines"), ("caf\udce9.jpg", "caf_"), ("café.jpg", "café"), ("東京.jpg", "東京"), ("a/b:c.jpg", "b_c"),
+        ("100%$x$.jpg", "100__x_"), ("a.b.jpg", "a.b"), ("x" * 240 + ".jpg", "x" * 50), (".jpg", ".jpg"), ('say "hi".jpg', "say _hi_"),
+    ],
+)  # fmt: skip
+def test_names_of_results_are_fit_for_any_disk(name, expected, tmp_path):
+    assert photos.stem_for(tmp_path, tmp_path / name).name == expected
 
 
-def test_a_camera_that_says_nothing_or_nonsense(tmp_path):
+@pytest.mark.parametrize(
+    ("path", "expected"), [("a b/c's.jpg", "a b/c's.jpg"), ("x\ny.jpg", "x\\ny.jpg"), ("caf\udce9.jpg", "caf\\udce9.jpg"), ("東京/é.jpg", "東京/é.jpg"), ("\x1b[2J.jpg", "\\x1b[2J.jpg")]
+)  # fmt: skip
+def test_paths_are_shown_on_one_line(path, expected):
+    assert photos.shown(path) == expected
+    photos.shown(path).encode()
+
+
+def test_a_photo_knows_its_content_place_and_camera(tmp_path):
+    block = forged.exif({forged.MAKE: forged.text("Canon")}, gps=forged.gps())
+    (tmp_path / "a.jpg").write_bytes(forged.jpeg(block))
+    photo = photos.read(tmp_path / "a.jpg")
+    assert photo.place == pytest.approx((48.8584, 2.2945), abs=1e-4)
+    assert photo.no_place == ""
+    assert photo.image.size == (48, 32)
+    assert photo.sha256 == hashlib.sha256(forged.jpeg(block)).hexdigest()[:16]
+    assert photo.unlike_tile == "it has 48 × 32 pixels; its EXIF names a camera, Canon"
+    assert photos.exif_latlon(tmp_path / "a.jpg") == photo.place
+
+
+def test_a_camera_that_says_nothing_or_nonsense(tmp_path, recwarn):
     assert photos.exif_latlon(save(tmp_path / "plain.jpg")) is None
-    assert photos.exif_latlon(save(tmp_path / "nonsense.jpg", with_gps(95.0, 10.0))) is None
+    (tmp_path / "nonsense.jpg").write_bytes(
+        forged.jpeg(forged.exif({}, gps=forged.gps((95, 0, 0))))
+    )
+    assert "latitude" in photos.read(tmp_path / "nonsense.jpg").no_place
+    (tmp_path / "damaged.jpg").write_bytes(forged.jpeg(b"Exif\0\0II*\0\xff\xff\xff\x7f"))
+    assert photos.read(tmp_path / "damaged.jpg").place is None
+    assert not recwarn.list  # Pillow's warnings tell a user nothing
     (tmp_path / "text.jpg").write_text("no image")
     assert photos.exif_latlon(tmp_path / "text.jpg") is None
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
+        photos.read(tmp_path / "text.jpg")
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "reason"),
+    [
+        ((32, 32), b"", ""), ((64, 64), b"", ""), ((20, 20), b"", ""), ((65, 65), b"", "it has 65 × 65 pixels"), ((32, 31), b"", "it has 32 × 31 pixels"), ((4000, 3000), b"", "it has 4000 × 3000 pixels"),
+        ((32, 32), forged.exif({forged.MODEL: forged.text("Pixel 9")}), "its EXIF names a camera, Pixel 9"), ((32, 32), forged.exif({forged.ORIENTATION: forged.short(1)}), ""),
+        ((32, 32), forged.exif({}, exif={forged.EXPOSURE_TIME: forged.rationals((1, 250))}), "its EXIF names a camera, unnamed"),
+    ],
+)  # fmt: skip
+def test_what_is_no_tile(size, block, reason, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(forged.jpeg(block, size))
+    assert photos.read(tmp_path / "a.jpg").unlike_tile == reason
 
 
 def test_photos_are_turned_upright(tmp_path):
@@ -100,62 +200,165 @@ def test_a_gis_gets_regions_samples_and_places():
     assert len(found["features"][3]["geometry"]["coordinates"]) == 50
     lon, lat = found["features"][4]["geometry"]["coordinates"]
     assert (lat, lon) == pytest.approx(tuple(best.latlon[0, 0].tolist()), abs=1e-4)
-    assert (
-        found["features"][4]["properties"]["nearest_town"]
-        == rows[0]["nearest_town"]
-        == towns.name_of(best.latlon[0])[0]
-    )
+    ((town, far),) = towns.nearest(best.latlon[0, :1])
+    properties = found["features"][4]["properties"]
+    assert (properties["nearest_town"], rows[0]["nearest_town"]) == (town, town)
+    assert properties["town_km"] == rows[0]["town_km"] == pytest.approx(far, abs=0.1)
+    about = {"file": "a.jpg", "warning": "no tile"}
+    marked = photos.to_geojson(geo.density(image, resolution=10.0), torch.zeros(1, 2), rows, about)
+    assert all(about.items() <= feature["properties"].items() for feature in marked["features"])
 
 
-def place(rank, town="Quetta"):
+def test_far_from_every_town_none_is_named():
+    far = Places(torch.tensor([[[-38.0, -110.0]]]), torch.ones(1, 1), torch.ones(1, 1))
+    (row,) = photos.rows(far)
+    assert (row["nearest_town"], row["town_km"]) == ("", None)
+
+
+# The table of answers
+
+
+def place(rank):
     return dict(
-        rank=rank,
-        latitude=30.2,
-        longitude=67.0,
-        mass=0.5,
-        half_within_km=80.0,
-        nearest_town=town,
-        exif_km=None,
-    )
+        rank=rank, latitude=30.2, longitude=67.0, mass=0.5, half_within_km=80.0,
+        nearest_town="N'Djamena, TD", town_km=3.2, exif_km=None,
+    )  # fmt: skip
 
 
-ASKED = dict(model="tiles", guidance=0.0, seed=0, exif=False)
+ASKED = dict(model="tiles", weights="ab12", guidance=0.0, seed=0, samples=100, exif=False)
 
 
-def test_a_table_goes_on_where_it_was_left(tmp_path):
-    table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    first = photos.Answers(table, files, 2, **ASKED)
-    assert not first.done
-    first.add({"file": files[0], **place(rank)} for rank in (1, 2))
-    first.add([{"file": files[1], **place(1)}])
-    with table.open("a") as file:
-        file.write(f"{files[1]},2,30.2")  # killed while writing
-    again = photos.Answers(table, files, 2, **ASKED)
-    assert again.done == {str(files[0])}
-    assert table.read_text().count("a.jpg") == 2
-    assert "b.jpg" not in table.read_text()
-    assert not photos.Answers(table, files, 2, again=files, **ASKED).done
+def opened(table, k=1, mapped=False, **asked):
+    return photos.Answers(table, k, mapped, **ASKED | asked)
 
 
-@pytest.mark.parametrize(("name", "value"), [("guidance", 2.0), ("exif", True)])
-def test_another_question_replaces_only_the_answers_to_its_own_images(name, value, tmp_path):
-    table, files = tmp_path / "places.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    first = photos.Answers(table, files, 1, **ASKED)
+def answer(answers, file, k=1, **more):
+    answers.add(photos.read(file), [place(rank) for rank in range(1, k + 1)], warning="", **more)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [
+        save(tmp_path / "in" / name, color=i)
+        for i, name in enumerate(("a.jpg", "b.jpg", 'it\'s\nodd,"so".jpg'))
+    ]
+
+
+def column(table, name):
+    with table.open(encoding="utf-8", newline="") as lines:
+        return [row[name] for row in csv.DictReader(lines)]
+
+
+def test_a_table_goes_on_where_it_was_left(files, tmp_path):
+    table = tmp_path / "places.csv"
+    first = opened(table, k=2)
+    assert not any(map(first.hold, files))
     for file in files:
-        first.add([{"file": file, **place(1)}])
-    again = photos.Answers(table, files[:1], 1, **ASKED | {name: value})
-    assert not again.done
-    again.add([{"file": files[0], **place(1)}])
-    lines = table.read_text().splitlines()
-    assert len(lines) == 3
-    assert lines[1].endswith("b.jpg,1,30.2,67.0,0.5,80.0,Quetta,,tiles,0.0,0,False")
-    assert lines[2].endswith(",".join(map(str, (ASKED | {name: value}).values())))
+        answer(first, file, k=2)
+    whole = table.read_bytes()
+    again = opened(table, k=2)
+    assert all(map(again.hold, files))
+    assert table.read_bytes() == whole
+    assert column(table, "file") == [photos.identity(file) for file in files for _ in range(2)]
+    assert column(table, "nearest_town") == ["N'Djamena, TD"] * 6
 
 
-def test_another_table_is_not_overwritten(tmp_path):
-    (tmp_path / "places.csv").write_text("name,price\napple,3\n")
-    with pytest.raises(
-        ValueError, match="other columns than file, rank, .*nothing was overwritten"
-    ):
-        photos.Answers(tmp_path / "places.csv", [], 1)
-    assert (tmp_path / "places.csv").read_text() == "name,price\napple,3\n"
+def test_wherever_the_writing_was_cut_off_the_last_image_is_asked_again(files, tmp_path):
+    table = tmp_path / "places.csv"
+    answers = opened(table, k=2)
+    answer(answers, files[0], k=2)
+    before = table.read_bytes()
+    answer(answers, files[1], k=2)
+    whole = table.read_bytes()
+    for length in range(len(before), len(whole)):
+        table.write_bytes(whole[:length])
+        again = opened(table, k=2)
+        assert [again.hold(file) for file in files] == [True, False, False]
+        answer(again, files[1], k=2)
+        assert table.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("guidance", 2.0),
+        ("exif", True),
+        ("weights", "cd34"),
+        ("model", "plonk-yfcc"),
+        ("seed", 1),
+        ("samples", 50),
+    ],
+)
+def test_another_question_replaces_an_answer_when_its_own_is_there(name, value, files, tmp_path):
+    table = tmp_path / "places.csv"
+    first = opened(table)
+    for file in files:
+        answer(first, file)
+    again = opened(table, **{name: value})
+    assert not any(map(again.hold, files))
+    assert column(table, name) == [str(ASKED[name])] * 3  # nothing is lost before
+    answer(again, files[0])
+    assert column(table, "file") == list(map(photos.identity, files))
+    assert column(table, name) == [str(value)] + [str(ASKED[name])] * 2
+
+
+def test_a_photo_replaced_under_its_name_is_another(files, tmp_path):
+    table = tmp_path / "places.csv"
+    first = opened(table)
+    answer(first, files[0])
+    save(files[0], color=99)
+    again = opened(table)
+    assert not again.hold(files[0])
+    answer(again, files[0])
+    assert column(table, "sha256") == [photos.read(files[0]).sha256]
+    again.drop(files[0])
+    assert column(table, "file") == []
+
+
+def test_equal_names_and_equal_contents_are_different_images(tmp_path, monkeypatch):
+    x, y = (save(tmp_path / folder / "a.png") for folder in "xy")
+    answers = opened(tmp_path / "places.csv")
+    answer(answers, x)
+    monkeypatch.chdir(tmp_path / "x")
+    assert answers.hold(Path("a.png"))
+    assert not answers.hold(y)
+    monkeypatch.chdir(tmp_path / "y")
+    assert not answers.hold(Path("a.png"))
+
+
+def test_an_answer_includes_its_maps_where_they_are_wanted(files, tmp_path):
+    table = tmp_path / "places.csv"
+    names = {kind: file.name for kind, file in photos.results(tmp_path / "a").items()}
+    answer(opened(table), files[0])
+    assert not opened(table, mapped=True).hold(files[0])
+    answer(opened(table), files[0], **names)
+    assert not opened(table, mapped=True).hold(files[0])
+    write_results(tmp_path / "a", files[0])
+    assert opened(table, mapped=True).hold(files[0])
+    assert column(table, "map") == ["a.png"]
+    (tmp_path / "a.tif").unlink()
+    assert not opened(table, mapped=True).hold(files[0])
+    assert opened(table).hold(files[0])
+
+
+OLD = (
+    "file,rank,latitude,longitude,mass,half_within_km,nearest_town,exif_km,model,guidance,seed,exif"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name,price\napple,3\n", "other columns than this version's file, sha256, .*nothing was overwritten: choose another --out"),
+        (f"{OLD}\na.jpg,1,2,3,4,5,6,7,8,9,0,1\n".encode(), "other columns than this version's"),
+        ((",".join(photos.COLUMNS) + "\na.jpg,1\n").encode(), "damaged: row 2 has not 20 columns"),
+        ((",".join(photos.COLUMNS) + "\n" + "1," * 20 + "1\n").encode(), "damaged: row 2"),
+        (b"file,caf\xe9\n", "damaged: .*utf-8"),
+        (b'file,"sha\n', "damaged"),
+    ],
+)  # fmt: skip
+def test_another_table_is_not_overwritten(content, message, tmp_path):
+    (tmp_path / "places.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"places\.csv (has|is) {message}"):
+        opened(tmp_path / "places.csv")
+    assert (tmp_path / "places.csv").read_bytes() == content
