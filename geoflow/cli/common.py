@@ -3,12 +3,18 @@
 Names of `geoflow` are imported on first use, so a command loads only what it needs.
 """
 
+import contextlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import geoflow
+from geoflow import runtime
 
 JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks that training never sees
 
@@ -27,6 +33,40 @@ Model = Annotated[str, option("a shipped model, or a folder")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf or vmf-mixture")]
 Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
 Weights = Annotated[str, option("folder of the photo encoder's weights; default: published ones")]
+
+
+def check_out(out: Path) -> None:
+    """Make the folder of --out; a ValueError if it cannot be made or written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"--out {out} is a file, or below one; expected a folder") from error
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def working_in(out: Path) -> Generator[None]:
+    """Do the work of a command in --out, which no other process writes to meanwhile.
+
+    An interruption ends it with what is kept, how to go on, and the usual exit status: 130 after
+    Ctrl-C, 143 after SIGTERM.
+    """
+    from geoflow.training.interruptions import Terminated, terminated_by_sigterm
+
+    first = runtime.is_first_process()
+    check_out(out)
+    try:
+        with terminated_by_sigterm(), runtime.alone(out) if first else contextlib.nullcontext():
+            yield
+    except KeyboardInterrupt as error:
+        kept = str(error) or f"what was written before is kept in {out}"
+        if first:
+            again = shlex.join(["geoflow", *sys.argv[1:]])
+            print(f"geoflow: interrupted; {kept}. To go on: {again}", file=sys.stderr)
+        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
 
 
 def score_tiles(geo, name: str, scale: str, most: int | None = None, **options):

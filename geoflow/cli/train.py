@@ -6,88 +6,206 @@ from typing import Annotated
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Method, Out, Seed, argument, option, score_tiles
+from geoflow.cli.common import (
+    JUDGED,
+    Method,
+    Out,
+    Seed,
+    argument,
+    option,
+    score_tiles,
+    working_in,
+)
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
+ON_SHARDS = ("photos", *SOURCES, "combined")
 Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
+Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]
+Steps = Annotated[int | None, option("of the optimiser; default: the recipe's, or what fits")]
+Batch = Annotated[int | None, option("images per step; default: the recipe's, or what fits")]
+Rate = Annotated[float | None, option("peak learning rate; default: the recipe's, or what fits")]
 
 
 def train(
     recipe: Annotated[
-        str, argument("tiles, or osv5m, inat21, yfcc, combined (for your own photos too)")
-    ] = "tiles",
+        str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")
+    ] = "",
     scale: Annotated[
-        str, option("tiles: smoke, demo, laptop, gpu; else smoke, paper; default: GEOFLOW_SCALE")
+        str,
+        option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"),
     ] = "",
     method: Method = "riemannian",
-    data: Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")] = None,
+    data: Data = None,
     encoder: Encoder = "",
     out: Out = Path("outputs/train"),
     seed: Seed = 0,
-    devices: Annotated[int, option("GPUs, or CPU processes, of each machine")] = 1,
-    nodes: Annotated[int, option("machines")] = 1,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    devices: Annotated[
+        int | None, option("GPUs, or CPU processes, of each machine; default: 1")
+    ] = None,
+    nodes: Annotated[int | None, option("machines; default: 1")] = None,
     stream: Annotated[
         bool, option("read shards as they are needed: for data that the disk cannot hold twice")
     ] = False,
     wandb: Annotated[str, option("project in Weights & Biases (needs wandb) for loss curves")] = "",
 ) -> None:
-    """Train a model on Earth tiles, or on shards of embeddings; run it again to go on after an
-    interruption.
+    """Train a model on your own photos (--data), on a published data set, or on Earth tiles; run it
+    again to go on after an interruption.
+
+    Without a recipe, --data means photos, for which steps, batch, width and learning rate are
+    chosen by their number; no --data means tiles. The scale is by default that of GEOFLOW_SCALE.
     """
-    shared = geoflow.Geolocator.from_pretrained(encoder).encoder if encoder else None
-    if recipe == "tiles":
-        chosen = read_recipe("tiles", scale or runtime.scale())
-        geoflow.training.trained_on_tiles(chosen, out, seed, method, shared)
-    else:
-        chosen = read_recipe(recipe, scale or ("smoke" if runtime.scale() == "smoke" else "paper"))
-        machines = {"devices": devices, "nodes": nodes, "wandb": wandb}
-        _train_on_shards(chosen, data or [], out, seed, method, shared, stream, machines)
+    folders = _folders(data)
+    name = _recipe_name(recipe, folders)
+    given = {"steps": steps, "batch": batch, "lr": lr}
+    machines = {"devices": devices, "nodes": nodes}
+    _check(name, method, seed, folders, {**given, **machines, "wandb": wandb, "stream": stream})
+    chosen = read_recipe(name, scale or _scale(name))
+    with working_in(out):
+        if name == "tiles":
+            shared = geoflow.Geolocator.from_pretrained(encoder).encoder if encoder else None
+            geoflow.training.trained_on_tiles(chosen, out, seed, method, shared)
+        else:
+            asked = {name: value or 1 for name, value in machines.items()}
+            how = {"seed": seed, "method": method, "stream": stream, "wandb": wandb, **asked}
+            _train_on_shards(name, chosen, _open(folders, chosen), out, encoder, given, how)
     print(f"model: {out / 'model'}")
 
 
-def _train_on_shards(recipe, data: list[Path], out, seed, method, encoder, stream, machines):
-    from geoflow.data.shards import FIELDS, open_shards
-    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
+def _folders(data: list[Path] | None) -> list[Path]:
+    """The folders of --data, which exist."""
+    for folder in data or []:
+        if not folder.is_dir():
+            what = "is a file; expected a folder of shards" if folder.exists() else "does not exist"
+            raise ValueError(f"--data {folder} {what}, as `geoflow embed` makes it")
+    return data or []
 
-    if not data:
-        raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
-    ours = [(folder / "manifest.json").exists() for folder in data]
-    fields = [None if known else recipe["field"] for known in ours]
-    shards = list(map(open_shards, data, fields))
+
+def _recipe_name(recipe: str, folders: list[Path]) -> str:
+    name = recipe or ("photos" if folders else "tiles")
+    if name not in ("tiles", *ON_SHARDS) and Path(name).exists():
+        raise ValueError(f"{name} is no recipe; did you mean --data {name}?")
+    return runtime.choose("recipe", name, ("tiles", *ON_SHARDS))
+
+
+def _scale(recipe: str) -> str:
+    """The scale of a recipe by GEOFLOW_SCALE."""
+    published = "smoke" if runtime.scale() == "smoke" else "paper"
+    return runtime.scale() if recipe in ("tiles", "photos") else published
+
+
+def _check(name: str, method: str, seed: int, folders: list[Path], options: dict) -> None:
+    """A ValueError for an option that does not apply or makes no sense."""
+    from geoflow.methods import TRAINED
+
+    runtime.choose("method", method, TRAINED)
+    given = {"data": folders, **options}
+    if name == "tiles":
+        if unfit := [
+            f"--{what}" for what, value in given.items() if value not in (None, [], False, "")
+        ]:
+            text = f"{' and '.join(unfit)} cannot be used with recipe 'tiles'"
+            raise ValueError(f"{text}; recipes on shards (--data): {', '.join(ON_SHARDS)}")
+    elif not folders:
+        text = "--data is missing: folders of shards, as `geoflow embed` makes them"
+        raise ValueError(text)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed {seed}; expected a whole number from 0 to {2**32 - 1:,}")
+    for what in ("devices", "nodes"):
+        if options.get(what) is not None and options[what] < 1:
+            raise ValueError(f"--{what} {options[what]}; expected at least 1")
+
+
+def _open(folders: list[Path], recipe: dict) -> list:
+    """Open folders of shards; in those without a manifest the recipe says which field is read."""
+    from geoflow.data.shards import open_shards
+
+    ours = [(folder / "manifest.json").exists() for folder in folders]
+    fields = [None if known else recipe.get("field") for known in ours]
+    return list(map(open_shards, folders, fields))
+
+
+def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) -> tuple[dict, list]:
+    """A recipe with what is given, and for one's own data with what fits; and why, in lines."""
+    from geoflow.training import own
+
+    own.check_same_encoder(shards)
+    total, last = (sum(map(len, shards)), sum(s.counts[-1] for s in shards))
+    share = None if stream else recipe.get("validation")
+    images = total - (last if share is None else own.count_judged(total, share))
+    if name != "photos":
+        return own.overridden(recipe, images, given), []
+    warning = own.warning(total)
+    fitted, why = own.fitted(recipe, images, given)
+    lines = [f"  {line}" for line in why]
+    title = f"{images:,} images, so (--steps, --batch and --lr change it):"
+    return fitted, [*([f"WARNING: {warning}"] if warning else []), title, *lines]
+
+
+def _train_on_shards(name: str, recipe: dict, shards: list, out: Path, encoder: str, given, how):
+    from geoflow.training import own
+
     first = runtime.is_first_process()
     log = print if first else lambda line: None
-    network, provenance = geoflow.training.train_shards(
-        recipe, shards, out, seed, method, stream, log, **machines
-    )
+    recipe, lines = _fitted(name, recipe, shards, given, how["stream"])
+    for line in lines:
+        log(line)
+    found = own.encoder_of(shards[0], encoder, log)
+    network, provenance = geoflow.training.train_shards(recipe, shards, out, log=log, **how)
     if first:
-        photo = {FIELDS[name]: name for name in PHOTO_ENCODERS}.get(shards[0].field)
-        encoder = encoder or (PhotoEncoder(photo) if photo else None)
-        geo = geoflow.Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
+        schedule = recipe["sampling_schedule"]
+        geo = geoflow.Geolocator(network, how["method"], schedule, found, provenance)
         geo.save_pretrained(out / "model")
 
 
 def plan(
-    recipe: Annotated[str, argument("osv5m, inat21, yfcc or combined")] = "osv5m",
+    recipe: Annotated[str, argument("photos (your own), osv5m, inat21, yfcc or combined")] = "",
     gpus: Annotated[int, option("that share each batch, each as fast as this machine")] = 1,
     method: Method = "riemannian",
-    scale: Annotated[str, option("smoke or paper")] = "paper",
+    scale: Annotated[str, option("photos: smoke, laptop, gpu; else smoke, paper")] = "",
+    data: Data = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
 ) -> None:
-    """What a training takes, before it starts: steps, samples, storage, memory, hours, from a step
-    measured on this machine.
+    """What a training takes, before it starts: steps, samples, storage, memory, time, from a step
+    measured on this machine. With --data it is of your own data, else of a published data set.
     """
-    runtime.choose("recipe", recipe, (*SOURCES, "combined"))
-    p = geoflow.training.plan(read_recipe(recipe, scale), method, gpus)
+    folders = _folders(data)
+    name = recipe or ("photos" if folders else "osv5m")
+    runtime.choose("recipe", name, ON_SHARDS)
+    own_data = name == "photos" or bool(folders)
+    default = _scale(name) if name == "photos" else "paper"
+    chosen, width = read_recipe(name, scale or default), 1024
+    given = {"steps": steps, "batch": batch, "lr": lr}
+    if own_data:
+        _check(name, method, 0, folders, given)
+        shards = _open(folders, chosen)
+        chosen, lines = _fitted(name, chosen, shards, given, stream=False)
+        print(*lines, sep="\n", end="\n" if lines else "")
+        chosen, width = {**chosen, "images": sum(map(len, shards))}, shards[0].dim
+    else:
+        from geoflow.training import own
+
+        chosen = own.overridden(chosen, chosen["images"], given)
+    p = geoflow.training.plan(chosen, method, gpus, width)
     print(
-        f"{recipe}, {method}, {gpus} × {runtime.machine()}\n"
+        f"{name}, {method}, {gpus} × {runtime.machine()}\n"
         f"  {p['parameters'] / 1e6:.1f} million parameters\n"
-        f"  {p['state_gb']:.2f} GB of weights, gradients and averages on each, activations on top\n"
+        f"  {_size(p['state_gb'])} of weights, gradients and averages on each, activations on top\n"
         f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs\n"
-        f"  embeddings: {p['shards_gb']:.1f} GB in shards, and {p['unpacked_gb']:.1f} GB unpacked "
+        f"  embeddings: {_size(p['shards_gb'])} in shards, and {_size(p['unpacked_gb'])} unpacked "
         "(not with --stream)\n"
-        f"  {p['seconds_per_step']:.3f} s per step, measured here: {p['hours']:,.1f} h, "
-        "if the devices need not wait for each other"
+        f"  {runtime.duration(p['seconds_per_step'])} per step, measured here: "
+        f"{runtime.duration(3600 * p['hours'])}, if the devices need not wait for each other"
     )
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.2g} MB"
 
 
 def compare(
@@ -101,13 +219,21 @@ def compare(
 
     Run it again to go on after an interruption.
     """
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds}; expected at least 1")
+    with working_in(out):
+        _compare(scale or runtime.scale(), encoder, seeds, out)
+
+
+def _compare(scale: str, encoder: str, seeds: int, out: Path) -> None:
     from geoflow.methods import METHODS, TRAINED
     from geoflow.scores import evaluation
 
-    scale = scale or runtime.scale()
     first = out / f"{TRAINED[0]}-0" / "model"
     known = encoder or (first if first.exists() else None)
     shared = geoflow.Geolocator.from_pretrained(known).encoder if known else None
+    weights = runtime.sha256_of_weights(shared)[:16] if encoder and shared else None
+    runtime.claim(out, {"scale": scale, "encoder": weights}, "a comparison")
     for method in METHODS:
         folders = [out / f"{method}-{seed}" for seed in range(seeds if method in TRAINED else 1)]
         for seed, folder in enumerate(folders):
@@ -148,8 +274,17 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     reuse or resume.
     """
     start = time.perf_counter()
+    with working_in(out):
+        _demo(out, seed)
+    took = runtime.duration(time.perf_counter() - start)
+    print(
+        f"done in {took}. Look at {out}: density-*.png, trajectories.png, loss.png, "
+        "metrics-*.txt, metrics-*.json, model/"
+    )
+
+
+def _demo(out: Path, seed: int) -> None:
     scale = "smoke" if runtime.scale() == "smoke" else "demo"
-    out.mkdir(parents=True, exist_ok=True)
     print("geoflow demo: about 5 minutes on 2 CPU cores; Ctrl-C stops, running it again goes on")
     if not (out / "model").exists():
         for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
@@ -163,10 +298,6 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
             runtime.write_atomically(table, report.table() + "\n")
         print(table.read_text(encoding="utf-8"), end="")
     _draw(geo, out)
-    print(
-        f"done in {(time.perf_counter() - start) / 60:.1f} min. Look at {out}: density-*.png, "
-        "trajectories.png, loss.png, metrics-*.txt, metrics-*.json, model/"
-    )
 
 
 def _draw(geo, out: Path) -> None:

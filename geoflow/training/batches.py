@@ -49,6 +49,24 @@ class Rows(Dataset):
         return found
 
 
+class Part(Dataset):
+    """Some of the rows of a data set.
+
+    >>> part = Part(Rows((torch.tensor([1.0, 2.0, 3.0]),)), torch.tensor([2, 0]))
+    >>> len(part), part[torch.tensor([0])]
+    (2, (tensor([3.]),))
+    """
+
+    def __init__(self, rows: Rows, numbers: Tensor):
+        self.rows, self.numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:
+        return self.rows[self.numbers[index]]
+
+
 def _single(column: Tensor) -> Tensor:
     return column.float() if column.dtype == torch.float16 else column
 
@@ -75,7 +93,7 @@ class Order:
 
 
 def _permutation(n: int, seed: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed % 2**63))
 
 
 class StepSampler(Sampler):
@@ -172,7 +190,7 @@ class ShardStream(IterableDataset):
 class Batches(L.LightningDataModule):
     """What a run needs of its data: training batches, validation rows, and its time so far."""
 
-    def __init__(self, train, validation: Rows, order: Order):
+    def __init__(self, train, validation: Rows | Part, order: Order):
         super().__init__()
         self.train, self.validation, self.order = train, validation, order  # of the whole run
         self.seconds_before, self.started = 0.0, time.perf_counter()

@@ -124,11 +124,10 @@ def check(state: dict, file: Path, needed: dict) -> None:
 
 def _check_weights(found: dict, file: Path, wanted: dict) -> None:
     for name in sorted(found.keys() | wanted.keys(), key=str):
-        pair = [weights.get(name) for weights in (found, wanted)]
-        have, want = map(_shape, pair)
+        have, want = (_shape(weights.get(name)) for weights in (found, wanted))
         if have != want:
             raise ValueError(f"{file} does not fit: {name} is {have}, expected {want}")
-        if not pair[0].isfinite().all():
+        if not found[name].isfinite().all():
             raise ValueError(f"{file} is damaged: {name} is not finite")
 
 

@@ -209,7 +209,8 @@ class _Images(torch.utils.data.Dataset):
                 pixels.append(self.preprocess(load_image(self.records.read(path), path)))
                 rows.append({name: value for name, value in row.items() if name != "path"})
             except Exception as error:  # one bad photo must not end hours of work
-                unreadable[row["id"]] = f"{path}: {type(error).__name__}: {error}"
+                said = f"{path}: {type(error).__name__}: {error}"
+                unreadable[row["id"]] = str(error) if path in str(error) else said
         return rows, torch.stack(pixels) if pixels else torch.zeros(0), unreadable, lines
 
 
@@ -225,8 +226,7 @@ def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
     for left in out.glob("*.partial"):
         left.unlink(missing_ok=True)  # by a process that was killed
     shards = open_shards(out)
-    log(
-        f"{out}: {len(shards):,} embeddings in {len(files)} shards; {len(skipped)} images could "
-        f"not be read{first}"
-    )
+    written = f"{out}: {len(shards):,} embeddings in {len(files)} shards"
+    images = "image" if len(skipped) == 1 else "images"
+    log(f"{written}; {len(skipped):,} {images} could not be read{first}")
     return shards

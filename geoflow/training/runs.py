@@ -3,23 +3,21 @@
 Each takes a folder and continues what part of the run the folder holds.
 """
 
-import json
 from pathlib import Path
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from geoflow import sphere
+from geoflow import runtime, sphere
 from geoflow.data import tiles
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import TileEncoder
 from geoflow.geolocator import Geolocator
-from geoflow.runtime import is_first_process, machine, sha256_of
-from geoflow.training import modules
-from geoflow.training.batches import Batches, Order, Rows, StreamBatches, TensorBatches
+from geoflow.training import modules, own
+from geoflow.training.batches import Batches, Order, Part, Rows, StreamBatches, TensorBatches
 from geoflow.training.modules import Module, network_module
-from geoflow.training.trainer import fit, seconds_per_step
+from geoflow.training.trainer import ended, fit, seconds_per_step
 
 
 def train_tiles(
@@ -37,7 +35,7 @@ def train_tiles(
     Returns:
         Network, encoder and provenance.
     """
-    run = {"recipe": recipe, "seed": seed, "method": method}
+    run = _tiles_run(recipe, seed, method, encoder)
     width = recipe["encoder"]["dim"]
     numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
     parts = [tiles.load(part, number) for part, number in numbers.items()]
@@ -51,11 +49,11 @@ def train_tiles(
     module = network_module(recipe, method, width, seed)
 
     unseen = Rows((torch.zeros(len(parts[0]), 1).expand(-1, width), parts[0].x))
-    text = f"{60 * _hours(module, _in_memory(module, unseen, unseen)):.1f} min ({method})"
+    text = f"{_estimate(module, _in_memory(module, unseen, unseen))} ({method})"
     if teacher is not None:
         batches = _in_memory(teacher, *(Rows((part.images, part.x)) for part in parts))
-        text = f"{60 * _hours(teacher, batches):.1f} min (encoder) + {text}"
-    log(f"training from scratch takes about {text} on this machine")
+        text = f"{_estimate(teacher, batches)} (encoder) + {text}"
+    log(f"training from scratch takes {text} on this machine")
     seconds = {}
     if teacher is not None:
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
@@ -64,19 +62,30 @@ def train_tiles(
     return module.network, encoder, _provenance(run, seconds)
 
 
+def _tiles_run(recipe: dict, seed: int, method: str, encoder) -> dict:
+    """What identifies a training on tiles; an encoder that is given, by its weights."""
+    run = {"recipe": recipe, "seed": seed, "method": method}
+    given = encoder is not None
+    return run | ({"encoder": runtime.sha256_of_weights(encoder)[:16]} if given else {})
+
+
 def trained_on_tiles(
     recipe: dict, out: Path, seed: int = 0, method: str = "riemannian", encoder=None, log=print
 ) -> Geolocator:
     """Return the Geolocator in out/model, after `train_tiles` (same arguments) if it is missing.
 
-    One that was trained with another recipe, seed or method is a ValueError.
+    One that was trained with another recipe, seed, method or encoder is a ValueError.
     """
     model = out / "model"
     if model.exists():
         geo = Geolocator.from_pretrained(model, method)
-        if (geo.provenance.get("recipe"), geo.provenance.get("seed")) != (recipe, seed):
-            other = "was trained with another recipe or seed"
-            raise ValueError(f"{model} {other}; choose another folder or delete it")
+        now = _tiles_run(recipe, seed, method, encoder)
+        before = {name: geo.provenance.get(name) for name in now}
+        if encoder is not None:
+            before["encoder"] = runtime.sha256_of_weights(geo.encoder)[:16]
+        if other := runtime.difference(before, now):
+            text = f"{model} was trained with {other}"
+            raise ValueError(f"{text}; choose another folder or delete it")
         log(f"{model}: found, trained before")
         return geo
     network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder, log)
@@ -98,52 +107,71 @@ def train_shards(
     """Train a network on shards of embeddings. Other arguments are those of `train_tiles`.
 
     Args:
+        recipe: settings from `read_recipe`; for one's own data from `own.fitted`.
         data: folders of shards; one that is given twice counts twice in an epoch. The last shard
-            of each folder validates.
+            of each folder validates; if one has a single shard, or the recipe states a share for
+            `validation`, the images of `own.split` do.
         stream: whether to read shards as they are needed, in place of unpacking them once to a
             memory-mapped file. Memory and disk then do not grow with the data, but samples are
-            mixed within groups of shards only.
+            mixed within groups of shards only, and last shards validate.
         machines: `devices`, `nodes` and `wandb` of `fit`.
 
     Returns:
         Network and provenance.
 
     Raises:
-        ValueError: embeddings of different encoders, or a folder with a single shard.
-        OSError: a shard that differs from its checksum.
+        ValueError: embeddings of different encoders, another run in the folder, or a single shard
+            to stream.
+        OSError: a shard that differs from its checksum, or another process trains there.
     """
-    _check_shards(data)
-    distinct = {shards.files[0]: shards for shards in data}
-    if is_first_process():
+    own.check_same_encoder(data)
+    folder = Path(folder) / "flow"
+    distinct = {shards.fingerprint: shards for shards in data}
+    contents = [f"{len(shards):,} images, {shards.fingerprint[:16]}" for shards in data]
+    run = {"recipe": recipe, "seed": seed, "method": method, "data": contents, "stream": stream}
+    if (folder / "run.json").exists():
+        runtime.claim(folder, run)
+    done = ended(folder)
+    if runtime.is_first_process() and not done:
         for shards in distinct.values():
             shards.verify()
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, data[0].dim, seed)
     o = module.optimization
-    train = [shards.but_last() for shards in data]
-    judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct.values()))
+    batches = _on_shards(module, data, list(distinct.values()), recipe.get("validation"), stream)
+    if not done:
+        epochs = o.steps * o.batch / len(batches.train)
+        log(
+            f"{len(batches.train):,} images train, {len(batches.validation):,} validate; "
+            f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs): "
+            f"{'at most ' if o.patience else ''}{_estimate(module, batches)} on one device"
+        )
+    seconds = _fit(method, log, module, batches, folder, run, **machines)
+    names = {"datasets": [shards.name for shards in data]}
+    return module.network, _provenance({**run, **names}, {"flow": seconds})
+
+
+def _on_shards(
+    module: Module, data: list[Shards], distinct: list[Shards], share: float | None, stream: bool
+) -> Batches:
+    """Batches of some folders, of which the distinct ones validate."""
+    o, single = module.optimization, [s for s in distinct if len(s.files) < 2]
     if stream:
-        batches: Batches = StreamBatches(train, judged, Order(o.batch, o.steps, seed))
-    else:
-        batches = _in_memory(module, Rows(*(shards.mapped() for shards in train)), judged)
-    images = sum(map(len, train))
-    epochs, hours = o.steps * o.batch / images, _hours(module, batches)
-    steps = f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs)"
-    log(f"{images:,} images, {steps}: {hours:.2f} h on one device")
-    folders = [str(shards.files[0].parent) for shards in data]
-    run = {"recipe": recipe, "seed": seed, "method": method, "data": folders, "stream": stream}
-    seconds = _fit(method, log, module, batches, Path(folder) / "flow", run, **machines)
-    return module.network, _provenance(run, {"flow": seconds})
-
-
-def _check_shards(data: list[Shards]) -> None:
-    encoders = {(s.field, s.dim, json.dumps(s.encoder.get("weights"))) for s in data}
-    if len(encoders) != 1:
-        found = ", ".join(f"{field} ({dim}, weights {w})" for field, dim, w in sorted(encoders))
-        raise ValueError(f"embeddings of different encoders: {found}")
-    for file in (shards.files[0] for shards in data if len(shards.files) < 2):
-        text = f"{file.parent} has a single shard"
-        raise ValueError(f"{text}; expected at least 2, as the last one validates")
+        for shards in single:
+            text = f"{shards.files[0].parent} has a single shard"
+            raise ValueError(f"{text}, and with --stream the last one validates; leave it out")
+        judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct))
+        train = [shards.but_last() for shards in data]
+        return StreamBatches(train, judged, Order(o.batch, o.steps, module.seed))
+    if share is None and not single:
+        judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct))
+        return _in_memory(module, Rows(*(s.but_last().mapped() for s in data)), judged)
+    tables = [shards.mapped() for shards in distinct]
+    judge = own.split([cond for cond, _x in tables], share or 0.1)
+    positions = [distinct.index(shards) for shards in data]
+    every = Rows(*(tables[i] for i in positions))
+    train = Part(every, torch.cat([~judge[i] for i in positions]).nonzero()[:, 0])
+    return _in_memory(module, train, Part(Rows(*tables), torch.cat(judge).nonzero()[:, 0]))
 
 
 def train_points(
@@ -158,9 +186,9 @@ def train_points(
     module = network_module(recipe, "riemannian", 0, seed)
     points, judged = (Rows((torch.zeros(len(x), 0), x.float())) for x in (train, validation))
     batches = _in_memory(module, points, judged, most=len(train))
-    steps, minutes = module.optimization.steps, 60 * _hours(module, batches)
-    log(f"{len(train):,} points, {steps:,} steps: {minutes:.1f} min on this machine")
-    identity = sha256_of(torch.cat([train, validation]).double().numpy().tobytes())[:16]
+    steps = module.optimization.steps
+    log(f"{len(train):,} points, {steps:,} steps: {_estimate(module, batches)} on this machine")
+    identity = runtime.sha256_of(torch.cat([train, validation]).double().numpy().tobytes())[:16]
     run = {"recipe": recipe, "seed": seed, "points": identity}
     return module.network, _fit("flow", log, module, batches, folder, run)
 
@@ -189,7 +217,7 @@ def plan(
         raise ValueError(f"{text}; expected a multiple of at least one")
     n = o.batch // devices
     rows = Rows((torch.zeros(n, width), sphere.uniform(n, torch.Generator().manual_seed(0))))
-    hours = _hours(module, _in_memory(module, rows, rows, most=n))
+    seconds = _seconds(module, _in_memory(module, rows, rows, most=n))
     parameters = sum(weight.numel() for weight in module.network.parameters())
     return {
         "parameters": parameters,
@@ -199,27 +227,36 @@ def plan(
         "shards_gb": images * (2 * width + SAMPLE_OVERHEAD) / 1e9,
         "unpacked_gb": images * (2 * width + 12) / 1e9,
         "state_gb": parameters * 4 * (5 if o.ema else 4) / 1e9,
-        "seconds_per_step": hours * 3600 / o.steps,
-        "hours": hours,
+        "seconds_per_step": seconds / o.steps,
+        "hours": seconds / 3600,
     }
 
 
-def _in_memory(module: Module, *parts: Rows, most: int | None = None) -> TensorBatches:
+def _in_memory(module: Module, *parts: Rows | Part, most: int | None = None) -> TensorBatches:
+    """Batches of the rows that train, and of those that validate."""
     o = module.optimization
     batch = o.batch if most is None else min(o.batch, most)
-    return TensorBatches(*parts, Order(batch, o.steps, module.seed))
+    train, judged = parts
+    return TensorBatches(train, judged, Order(batch, o.steps, module.seed))
 
 
-def _hours(module: Module, batches: Batches) -> float:
-    return seconds_per_step(module, batches) * module.optimization.steps / 3600
+def _seconds(module: Module, batches: Batches) -> float:
+    return seconds_per_step(module, batches) * module.optimization.steps
+
+
+def _estimate(module: Module, batches: Batches) -> str:
+    return f"about {runtime.duration(_seconds(module, batches))}"
 
 
 def _fit(name: str, log, module: Module, batches, folder, run: dict, **machines) -> float:
-    seconds = fit(module, batches, folder, run, **machines)
-    log(f"{name}: {module.optimization.steps:,} steps, {seconds / 60:.1f} min")
+    before = ended(folder)
+    seconds = fit(module, batches, folder, run, log=log, **machines)
+    steps = ended(folder).get("step", module.optimization.steps)
+    when = "trained before, " if before else ""
+    log(f"{name}: {when}{steps:,} steps, {runtime.duration(seconds)}")
     return seconds
 
 
 def _provenance(run: dict, seconds: dict[str, float]) -> dict:
     whole = {name: round(value) for name, value in seconds.items()}
-    return {**run, "seconds": whole, "machine": machine(), "torch": torch.__version__}
+    return {**run, "seconds": whole, "machine": runtime.machine(), "torch": torch.__version__}

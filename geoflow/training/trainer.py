@@ -116,9 +116,8 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
 def _needed(module: Module, batches: Batches) -> dict[str, Any]:
     """What `last.ckpt` must hold to go on from it."""
     weights = module.state_dict()
-    needed = {"state_dict": weights, "global_step": int, "optimizer_states": list}
-    needed |= {"lr_schedulers": list, "loops": dict, "callbacks": dict}
-    needed[type(batches).__qualname__] = dict
+    plain = {"lr_schedulers": list, "loops": dict, "callbacks": dict, type(batches).__name__: dict}
+    needed = {"state_dict": weights, "global_step": int, "optimizer_states": list, **plain}
     return needed | ({"current_model_state": weights} if module.optimization.ema else {})
 
 

@@ -1,0 +1,219 @@
+"""One's own data: settings that fit the number of images, the images that judge, the encoder."""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoflow import runtime
+from geoflow.data.shards import FIELDS, Shards
+from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, TileEncoder, from_config
+from geoflow.geolocator import Geolocator, shipped_models
+
+FEWEST, FEW = 20, 1000  # images below which nothing is trained; below which a warning is in place
+PASSES = 20  # over the images
+MOST_JUDGED = 10_000
+
+
+def count_judged(images: int, share: float) -> int:
+    """How many of the images judge a network: a share, but at least 20 unless that is a third.
+
+    >>> [count_judged(images, 0.1) for images in (20, 300, 5_000_000)]
+    [6, 30, 10000]
+    """
+    return min(max(round(share * images), FEWEST), MOST_JUDGED, images // 3)
+
+
+def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, list[str]]:
+    """Choose the settings of a training by the number n of its images.
+
+    ===============  ==================================================================
+    batch            the power of two below n / 8, at least 8
+    steps            20 passes over the images, at least 100
+    width            the power of two below 4 √n, at least 32; depth = log₂ width − 3
+    learning rate    0.25 / width
+    draws            512 / batch noisy places of an image in each step, at most 16
+    ===============  ==================================================================
+
+    The recipe's own are the largest; of the draws, the fewest.
+
+    Args:
+        recipe: what fits a large data set, from `read_recipe`.
+        images: n, that train.
+        given: `steps`, `batch` or `lr` that the user wants; None stands for a choice.
+
+    Returns:
+        The recipe with these settings, and why they were chosen, a line each.
+
+    Raises:
+        ValueError: a number that is given makes no sense for so many images.
+    """
+    recipe, given = copy.deepcopy(recipe), _checked(given or {}, images)
+    o, network = recipe["flow"]["optimization"], recipe["flow"]["network"]
+    largest = network["dim"]
+    batch = given.get("batch") or min(max(_power_of_two(images / 8), 8), o["batch"], images)
+    steps = given.get("steps") or min(max(math.ceil(PASSES * images / batch), 100), o["steps"])
+    width = min(max(_power_of_two(4 * math.sqrt(images)), 32), largest)
+    if width < largest:
+        network |= {"dim": width, "depth": min(network["depth"], int(math.log2(width)) - 3)}
+    lr = given.get("lr") or max(o["lr"], 0.25 / width)
+    draws = max(recipe["flow"]["draws"], min(512 // batch, 16))
+    recipe["flow"]["draws"] = draws
+    ema = min(o["ema"], max(0.0, 1 - 12 / steps))
+    o |= {"batch": batch, "steps": steps, "lr": lr, "ema": ema, "warmup": max(1, steps // 20)}
+    why = {
+        "steps": f"{steps * batch / images:.0f} passes over the images",
+        "batch": "about an eighth of the images",
+        "lr": "0.25 / width",
+    }
+    why |= {name: f"by --{name}" for name in given}
+    return recipe, [
+        f"{steps:,} steps: {why['steps']}",
+        f"batches of {batch:,}: {why['batch']}",
+        f"width {width}, depth {network['depth']}: about 4 √images, at most {largest}",
+        f"learning rate {lr:g}: {why['lr']}",
+        f"{draws} noisy places of each image in a step: about 512 / batch",
+        f"it ends early if {o['patience']} of its 20 validations in a row bring no lower loss; "
+        "the weights of the lowest are kept",
+    ]
+
+
+def overridden(recipe: dict, images: int, given: dict) -> dict:
+    """A recipe with the `steps`, `batch` and `lr` that are given; errors as in `fitted`."""
+    recipe = copy.deepcopy(recipe)
+    recipe["flow"]["optimization"] |= _checked(given, images)
+    return recipe
+
+
+def _checked(given: dict, images: int) -> dict:
+    """What is given, without None."""
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"--{name} {value}; expected a number above 0")
+    if given.get("batch", 0) > images:
+        text = f"--batch {given['batch']:,} of {images:,} images that train"
+        raise ValueError(f"{text}; expected at most as many as there are")
+    return given
+
+
+def _power_of_two(most: float) -> int:
+    return 2 ** int(math.log2(max(most, 1)))
+
+
+def warning(images: int) -> str:
+    """What a data set of this size cannot give, in words; empty if it is large enough.
+
+    Raises:
+        ValueError: there are too few images to train on.
+    """
+    if images < FEWEST:
+        raise ValueError(f"{images} images are too few to train on; expected at least {FEWEST}")
+    if images < FEW:
+        learns = "a network soon knows them by heart: expect it to tell regions, not places"
+        return f"{images} images are few (below {FEW:,}), and {learns}"
+    return ""
+
+
+# Which images judge
+
+
+def split(tables: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Which rows judge a network, the same wherever and in which order they lie.
+
+    They are those whose embeddings have the smallest checksums, so that copies of an image are on
+    the same side.
+
+    Args:
+        tables: embeddings (n, C) float16 of each folder.
+        share: of all rows, see `count_judged`.
+
+    Returns:
+        For each table (n,), whether a row judges.
+
+    Raises:
+        ValueError: all images have the same embedding.
+    """
+    sums = [_checksums(table) for table in tables]
+    every = np.concatenate(sums)
+    limit = np.sort(every)[count_judged(len(every), share) - 1]
+    if (every <= limit).all():
+        raise ValueError("the images have the same embedding; expected different images")
+    return [torch.from_numpy(part <= limit) for part in sums]
+
+
+def _checksums(table: Tensor, rows: int = 100_000) -> np.ndarray:
+    """A number for each row, by its first 32 values."""
+    found = np.empty(len(table), np.uint64)
+    for start in range(0, len(table), rows):
+        part = table[start : start + rows, :32].numpy().copy()
+        digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in part)
+        found[start : start + rows] = np.frombuffer(b"".join(digests), np.uint64)
+    return found
+
+
+# Which encoder comes along
+
+
+def check_same_encoder(data: list[Shards]) -> None:
+    """A ValueError if shards were embedded by different encoders."""
+    encoders = {(s.field, s.dim, json.dumps(s.encoder.get("weights"))) for s in data}
+    if len(encoders) != 1:
+        found = ", ".join(f"{field} ({dim}, weights {w})" for field, dim, w in sorted(encoders))
+        raise ValueError(f"embeddings of different encoders: {found}")
+
+
+def encoder_of(shards: Shards, given: str = "", log=print) -> TileEncoder | PhotoEncoder | None:
+    """The encoder that made some shards, which a model trained on them needs.
+
+    Args:
+        shards: what they say of it is in their manifest.
+        given: a model that has it; empty: the photo encoder, or a shipped model's.
+        log: is told if it is not found, and None is returned.
+
+    Raises:
+        ValueError: the encoder that is given is not that of the shards.
+    """
+    weights = shards.encoder.get("weights")
+    if given:
+        found = Geolocator.from_pretrained(given).encoder
+        if found is None:
+            raise ValueError(f"--encoder {given}: this model has no encoder")
+        if not _made(found, shards):
+            made = f"the shards hold {shards.field} of width {shards.dim}, weights {weights}"
+            raise ValueError(f"--encoder {given} is not the encoder of the shards: {made}")
+        return found
+    for photo in PHOTO_ENCODERS:
+        if shards.field == FIELDS[photo]:
+            return from_config({"name": photo, **(shards.encoder.get("config") or {})})
+    named = shards.encoder.get("model")
+    for model in dict.fromkeys([named, *shipped_models()] if named else shipped_models()):
+        try:
+            found = Geolocator.from_pretrained(model).encoder
+        except (ValueError, OSError) as error:
+            log(f"the model that the shards name cannot be read: {error}")
+            continue
+        if found is not None and _made(found, shards):
+            return found
+    about = f"encoder {shards.encoder.get('name', shards.field)!r}, weights {weights}"
+    log(
+        f"WARNING: no model here has the encoder of the shards ({about}): the model is saved "
+        "without one and answers no images, only embeddings; --encoder MODEL brings it along"
+    )
+    return None
+
+
+def _made(encoder: TileEncoder | PhotoEncoder, shards: Shards) -> bool:
+    """Whether an encoder made the embeddings, as far as the shards say."""
+    if FIELDS[encoder.name] != shards.field:
+        return False
+    if isinstance(encoder, PhotoEncoder):  # its weights would have to be fetched
+        return True
+    weights = shards.encoder.get("weights")
+    same = weights in (None, runtime.sha256_of_weights(encoder)[:16])
+    return encoder.dim == shards.dim and same
