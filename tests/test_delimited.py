@@ -114,6 +114,14 @@ def test_a_table_without_ids_takes_the_paths(tmp_path):
     assert "id from 'file'" in records.describe()
 
 
+def test_paths_as_windows_writes_them(tmp_path):
+    records = read(tmp_path, "id,lat,lon,path\na,1,2,trip\\day 1\\p.jpg\nb,1,2,q.jpg\n")
+    assert records.rows["path"].to_pylist() == ["trip/day 1/p.jpg", "q.jpg"]
+    assert "backslashes in paths taken as /" in records.describe()
+    odd = read(tmp_path, "id,lat,lon,path\na,1,2,a\\b.jpg\nb,1,2,c/q.jpg\n")  # a name of Linux
+    assert odd.rows["path"].to_pylist() == ["a\\b.jpg", "c/q.jpg"]
+
+
 @pytest.mark.parametrize("id_", ["NA", "nan", "NaN", "null", "None", "007", "1e5", "n/a", "true", "-", "日本", "a b"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_ids_stay_texts(tmp_path, id_, kind):

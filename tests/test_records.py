@@ -189,6 +189,7 @@ def test_rows_without_a_path_have_no_image(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"")
     some = Records("x", table(path=["1.jpg", None, "2.jpg", "1.jpg"]), tmp_path).with_images()
     assert str(some) == "x: 4 listed, 2 whose image is missing; 2 usable"
+    assert "2 images are missing, the first: b, 2.jpg" in some.describe()
 
 
 def table(**columns):
@@ -259,9 +260,20 @@ def test_spoilt_copies_are_refused(tmp_path):
         osv5m.read(root, "test")
     with pytest.raises(FileNotFoundError, match=r"no train.csv in"):
         osv5m.read(tmp_path, "train")
-    (tmp_path / "train.json").write_text('{"images": [{"id": 1}]}')
-    with pytest.raises(ValueError, match="no COCO-style json"):
-        inat21.read(tmp_path, "train")
+    for images in (
+        '[{"id": 1}]',
+        "3",
+        "[3]",
+        "{}",
+        "null",
+        '[{"id": 1, "file_name": 3}]',
+        '[{"id": 1, "file_name": "a", "latitude": "x"}]',
+    ):
+        (tmp_path / "train.json").write_text(f'{{"images": {images}}}')
+        with pytest.raises(
+            ValueError, match=r"train\.json is no COCO-style json|inat21 train: none"
+        ):
+            inat21.read(tmp_path, "train")
     root = synthetic.yfcc(tmp_path / "yfcc")
     (root / "yfcc4k_ids.txt").unlink()
     with pytest.raises(

@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 import webdataset
 from hypothesis import given, settings
@@ -365,6 +366,20 @@ def test_verify_names_every_damaged_shard(tmp_path):
         OSError, match=r"0.tar: the json of sample 'a' has a place that is not on Earth"
     ):
         shards.verify()
+
+
+def test_the_command_says_whether_shards_are_whole(tmp_path):
+    write(tmp_path)
+    text = synthetic.run_here(f"data verify {tmp_path}")
+    assert (
+        text == f"{tmp_path}: 8 embeddings (tiles) in 2 shards are whole; as their checksums say\n"
+    )
+    foreign(tmp_path / "b")
+    text = synthetic.run_here(f"data verify {tmp_path / 'b'}")
+    assert text.endswith("1 embeddings (tiles) in 1 shards are whole; every sample was read\n")
+    (tmp_path / "00001.tar").write_bytes(b"")
+    with pytest.raises(OSError, match="00001.tar differs from its checksum"):
+        synthetic.run_here(f"data verify {tmp_path}")
 
 
 def test_a_damaged_shard_is_refused_by_name_before_training(tmp_path):

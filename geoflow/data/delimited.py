@@ -210,6 +210,11 @@ def checked(table: Columns) -> Columns:
             if not text or re.search(r"[\x00-\x1f\x7f]", text):
                 wrong = f"{name} {text!r}; expected a text without control characters"
                 raise ValueError(f"{table.at(row)}: {wrong if text else f'no {name}'}")
+    notes = list(table.notes)
+    paths = "".join(values.get("path", ()))
+    if "\\" in paths and "/" not in paths and not paths[1:].startswith(":"):
+        values["path"] = [path.replace("\\", "/") for path in values["path"]]
+        notes.append("backslashes in paths taken as /")
     earlier: dict[str, int] = {}
     for row, id_ in enumerate(values["id"]):
         if earlier.setdefault(id_, row) != row:
@@ -217,7 +222,6 @@ def checked(table: Columns) -> Columns:
             raise ValueError(f"{table.at(row)}: id {id_!r} is also in {first}; expected another")
     for name in COORDINATES:
         values[name] = [_degrees(text, name, table, row) for row, text in enumerate(values[name])]
-    notes = list(table.notes)
     if _wrap(values["longitude"]):
         notes.append("longitudes of 0 to 360 taken as −180 to 180")
     for row, place in enumerate(zip(*(values[name] for name in COORDINATES), strict=True)):

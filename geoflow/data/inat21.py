@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from geoflow import runtime
-from geoflow.data.records import COORDINATES, Records, clean, existing
+from geoflow.data.records import COORDINATES, Records, clean, existing, types_of
 
 FILES = {"train": "train.json", "test": "val.json"}
 
@@ -26,7 +26,8 @@ def read(root, split: str) -> Records:
         }
         for name in COORDINATES:
             columns[name] = pa.array([image.get(name) for image in images], pa.float64())
-    except (ValueError, KeyError, TypeError) as error:
+        table = pa.table(columns, pa.schema(types_of(columns)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"{file} is no COCO-style json with images of id and file_name"
-        raise ValueError(f"{text}: {error!r}") from error
-    return clean(f"inat21 {split}", pa.table(columns), root).with_images()
+        raise ValueError(f"{text}: {' '.join(repr(error).split())}") from error
+    return clean(f"inat21 {split}", table, root).with_images()

@@ -86,7 +86,13 @@ class Records:
             first = f"; the first is {paths[0]}" if paths[0].is_valid else ""
             text = f"{self.name}: none of the {len(self):,} images is in {self.root}"
             raise ValueError(f"{text}{first}")
-        return self.without("whose image is missing", found)
+        records = self.without("whose image is missing", found)
+        if len(records) < len(self):
+            lost = self.rows.filter(pc.invert(found)).slice(0, 3).to_pylist()
+            names = ", ".join(str(row["path"] or row["id"]) for row in lost)
+            said = f"{len(self) - len(records):,} images are missing, the first: {names}"
+            records = replace(records, notes=(*self.notes, said))
+        return records
 
     def read(self, path: str) -> bytes:
         """The bytes of an image, by its path."""
@@ -247,7 +253,7 @@ def _row(found, key: str) -> dict:
     if not isinstance(found, dict):
         raise ValueError(f"a {type(found).__name__}, not an object")
     row = {"id": key if found.get("id") is None else str(found["id"])}
-    row["id"].encode()  # half of a surrogate pair is no text, and a UnicodeEncodeError
+    (row["id"] + key).encode()  # what is no Unicode is a UnicodeEncodeError here
     for name in COORDINATES:
         row[name] = found.get(name)
         if type(row[name]) not in (float, int, type(None)):
