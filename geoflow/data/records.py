@@ -82,7 +82,9 @@ class Records:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
             there = (each.is_valid and archives.exists(self.root / each.as_py()) for each in bar)
             found = pa.array(there, pa.bool_())
-        if len(self) and not pc.any(found).as_py():
+        if not len(self):
+            raise ValueError(f"{self}: there is no image")
+        if not pc.any(found).as_py():
             first = f"; the first is {paths[0]}" if paths[0].is_valid else ""
             text = f"{self.name}: none of the {len(self):,} images is in {self.root}"
             raise ValueError(f"{text}{first}")
