@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 import math
-import signal
 from datetime import timedelta
 from pathlib import Path
 

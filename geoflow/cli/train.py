@@ -62,7 +62,8 @@ def train(
     name = _recipe_name(recipe, folders)
     given = {"steps": steps, "batch": batch, "lr": lr}
     machines = {"devices": devices, "nodes": nodes}
-    _check(name, method, seed, folders, {**given, **machines, "wandb": wandb, "stream": stream})
+    flags = {"data": folders or None, "stream": stream or None, "wandb": wandb or None}
+    _check(name, method, seed, {**flags, **given, **machines})
     chosen = read_recipe(name, scale or _scale(name))
     with working_in(out):
         if name == "tiles":
@@ -97,21 +98,17 @@ def _scale(recipe: str) -> str:
     return runtime.scale() if recipe in ("tiles", "photos") else published
 
 
-def _check(name: str, method: str, seed: int, folders: list[Path], options: dict) -> None:
-    """A ValueError for an option that does not apply or makes no sense."""
+def _check(name: str, method: str, seed: int, options: dict) -> None:
+    """A ValueError for an option that does not apply or makes no sense; None is not given."""
     from geoflow.methods import TRAINED
 
     runtime.choose("method", method, TRAINED)
-    given = {"data": folders, **options}
-    if name == "tiles":
-        if unfit := [
-            f"--{what}" for what, value in given.items() if value not in (None, [], False, "")
-        ]:
-            text = f"{' and '.join(unfit)} cannot be used with recipe 'tiles'"
-            raise ValueError(f"{text}; recipes on shards (--data): {', '.join(ON_SHARDS)}")
-    elif not folders:
-        text = "--data is missing: folders of shards, as `geoflow embed` makes them"
-        raise ValueError(text)
+    given = " and ".join(f"--{what}" for what, value in options.items() if value is not None)
+    if name == "tiles" and given:
+        text = f"{given} cannot be used with recipe 'tiles'"
+        raise ValueError(f"{text}; recipes on shards (--data): {', '.join(ON_SHARDS)}")
+    if name != "tiles" and options["data"] is None:
+        raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed {seed}; expected a whole number from 0 to {2**32 - 1:,}")
     for what in ("devices", "nodes"):
@@ -133,12 +130,11 @@ def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) ->
     from geoflow.training import own
 
     own.check_same_encoder(shards)
-    total, last = (sum(map(len, shards)), sum(s.counts[-1] for s in shards))
-    share = None if stream else recipe.get("validation")
-    images = total - (last if share is None else own.count_judged(total, share))
+    share = own.judging_share(shards, recipe.get("validation"), stream)
+    images = own.count_training(shards, share)
     if name != "photos":
         return own.overridden(recipe, images, given), []
-    warning = own.warning(total)
+    warning = own.warning(sum(map(len, shards)))
     fitted, why = own.fitted(recipe, images, given)
     lines = [f"  {line}" for line in why]
     title = f"{images:,} images, so (--steps, --batch and --lr change it):"
@@ -182,7 +178,7 @@ def plan(
     chosen, width = read_recipe(name, scale or default), 1024
     given = {"steps": steps, "batch": batch, "lr": lr}
     if own_data:
-        _check(name, method, 0, folders, given)
+        _check(name, method, 0, {"data": folders or None, **given})
         shards = _open(folders, chosen)
         chosen, lines = _fitted(name, chosen, shards, given, stream=False)
         print(*lines, sep="\n", end="\n" if lines else "")
@@ -194,7 +190,7 @@ def plan(
     p = geoflow.training.plan(chosen, method, gpus, width)
     print(
         f"{name}, {method}, {gpus} × {runtime.machine()}\n"
-        f"  {p['parameters'] / 1e6:.1f} million parameters\n"
+        f"  {_millions(p['parameters'])} parameters\n"
         f"  {_size(p['state_gb'])} of weights, gradients and averages on each, activations on top\n"
         f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs\n"
         f"  embeddings: {_size(p['shards_gb'])} in shards, and {_size(p['unpacked_gb'])} unpacked "
@@ -202,6 +198,10 @@ def plan(
         f"  {runtime.duration(p['seconds_per_step'])} per step, measured here: "
         f"{runtime.duration(3600 * p['hours'])}, if the devices need not wait for each other"
     )
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count:,}"
 
 
 def _size(gigabytes: float) -> str:

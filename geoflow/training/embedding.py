@@ -180,7 +180,7 @@ def _write_shards(
             with ShardWriter(file, FIELDS[encoder.name]) as writer:
                 lines: list[str] = []
                 for part in parts:
-                    rows, pixels, unreadable, seen = next(loader)
+                    rows, pixels, unreadable, seen = _next(loader)
                     embeddings = encoder.embed(pixels) if rows else ()
                     for row, embedding in zip(rows, embeddings, strict=True):
                         writer.add(row, embedding)
@@ -192,6 +192,15 @@ def _write_shards(
                         rate = done / (time.perf_counter() - started)
                         log(f"{rate:,.3g} images a second: about {runtime.duration(total / rate)}")
                 writer.rows = _checksum(lines)
+
+
+def _next(loader: Iterator):
+    """The next batch; an `OSError` if a process that reads images has died."""
+    try:
+        return next(loader)
+    except RuntimeError as error:
+        advice = "fewer --workers (0: none) or a smaller --batch help if memory was short"
+        raise OSError(f"a process that reads images was killed; {advice}") from error
 
 
 class _Images(torch.utils.data.Dataset):

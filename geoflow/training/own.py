@@ -15,7 +15,7 @@ from geoflow.data.shards import FIELDS, Shards
 from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, TileEncoder, from_config
 from geoflow.geolocator import Geolocator, shipped_models
 
-FEWEST, FEW = 20, 1000  # images below which nothing is trained; below which a warning is in place
+FEWEST, VERY_FEW, FEW = 20, 100, 1000  # images: fewer are refused; two degrees of warnings
 PASSES = 20  # over the images
 MOST_JUDGED = 10_000
 
@@ -114,13 +114,41 @@ def warning(images: int) -> str:
     """
     if images < FEWEST:
         raise ValueError(f"{images} images are too few to train on; expected at least {FEWEST}")
-    if images < FEW:
-        learns = "a network soon knows them by heart: expect it to tell regions, not places"
-        return f"{images} images are few (below {FEW:,}), and {learns}"
-    return ""
+    if images >= FEW:
+        return ""
+    text = f"{images} images are few (below {FEW:,}): a network soon knows them by heart"
+    if images < VERY_FEW:
+        return f"{text}, and below {VERY_FEW} its answers can be worse than none at all"
+    return f"{text}; expect it to tell regions, not places"
 
 
 # Which images judge
+
+
+def judging_share(data: Sequence[Shards], share: float | None, stream: bool) -> float | None:
+    """The share of all images that judge, or None if the last shard of each folder does.
+
+    Args:
+        data: folders of shards.
+        share: by the recipe; None: last shards, unless a folder has only one.
+        stream: whether shards are read as they are needed; then last shards judge.
+
+    Raises:
+        ValueError: a single shard is to be streamed.
+    """
+    single = [shards for shards in data if len(shards.files) < 2]
+    if stream and single:
+        text = f"{single[0].files[0].parent} has a single shard"
+        raise ValueError(f"{text}, and with --stream the last one judges; leave --stream out")
+    return None if stream or (share is None and not single) else share or 0.1
+
+
+def count_training(data: Sequence[Shards], share: float | None) -> int:
+    """How many images train; one in a folder that is given twice counts twice."""
+    total = sum(map(len, data))
+    if share is None:
+        return total - sum(shards.counts[-1] for shards in data)
+    return total - count_judged(total, share)
 
 
 def split(tables: Sequence[Tensor], share: float) -> list[Tensor]:

@@ -155,23 +155,19 @@ def _on_shards(
     module: Module, data: list[Shards], distinct: list[Shards], share: float | None, stream: bool
 ) -> Batches:
     """Batches of some folders, of which the distinct ones validate."""
-    o, single = module.optimization, [s for s in distinct if len(s.files) < 2]
-    if stream:
-        for shards in single:
-            text = f"{shards.files[0].parent} has a single shard"
-            raise ValueError(f"{text}, and with --stream the last one validates; leave it out")
+    o, share = module.optimization, own.judging_share(distinct, share, stream)
+    if share is None:
         judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct))
         train = [shards.but_last() for shards in data]
-        return StreamBatches(train, judged, Order(o.batch, o.steps, module.seed))
-    if share is None and not single:
-        judged = Rows(*(shards.part(len(shards.files) - 1) for shards in distinct))
-        return _in_memory(module, Rows(*(s.but_last().mapped() for s in data)), judged)
+        if stream:
+            return StreamBatches(train, judged, Order(o.batch, o.steps, module.seed))
+        return _in_memory(module, Rows(*(shards.mapped() for shards in train)), judged)
     tables = [shards.mapped() for shards in distinct]
-    judge = own.split([cond for cond, _x in tables], share or 0.1)
+    judge = own.split([cond for cond, _x in tables], share)
     positions = [distinct.index(shards) for shards in data]
     every = Rows(*(tables[i] for i in positions))
-    train = Part(every, torch.cat([~judge[i] for i in positions]).nonzero()[:, 0])
-    return _in_memory(module, train, Part(Rows(*tables), torch.cat(judge).nonzero()[:, 0]))
+    rows = Part(every, torch.cat([~judge[i] for i in positions]).nonzero()[:, 0])
+    return _in_memory(module, rows, Part(Rows(*tables), torch.cat(judge).nonzero()[:, 0]))
 
 
 def train_points(

@@ -129,6 +129,8 @@ def _trainer(
     nodes: int,
     wandb: str | None,
 ):
+    if devices > (gpus := torch.cuda.device_count()) > 0:
+        raise ValueError(f"{devices} devices; this machine has {gpus} GPUs")
     callbacks: list[L.Callback] = [keep, _StopOnNaN()]
     if o.ema:
         callbacks.append(WeightEMA(o.ema))
