@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -329,6 +330,39 @@ def test_two_at_once_the_second_refuses_and_a_killed_one_is_no_obstacle(
                 embed(records, encoder, out, shard=5)
         process.kill()
     assert ids(embed(records, encoder, out, shard=5)) == records.rows["id"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ("photos.csv --encoder uniform", "model 'uniform' has no image encoder"), ("photos.csv --encoder tiles --weights w", "--weights is for dinov2 and streetclip; 'tiles' has its own"),
+        ("photos.csv --encoder tiles --split test", "--split is for osv5m, inat21, yfcc; .* has no splits"), ("pictures --encoder tiles --root x", "--root is for tables and data sets"),
+        ("pictures --encoder tiles", "no tars of images in .*; a folder of photos needs a table"), ("fotos --encoder tiles", "unknown table, folder or data set"),
+        ("fotos.csv --encoder tiles", "no table at"), ("photos.csv --encoder tiles --shard 0", "expected at least 1"), ("photos.csv --encoder tyles", "unknown model 'tyles'"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_apply_are_errors(tmp_path, options, match):
+    synthetic.table(tmp_path, 2)
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        synthetic.run_here(f"embed {tmp_path}/{options} --out {tmp_path}/out")
+    with pytest.raises(ValueError, match="photos.csv is a file; expected a folder for the shards"):
+        synthetic.run_here(
+            f"embed {tmp_path}/photos.csv --encoder tiles --out {tmp_path}/photos.csv"
+        )
+
+
+def killed(image):
+    """As a decoder that ends its process: a fault in its code, or too little memory."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(9)
+    return torch.zeros(3, 32, 32, dtype=torch.uint8)
+
+
+def test_readers_that_are_killed_are_told(tmp_path, encoder, monkeypatch):
+    records = own(tmp_path, 4)
+    monkeypatch.setattr(encoder, "preprocess", killed)
+    with pytest.raises(OSError, match="a process that reads images was killed; fewer --workers"):
+        embed(records, encoder, tmp_path / "out", workers=1)
 
 
 def test_a_full_disk_is_seen_before(tmp_path, encoder, records, monkeypatch):

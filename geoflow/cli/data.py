@@ -36,7 +36,7 @@ def embed(
     root: Annotated[
         Path | None, option("folder of the data; for a table, of its images (default: beside it)")
     ] = None,
-    split: Split = "train",
+    split: Annotated[str | None, option("train or test, of a data set; default: train")] = None,
     encoder: Annotated[str, option("dinov2, streetclip, or a model that has one")] = "dinov2",
     weights: Weights = "",
     shard: Annotated[int | None, option("samples per shard; default: up to 10,000")] = None,
@@ -59,18 +59,26 @@ def embed(
 
     if encoder in PHOTO_ENCODERS:
         chosen = PhotoEncoder(encoder, weights or None)
-    else:
-        chosen = geoflow.Geolocator.from_pretrained(encoder).encoder
-    if Path(dataset).is_dir():
+    elif weights:
+        names = " and ".join(PHOTO_ENCODERS)
+        raise ValueError(f"--weights is for {names}; {encoder!r} has its own")
+    elif (chosen := geoflow.Geolocator.from_pretrained(encoder).encoder) is None:
+        raise ValueError(f"model {encoder!r} has no image encoder; expected one that has")
+    folder, table = Path(dataset).is_dir(), bool(Path(dataset).suffix)
+    if split is not None and (folder or table):
+        raise ValueError(f"--split is for {', '.join(SOURCES)}; {dataset} has no splits")
+    if folder and root is not None:
+        raise ValueError(f"--root is for tables and data sets; the images are in {dataset} itself")
+    if folder:
         images = records.read_tars(dataset)
-    elif Path(dataset).suffix:
+    elif table:
         images = records.read_table(dataset, root).with_images()
     else:
         name = choose("table, folder or data set", dataset, SOURCES)
         reader = importlib.import_module(f"geoflow.data.{name}")
         if root is None:
             raise ValueError(f"--root is missing: the folder where {dataset} lies")
-        images = reader.read(root, split)
+        images = reader.read(root, split or "train")
     model = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
     write(images, chosen, out, shard, batch, workers, devices, model=model)
 

@@ -81,7 +81,7 @@ def _decoded(file: Path) -> tuple[str, str]:
     """The text of a file, and its encoding: by its mark, else UTF-8, else cp1252."""
     content = file.read_bytes()
     try:
-        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(file.suffix, bytes)
+        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(file.suffix.lower(), bytes)
         content = unpack(content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged: it cannot be decompressed ({error})") from error

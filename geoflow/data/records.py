@@ -204,7 +204,7 @@ def naming(file: Path) -> Generator[None]:
 
 def first_line(file: Path) -> str:
     """The first line of a text file that may be compressed."""
-    opened = {".bz2": bz2.open, ".gz": gzip.open}.get(file.suffix, open)
+    opened = {".bz2": bz2.open, ".gz": gzip.open}.get(file.suffix.lower(), open)
     with naming(file), opened(file, "rt", encoding="utf-8-sig") as lines:
         return lines.readline()
 
