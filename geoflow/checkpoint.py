@@ -45,6 +45,8 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
     if not isinstance(name_or_dir, (str, Path)) or not str(name_or_dir):
         raise ValueError(f"model {name_or_dir!r}; expected a name such as 'tiles', or a folder")
     folder = Path(name_or_dir)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; expected a folder of {CONFIG} and {WEIGHTS}")
     if not folder.is_dir():
         if (published := plonk.published(str(name_or_dir))) is not None:
             if method not in (None, published.method):

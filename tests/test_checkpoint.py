@@ -78,6 +78,13 @@ def test_missing_models(tmp_path):
         Geolocator.from_pretrained(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["best.ckpt", "model.safetensors", "pytorch_model.bin"])
+def test_a_file_is_no_model_folder(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{name} is a file; expected a folder of config\.json"):
+        Geolocator.from_pretrained(tmp_path / name)
+
+
 def test_unknown_model_suggests_the_nearest(monkeypatch, tmp_path, geo):
     monkeypatch.setattr(runtime, "DATA", tmp_path)
     geo.save_pretrained(tmp_path / "models" / "tiles")

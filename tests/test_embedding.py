@@ -285,7 +285,7 @@ def test_an_interruption_says_what_is_kept(tmp_path, encoder, records, monkeypat
     monkeypatch.setattr(ShardWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         embed(records, encoder, tmp_path, shard=10)
-    text = f"interrupted: 2 of 4 shards in {tmp_path} are kept; the same command goes on from there"
+    text = f"interrupted: 2 shards in {tmp_path} are kept; the same command goes on from there"
     assert text in capsys.readouterr().out
     monkeypatch.undo()
     assert ids(embed(records, encoder, tmp_path, shard=10)) == records.rows["id"].to_pylist()

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -72,7 +72,8 @@ def embed(
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     first = fabric.global_rank == 0
-    with runtime.alone(out, PATIENCE) if first else contextlib.nullcontext():
+    claimed = runtime.alone(out, PATIENCE) if first else contextlib.nullcontext()
+    with claimed, _telling_what_is_kept(out, log):
         if first and (described := records.describe()):
             log(described)
         encoder = encoder.to(fabric.device)
@@ -93,19 +94,23 @@ def embed(
         runtime.require_space(out, needed)
         there = f"{len(spans) - len(todo)} of {len(spans)} shards are there"
         log(f"{records}; {there}, {left:,} images to embed, {needed / 1e6:,.1f} MB")
-        try:
-            _write_shards(mine, records, encoder, batch, workers, log, bar=first)
-        except KeyboardInterrupt:
-            kept = (
-                f"{sum(file.exists() for file in spans)} of {len(spans)} shards in {out} are kept"
-            )
-            log(f"interrupted: {kept}; the same command goes on from there")
-            raise
+        _write_shards(mine, records, encoder, batch, workers, log, bar=first)
         if not all(file.exists() for file in spans):
             log("the other processes have not finished; the last one writes the manifest")
             return None
         about |= {"model": model}
         return _write_manifest(out, {**layout, "encoder": about}, list(spans), log)
+
+
+@contextlib.contextmanager
+def _telling_what_is_kept(out: Path, log) -> Generator[None]:
+    """Say how to go on after an interruption (Ctrl-C)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{len(list(out.glob('*.tar')))} shards in {out} are kept"
+        log(f"interrupted: {kept}; the same command goes on from there")
+        raise
 
 
 def _cut(rows: range, size: int) -> list[range]:
