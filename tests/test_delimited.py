@@ -114,6 +114,16 @@ def test_a_table_without_ids_takes_the_paths(tmp_path):
     assert "id from 'file'" in records.describe()
 
 
+def test_a_table_without_paths_says_which_columns_it_has(tmp_path):
+    records = read(tmp_path, "ID;Lat;Lng;Bild;Notiz\na;48,5;2,3;x.jpg;\n")
+    assert records.latlon.tolist() == [[48.5, 2.3]]  # enough for points
+    with pytest.raises(
+        ValueError,
+        match=r"photos.csv: no column of path.*expected one called path, file.*not used: 'Bild', 'Notiz'",
+    ):
+        records.with_images()
+
+
 def test_paths_as_windows_writes_them(tmp_path):
     records = read(tmp_path, "id,lat,lon,path\na,1,2,trip\\day 1\\p.jpg\nb,1,2,q.jpg\n")
     assert records.rows["path"].to_pylist() == ["trip/day 1/p.jpg", "q.jpg"]

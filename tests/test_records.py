@@ -189,7 +189,7 @@ def test_rows_without_a_path_have_no_image(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"")
     some = Records("x", table(path=["1.jpg", None, "2.jpg", "1.jpg"]), tmp_path).with_images()
     assert str(some) == "x: 4 listed, 2 whose image is missing; 2 usable"
-    assert "2 images are missing, the first: b, 2.jpg" in some.describe()
+    assert "2 missing: b, 2.jpg" in some.describe()
 
 
 def table(**columns):

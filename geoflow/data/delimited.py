@@ -194,8 +194,12 @@ def columns_of(where: str, header: Sequence[str]) -> dict[str, int]:
 
 
 def names_in(header: Sequence[str], found: dict[str, int]) -> str:
-    """Which columns were taken for what, in words."""
-    return ", ".join(f"{ours} from {header[i].strip()!r}" for ours, i in found.items())
+    """Which columns were taken for what, and which were not, in words."""
+    taken = [f"{ours} from {header[i].strip()!r}" for ours, i in found.items()]
+    unused = [name.strip() for i, name in enumerate(header) if i not in found.values()]
+    unused = [repr(name) for name in unused if name]
+    more = ["…"] if len(unused) > 9 else []
+    return ", ".join(taken) + (f"; not used: {', '.join(unused[:9] + more)}" if unused else "")
 
 
 def checked(table: Columns) -> Columns:

@@ -76,7 +76,7 @@ class Records:
         if "path" not in self.rows.column_names:
             names = ", ".join(delimited.NAMES["path"])
             text = f"{self.name}: no column of path, which says where each image is"
-            raise ValueError(f"{text}; expected one called {names}")
+            raise ValueError("; ".join([f"{text}; expected one called {names}", *self.notes]))
         paths = self.rows["path"]
         if found is None:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
@@ -91,8 +91,10 @@ class Records:
         records = self.without("whose image is missing", found)
         if len(records) < len(self):
             lost = self.rows.filter(pc.invert(found)).slice(0, 3).to_pylist()
-            names = ", ".join(str(row["path"] or row["id"]) for row in lost)
-            said = f"{len(self) - len(records):,} images are missing, the first: {names}"
+            names = [str(row["path"] or row["id"]) for row in lost]
+            number = len(self) - len(records)
+            more = ["…"] if number > len(names) else []
+            said = f"{number:,} missing: {', '.join(names + more)}"
             records = replace(records, notes=(*self.notes, said))
         return records
 
