@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -97,7 +98,9 @@ def test_demo_leaves_everything_it_promises(demo):
     assert "nll" in seen and "nll" not in unseen
     assert f"Look at {out}" in text
     assert "geoscore" in text
-    assert "min (encoder)" in text
+    assert re.search(
+        r"from scratch takes about [\d.]+ s \(encoder\) \+ about [\d.]+ s \(riemannian\)", text
+    )
 
 
 def test_demo_again_reuses_what_is_there(demo):
@@ -140,7 +143,19 @@ def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
 def test_another_seed_is_not_taken_for_this_run(demo):
     result = run("train", "--out", demo[0], "--seed", "1")
     assert result.returncode == 1
-    assert "another recipe or seed" in result.stderr
+    assert "was trained with seed = 0, not 1; choose another folder" in result.stderr
+
+
+def test_a_model_of_another_encoder_is_not_taken_for_this_run(demo):
+    result = run("train", "--out", demo[0], "--encoder", "tiles")
+    assert result.returncode == 1
+    assert re.search(r"was trained with encoder = '\w{16}', not '\w{16}'", result.stderr)
+
+
+def test_a_comparison_of_another_scale_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"scale": "laptop", "encoder": null}', encoding="utf-8")
+    result = run("compare", "--out", tmp_path)
+    assert "holds a comparison with scale = 'laptop', not 'smoke'" in result.stderr
 
 
 def test_flags_of_train_reach_the_training(tmp_path, monkeypatch):
@@ -171,7 +186,7 @@ def test_flags_of_train_reach_the_training(tmp_path, monkeypatch):
     )
     result = run("train", "osv5m", "--data", tmp_path / "shards", "--out", tmp_path / "run", *flags)
     assert (result.returncode, result.stderr) == (1, "geoflow: caught\n")
-    assert "20 images, 40 steps of 16" in result.stdout
+    assert "20 images train, 20 validate; 40 steps of 16" in result.stdout
     assert (asked["nodes"], asked["devices"], asked["wandb"]) == (2, 4, "maps")
     assert asked["folder"] == tmp_path / "run" / "flow"
     assert (asked["run"]["stream"], asked["run"]["seed"], asked["run"]["method"]) == (

@@ -73,7 +73,8 @@ def train(
             asked = {name: value or 1 for name, value in machines.items()}
             how = {"seed": seed, "method": method, "stream": stream, "wandb": wandb, **asked}
             _train_on_shards(name, chosen, _open(folders, chosen), out, encoder, given, how)
-    print(f"model: {out / 'model'}")
+    if runtime.is_first_process():
+        print(f"model: {out / 'model'}")
 
 
 def _folders(data: list[Path] | None) -> list[Path]:

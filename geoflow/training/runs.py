@@ -140,9 +140,10 @@ def train_shards(
     o = module.optimization
     batches = _on_shards(module, data, list(distinct.values()), recipe.get("validation"), stream)
     if not done:
-        epochs = o.steps * o.batch / len(batches.train)
+        images = sum(map(len, batches.train)) if stream else len(batches.train)
+        epochs = o.steps * o.batch / images
         log(
-            f"{len(batches.train):,} images train, {len(batches.validation):,} validate; "
+            f"{images:,} images train, {len(batches.validation):,} validate; "
             f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs): "
             f"{'at most ' if o.patience else ''}{_estimate(module, batches)} on one device"
         )
