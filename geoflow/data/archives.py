@@ -85,8 +85,9 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
         with tarfile.open(file, "r:") as opened, file.open("rb") as raw:
             found = [(each.name, each.offset_data, each.size) for each in opened if each.isfile()]
             raw.seek(opened.offset)
-            end = raw.read()
-            if len(end) < 2 * tarfile.BLOCKSIZE or end.strip(b"\0"):
+            blocks = iter(functools.partial(raw.read, 1 << 20), b"")
+            zeros = all(not block.strip(b"\0") for block in blocks)  # up to the first that is not
+            if not zeros or raw.tell() < opened.offset + 2 * tarfile.BLOCKSIZE:
                 at = f"byte {opened.offset:,}"
                 raise tarfile.TarError(f"its list of members breaks off at {at}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
