@@ -102,6 +102,10 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
         encoder = load(config["encoder"]).encoder
     elif config["encoder"] is not None:
         encoder = part("encoder.", encoders.from_config, config["encoder"])
+    gives, takes = getattr(encoder, "dim", None), config["network"]["cond_dim"]
+    if gives and takes and gives != takes:
+        wide = f"the encoder gives {gives} numbers, the network takes {takes}"
+        raise ValueError(f"{file} does not fit together: {wide}")
     if weights:
         raise ValueError(f"{folder / WEIGHTS} has weights that the config lacks: {min(weights)}")
     return Checkpoint(network, config["method"], config["schedule"], encoder, config["provenance"])

@@ -293,6 +293,16 @@ def test_a_flipped_bit_or_a_cut_in_the_files_of_a_model_is_refused_or_harmless(f
         (folder / name).write_bytes(whole)
 
 
+def test_an_encoder_of_another_width_is_told(tmp_path):
+    parts = make(), make(cond_dim=16)
+    mixed = Geolocator(parts[0].network, "riemannian", "linear", parts[1].encoder)
+    mixed.save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        ValueError, match=r"config\.json .*the encoder gives 16 numbers, the network takes 8"
+    ):
+        Geolocator.from_pretrained(tmp_path / "model")
+
+
 def test_only_hub_models_have_revisions(folder):
     with pytest.raises(ValueError, match="revision 'v2'"):
         Geolocator.from_pretrained(folder, revision="v2")
