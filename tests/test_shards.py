@@ -336,6 +336,31 @@ def test_manifests_of_earlier_versions_have_checksums_beside_the_tars(tmp_path):
     )
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_flipped_bits_in_shards_of_others_are_one_line_or_harmless(tmp_path, seed):
+    """Without checksums numbers may change; nothing but a ValueError or OSError that names the file comes of it."""
+    write(tmp_path, (3,))
+    for described in tmp_path.glob("*.json"):
+        described.unlink()
+    file, rng = tmp_path / "00000.tar", np.random.default_rng(seed)
+    whole = file.read_bytes()
+    for _ in range(40):
+        content = bytearray(whole)
+        for bit in rng.integers(8 * len(whole.rstrip(b"\0")), size=3).tolist():
+            content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        said = ""
+        try:
+            cond, latlon, _rows = open_shards(tmp_path).read(0)
+            assert (cond.shape, latlon.shape) == ((3, 8), (3, 2))
+            assert cond.isfinite().all()
+            assert (latlon[:, 0].abs() <= 90).all()
+        except (ValueError, OSError) as error:
+            said = str(error)
+        assert "\n" not in said
+        assert not said or str(tmp_path) in said
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_a_flipped_bit_anywhere_in_a_shard_is_refused(tmp_path, seed):
     write(tmp_path)

@@ -38,7 +38,7 @@ def _mapped(file: Path, kind, shape: tuple[int, ...]) -> np.ndarray:
         if (array.dtype, array.shape) != (np.dtype(kind), shape):
             wrong = f"{array.dtype} of shape {array.shape}"
             raise ValueError(f"{wrong}, expected {np.dtype(kind)} of shape {shape}")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy parses headers as Python, with all errors of its parser
         text = f"{file} is missing or damaged ({error})"
         raise OSError(f"{text}; delete its folder and it is built again") from error
     return array

@@ -282,8 +282,8 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
         array = f"{file}: {field}.npy of {key!r}"
         try:
             embedding = np.lib.format.read_array(io.BytesIO(spans[f"{field}.npy"])).ravel()
-        except (ValueError, EOFError, MemoryError, TypeError) as error:
-            raise ValueError(f"{array} is damaged: {error}") from error
+        except Exception as error:  # numpy parses headers as Python, with all errors of its parser
+            raise ValueError(f"{array} is damaged: {' '.join(str(error).split())}") from error
         if embedding.dtype.kind != "f":
             raise ValueError(f"{array} holds {embedding.dtype}, not floats")
         yield {"id": key, **row}, embedding
