@@ -47,6 +47,9 @@ def train(
         int | None, option("GPUs, or CPU processes, of each machine; default: 1")
     ] = None,
     nodes: Annotated[int | None, option("machines; default: 1")] = None,
+    field: Annotated[
+        str | None, option("which embedding, where tars of others hold several")
+    ] = None,
     stream: Annotated[
         bool, option("read shards as they are needed: for data that the disk cannot hold twice")
     ] = False,
@@ -62,7 +65,12 @@ def train(
     name = _recipe_name(recipe, folders)
     given = {"steps": steps, "batch": batch, "lr": lr}
     machines = {"devices": devices, "nodes": nodes}
-    flags = {"data": folders or None, "stream": stream or None, "wandb": wandb or None}
+    flags = {
+        "data": folders or None,
+        "field": field,
+        "stream": stream or None,
+        "wandb": wandb or None,
+    }
     _check(name, method, seed, {**flags, **given, **machines})
     chosen = read_recipe(name, scale or _scale(name))
     with working_in(out):
@@ -72,7 +80,8 @@ def train(
         else:
             asked = {name: value or 1 for name, value in machines.items()}
             how = {"seed": seed, "method": method, "stream": stream, "wandb": wandb, **asked}
-            _train_on_shards(name, chosen, _open(folders, chosen), out, encoder, given, how)
+            shards = _open(folders, field or chosen.get("field"))
+            _train_on_shards(name, chosen, shards, out, encoder, given, how)
     if runtime.is_first_process():
         print(f"model: {out / 'model'}")
 
@@ -117,12 +126,12 @@ def _check(name: str, method: str, seed: int, options: dict) -> None:
             raise ValueError(f"--{what} {options[what]}; expected at least 1")
 
 
-def _open(folders: list[Path], recipe: dict) -> list:
-    """Open folders of shards; in those without a manifest the recipe says which field is read."""
+def _open(folders: list[Path], field: str | None) -> list:
+    """Open folders of shards; without a manifest the field says which embedding is read."""
     from geoflow.data.shards import open_shards
 
     ours = [(folder / "manifest.json").exists() for folder in folders]
-    fields = [None if known else recipe.get("field") for known in ours]
+    fields = [None if known else field for known in ours]
     return list(map(open_shards, folders, fields))
 
 
@@ -180,7 +189,7 @@ def plan(
     given = {"steps": steps, "batch": batch, "lr": lr}
     if own_data:
         _check(name, method, 0, {"data": folders or None, **given})
-        shards = _open(folders, chosen)
+        shards = _open(folders, chosen.get("field"))
         chosen, lines = _fitted(name, chosen, shards, given, stream=False)
         print(*lines, sep="\n", end="\n" if lines else "")
         chosen, width = {**chosen, "images": sum(map(len, shards))}, shards[0].dim

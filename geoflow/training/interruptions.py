@@ -38,7 +38,10 @@ class Interruptions(contextlib.AbstractContextManager):
     def watch(self) -> None:
         """Begin, after Lightning has set handlers of its own."""
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            heard = [
+                n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN
+            ]  # unlike nohup
+            self.before = {number: signal.signal(number, self._receive) for number in heard}
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:

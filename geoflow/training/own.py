@@ -86,7 +86,13 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
 def overridden(recipe: dict, images: int, given: dict) -> dict:
     """A recipe with the `steps`, `batch` and `lr` that are given; errors as in `fitted`."""
     recipe = copy.deepcopy(recipe)
-    recipe["flow"]["optimization"] |= _checked(given, images)
+    o = recipe["flow"]["optimization"]
+    o |= _checked(given, images)
+    if o["batch"] > images:
+        text = f"the recipe takes batches of {o['batch']:,}, and {images:,} images train"
+        raise ValueError(
+            f"{text}; for data of your own there is recipe 'photos', or choose --batch"
+        )
     return recipe
 
 
