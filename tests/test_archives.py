@@ -56,6 +56,25 @@ def test_a_damaged_tar_is_refused(tar, damage):
         archives.tar_members(tar)
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_a_link_in_place_of_an_image_is_told(tar, kind):
+    """It would be an image that is not there."""
+    link = tarfile.TarInfo("copy.jpg")
+    link.type, link.linkname = kind, "3.jpg"
+    with tarfile.open(tar, "a") as opened:
+        opened.addfile(link)
+    with pytest.raises(OSError, match=r"a.tar is no whole tar archive \(copy.jpg in it is a link"):
+        archives.members(tar)
+
+
+def test_folders_in_a_tar_are_no_files(tar):
+    folder = tarfile.TarInfo("photos")
+    folder.type = tarfile.DIRTYPE
+    with tarfile.open(tar, "a") as opened:
+        opened.addfile(folder)
+    assert list(archives.members(tar)) == NAMES
+
+
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["ustar", "gnu", "pax"])  # fmt: skip
 @pytest.mark.parametrize("seed", range(10))
 def test_a_cut_or_a_flipped_bit_gives_all_or_an_error(tmp_path, form, seed):

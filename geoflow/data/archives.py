@@ -83,7 +83,10 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
     """
     try:
         with tarfile.open(file, "r:") as opened, file.open("rb") as raw:
-            found = [(each.name, each.offset_data, each.size) for each in opened if each.isfile()]
+            listed = [each for each in opened if not each.isdir()]
+            for each in listed:
+                if not each.isfile() or each.issparse():
+                    raise tarfile.TarError(f"{each.name} in it is a link or no plain file")
             raw.seek(opened.offset)
             blocks = iter(functools.partial(raw.read, 1 << 20), b"")
             zeros = all(not block.strip(b"\0") for block in blocks)  # up to the first that is not
@@ -92,7 +95,7 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
                 raise tarfile.TarError(f"its list of members breaks off at {at}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise OSError(f"{file} is no whole tar archive ({error}); fetch it again") from error
-    return found
+    return [(each.name, each.offset_data, each.size) for each in listed]
 
 
 def _span(file: Path, start: int, size: int) -> bytes:
