@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geoflow import healpix, runtime, sphere, vmf
+from geoflow.gis import files, outlines, rasters
 
 LogDensity = Callable[[Tensor], Tensor]
 """Log-densities of places: (M, 3) unit vectors → (M,) nats."""
@@ -20,7 +21,7 @@ class Raster:
 
     lat: Tensor  # (H,) latitudes of the pixel centres, degrees, north to south
     lon: Tensor  # (W,) longitudes, degrees, −180 to 180
-    log_density: Tensor  # (H, W) nats per steradian
+    log_density: Tensor  # (H, W) log of the mean density of each pixel, nats per steradian
 
 
 def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
@@ -41,17 +42,15 @@ def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
 class DensityMap(Raster):
     """A density on the sphere, exact at the cells of an equal-area grid, finer where the mass is.
 
-    The raster is interpolated between the cells.
+    The raster holds the mass of the cells: its pixels add up to the integral at any resolution.
     """
 
     x: Tensor  # (M, 3) centres of the cells
     area: Tensor  # (M,) their areas on the unit sphere, which add up to 4π
     cell_log_density: Tensor  # (M,) log-density at the centres, nats
-
-    @property
-    def cell_mass(self) -> Tensor:
-        """Probability of each cell, before normalisation: (M,)."""
-        return self.cell_log_density.exp() * self.area
+    cell_mass: Tensor  # (M,) probability of each cell, before normalisation
+    cells: Tensor  # (M,) their numbers, see `geoflow.healpix`
+    levels: Tensor  # (M,) and numbers of subdivisions
 
     @property
     def integral(self) -> float:
@@ -75,7 +74,7 @@ class DensityMap(Raster):
         return float(self.cell_mass[inside].sum()) / self.integral
 
     def region_threshold(self, probability: float) -> float:
-        """Log-density that bounds the smallest region of a probability (highest-density region).
+        """Log-density that bounds a region of highest density whose mass is nearest to this.
 
         Raises:
             ValueError: probability not in (0, 1).
@@ -83,8 +82,8 @@ class DensityMap(Raster):
         if not 0 < probability < 1:
             raise ValueError(f"probability {probability}; expected a number between 0 and 1")
         order = self.cell_log_density.argsort(descending=True)
-        inside = (self.cell_mass[order].cumsum(0) / self.integral < probability).sum()
-        return float(self.cell_log_density[order][inside.clamp(max=len(order) - 1)])
+        mass = self.cell_mass[order].cumsum(0) / self.integral
+        return float(self.cell_log_density[order[(mass - probability).abs().argmin()]])
 
     def region_area_km2(self, probability: float) -> float:
         """Area of the highest-density region, km²."""
@@ -94,52 +93,32 @@ class DensityMap(Raster):
     def to_geojson(self, probabilities=(0.5, 0.9, 0.95)) -> dict:
         """Highest-density regions as a GeoJSON FeatureCollection, largest first.
 
-        Polygons follow the raster's pixels; `area_km2` is the true area.
+        They outline cells of the grid, see `geoflow.gis.outlines.region`: `mass` and `area_km2` are
+        what these hold. Where the density is constant, that may be more than `probability`.
         """
-        from rasterio import features
-
-        lat, lon = sphere.to_latlon(self.x).unbind(-1)
-        rows = ((90 - lat) / 180 * len(self.lat)).long().clamp(max=len(self.lat) - 1)
-        columns = ((lon + 180) / 360 * len(self.lon)).long().clamp(max=len(self.lon) - 1)
-        regions = []
+        features = []
         for probability in sorted(probabilities, reverse=True):
-            threshold = self.region_threshold(probability)
-            inside = self.log_density >= threshold
-            cells = self.cell_log_density >= threshold
-            inside[rows[cells], columns[cells]] = True
-            mask = inside.numpy()
-            shapes = features.shapes(mask.astype("uint8"), mask=mask, transform=self._transform())
-            properties = {"probability": probability, "area_km2": self.region_area_km2(probability)}
-            polygons = [shape["coordinates"] for shape, _ in shapes]
-            geometry = {"type": "MultiPolygon", "coordinates": polygons}
-            regions.append({"type": "Feature", "properties": properties, "geometry": geometry})
-        return {"type": "FeatureCollection", "features": regions}
+            inside = self.cell_log_density >= self.region_threshold(probability)
+            mass = float(self.cell_mass[inside].sum()) / self.integral
+            known = probability, mass, self.region_area_km2(probability)
+            features.append(outlines.region(self.cells[inside], self.levels[inside], *known))
+        return {"type": "FeatureCollection", "features": features}
 
     def to_geotiff(self, path) -> Path:
-        """Write probability per km² as a one-band float32 GeoTIFF (EPSG:4326), return its path."""
-        import rasterio
+        """Write a GeoTIFF, return its path: band 1 probability per km², band 2 per pixel."""
+        return files.write_geotiff(path, self.log_density)
 
-        path = Path(path)
-        per_km2 = (self.log_density.exp() / sphere.EARTH_RADIUS_KM**2).float().numpy()
-        height, width = per_km2.shape
-        profile = dict(driver="GTiff", dtype="float32", count=1, height=height, width=width)
-        profile |= dict(crs="EPSG:4326", transform=self._transform(), compress="deflate")
-        with runtime.replacing(path) as partial, rasterio.open(partial, "w", **profile) as file:
-            file.write(per_km2, 1)
-            file.update_tags(unit="probability per square kilometre")
-        return path
-
-    def _transform(self):
-        from rasterio.transform import from_bounds
-
-        return from_bounds(-180, -90, 180, 90, len(self.lon), len(self.lat))
+    def to_netcdf(self, path) -> Path:
+        """Write a NetCDF file, return its path: `density` per km², `probability` per pixel."""
+        return files.write_netcdf(path, self.log_density)
 
 
 # Making a map
 
 COARSEST, FINEST = 3, 17  # HEALPix levels: cells of 7° and of 50 m
-SAMPLE_WEIGHTS = (16, 8, 4)
+SAMPLE_WEIGHTS = (16, 4, 2)
 """Factor of a cell's share of the samples on the coarsest level, the next and all finer ones."""
+ROUGHNESS_WEIGHT = 4  # of the roughness around a cell, in units of its share of the samples
 
 
 def density_map(
@@ -154,10 +133,10 @@ def density_map(
 
     A cell is split into four if it, or one of the cells around it, holds more than `cell_mass`.
     What a cell holds is estimated twice, and the larger estimate counts: by the density at its
-    centre, and by its share of the samples, times `SAMPLE_WEIGHTS`. The samples find peaks and
-    ridges that lie between the centres of coarse cells. Where many peaks are much narrower than
-    their cells the integral still falls short; `importance_integral` tells whether it is the map
-    or the density.
+    centre, and by its share of the samples, times a weight. The samples find peaks and ridges that
+    lie between the centres of coarse cells; where these make the density rough, their weight grows.
+    Where many peaks are much narrower than their cells the integral is still not exact;
+    `importance_integral` tells whether it is the map or the density.
 
     >>> samples = sphere.uniform(1000)
     >>> uniform = density_map(lambda x: torch.full((len(x),), sphere.LOG_UNIFORM), samples, 10.0)
@@ -177,25 +156,31 @@ def density_map(
         ValueError: resolution not in (0, 30].
     """
     lat, lon = raster_axes(resolution)
-    done: list[tuple[Tensor, Tensor, Tensor]] = []
-    cells = torch.arange(12 * 4**COARSEST)
+    done: list[tuple[Tensor, ...]] = []
+    cells, before = torch.arange(12 * 4**COARSEST), None
     with runtime.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:
         for level in range(COARSEST, FINEST + 1):
             x = healpix.centers(cells, level)
             log_density = _in_parts(log_prob, x, bar)
             max_cells -= len(cells)
             area = torch.full_like(log_density, math.pi / (3 * 4**level))
-            mass = _largest_mass_around(x, cells, level, log_density.exp() * area, samples)
+            mass = log_density.exp() * area
+            change = _change(mass, before)
+            estimate = _largest_mass_around(x, cells, level, mass, change.abs(), samples)
             budget = max_cells // 4 if level < FINEST else 0
-            heaviest = mass.argsort(descending=True)[:budget]
+            heaviest = estimate.argsort(descending=True)[:budget]
             split = torch.zeros_like(mass, dtype=torch.bool)
-            split[heaviest] = mass[heaviest] > cell_mass
-            done.append((x[~split], area[~split], log_density[~split]))
-            cells = (4 * cells[split][:, None] + torch.arange(4)).flatten()
+            split[heaviest] = estimate[heaviest] > cell_mass
+            # The error of a centre's density grows with the area: Richardson's extrapolation.
+            better = mass * (1 + change / 3).clamp(0.7, 1.3)
+            found = x, area, log_density, better, cells, torch.full_like(cells, level)
+            done.append(tuple(values[~split] for values in found))
+            cells, before = (4 * cells[split][:, None] + torch.arange(4)).flatten(), mass[split]
             if not len(cells):
                 break
-    x, area, log_density = (torch.cat(parts) for parts in zip(*done, strict=True))
-    return DensityMap(lat, lon, interpolate(x, log_density, lat, lon), x, area, log_density)
+    x, area, log_density, mass, *grid = (torch.cat(parts) for parts in zip(*done, strict=True))
+    raster = rasters.mean_log_density(x, log_density, mass, *grid, lat, lon)
+    return DensityMap(lat, lon, raster, x, area, log_density, mass, *grid)
 
 
 def _in_parts(log_prob: LogDensity, x: Tensor, bar) -> Tensor:
@@ -207,45 +192,35 @@ def _in_parts(log_prob: LogDensity, x: Tensor, bar) -> Tensor:
     return torch.cat(values)
 
 
-def _largest_mass_around(x, cells, level: int, by_center: Tensor, samples: Tensor) -> Tensor:
+def _change(mass: Tensor, before: Tensor | None) -> Tensor:
+    """Change of the mass of four sisters from that of the cell they were, as a part of theirs."""
+    if before is None:
+        return torch.zeros_like(mass)
+    now = mass.reshape(-1, 4).sum(1).clamp(min=torch.finfo(mass.dtype).tiny)
+    return (1 - before / now).repeat_interleave(4)
+
+
+def _largest_mass_around(x, cells, level: int, mass: Tensor, rough: Tensor, samples) -> Tensor:
     """The rule of splitting: the largest estimate of mass among a cell and those around it."""
     home = healpix.cells(samples, level).sort().values
     count = torch.searchsorted(home, cells, right=True) - torch.searchsorted(home, cells)
-    weight = SAMPLE_WEIGHTS[min(level - COARSEST, len(SAMPLE_WEIGHTS) - 1)]
-    mass = torch.maximum(by_center, weight * count / len(samples))
     width = math.sqrt(math.pi / 3) / 2**level
     _, near = _tree(x).query(x.numpy(), k=9, distance_upper_bound=1.6 * width)
-    padded = torch.cat([mass, mass.new_zeros(1)])  # the tree numbers a missing neighbour M
-    return padded[torch.from_numpy(near)].amax(1)
+
+    def around(values: Tensor) -> Tensor:
+        """Values of the cells around each: (M, 9); the tree numbers a missing neighbour M."""
+        return torch.cat([values, values.new_zeros(1)])[torch.from_numpy(near)]
+
+    rough = around(rough.clamp(max=1) * count).sum(1) / around(count).sum(1).clamp(min=1)
+    weight = SAMPLE_WEIGHTS[min(level - COARSEST, len(SAMPLE_WEIGHTS) - 1)]
+    by_samples = weight * (1 + ROUGHNESS_WEIGHT * rough) * count / len(samples)
+    return around(torch.maximum(mass, by_samples)).amax(1)
 
 
 def _tree(x: Tensor):
     from scipy.spatial import KDTree
 
     return KDTree(x.numpy())
-
-
-def interpolate(x: Tensor, values: Tensor, lat: Tensor, lon: Tensor, neighbors: int = 8) -> Tensor:
-    """Values at scattered points (M, 3) → raster (H, W), smooth across antimeridian and poles.
-
-    Modified Shepard interpolation: a plane is fitted to the neighbours of each point. A pixel takes
-    the mean of the four nearest planes, weighted by inverse squared distance and kept within the
-    values at their points.
-    """
-    tree = _tree(x)
-    _, near = tree.query(x.numpy(), k=neighbors + 1)
-    offset = x[near[:, 1:]] - x[:, None]  # (M, k, 3)
-    rise = values[near[:, 1:]] - values[:, None]
-    slope = torch.linalg.lstsq(offset, rise[..., None], driver="gelsd").solution[..., 0]  # (M, 3)
-
-    pixels = torch.stack(torch.meshgrid(lat.double(), lon.double(), indexing="ij"), -1)
-    grid = sphere.from_latlon(pixels).reshape(-1, 1, 3)
-    distance, near = tree.query(grid[:, 0].numpy(), k=4)
-    weight = 1 / (torch.from_numpy(distance) ** 2 + 1e-12)
-    planes = values[near] + ((grid - x[near]) * slope[near]).sum(-1)
-    blend = (weight * planes).sum(-1) / weight.sum(-1)
-    low, high = torch.aminmax(values[near], dim=-1)
-    return torch.minimum(torch.maximum(blend, low), high).reshape(len(lat), len(lon))
 
 
 # The integral without a grid

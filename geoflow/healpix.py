@@ -1,7 +1,7 @@
 """HEALPix (Górski et al., 2005): 12 · 4^level cells of exactly equal area, each split into four.
 
-Numbers are "nested": cell i has the children 4i … 4i + 3 on the next level. The formulas are those
-of the paper's section 5, on whole tensors.
+Numbers are "nested": cell i has the children 4i … 4i + 3 on the next level. The formulas are
+those of the paper's section 5.
 """
 
 import math
@@ -10,59 +10,55 @@ import torch
 from torch import Tensor
 
 
-def centers(cells: Tensor, level: int) -> Tensor:
-    """Centres of cells.
+def centers(cells: Tensor, level: int | Tensor) -> Tensor:
+    """Centres of cells: (..., 3) float64 unit vectors.
 
     >>> centers(torch.arange(12), 0).sum(0).abs().max() < 1e-12  # twelve cells around the Earth
     tensor(True)
 
     Args:
         cells: (...) int64 nested numbers in [0, 12 · 4^level).
-        level: number of subdivisions; the area of a cell is 4π / (12 · 4^level).
-
-    Returns:
-        (..., 3) float64 unit vectors.
+        level: number of subdivisions, of all or of each; a cell's area is 4π / (12 · 4^level).
     """
-    side = 2**level
-    face, within = cells // side**2, cells % side**2
-    ix, iy = _every_other_bit(within, level), _every_other_bit(within >> 1, level)
-    row = face // 4  # northern, equatorial, southern faces
-    ring = (row + 2) * side - ix - iy - 1
-    north, south = ring < side, ring > 3 * side
-    in_ring = torch.where(north, ring, torch.where(south, 4 * side - ring, side))  # per quarter
-    cap = in_ring.double() ** 2 / (3 * side**2)
-    belt = (2 * side - ring).double() * 2 / (3 * side)
-    z = torch.where(north, 1 - cap, torch.where(south, cap - 1, belt))
-    r = torch.sqrt(torch.where(north | south, cap * (2 - cap), 1 - z * z))
-    shift = torch.where(north | south, 0, (ring - side) % 2)
-    first = 2 * (face % 4) + torch.where(row == 1, 0, 1)  # in eighths of a turn
-    position = first * in_ring + ix - iy + 1 + shift  # twice the number in the ring, from 1
-    lon = (position.double() - (shift + 1)) * (math.pi / 4) / in_ring.double()
+    face, column, row = on_lattice(cells, level)
+    u, v = ((k.double() + 0.5) / 2**level for k in (column, row))
+    z, r, lon = from_plane(*to_plane(face, u, v))
     return torch.stack([r * torch.cos(lon), r * torch.sin(lon), z], dim=-1)
 
 
-def cells(x: Tensor, level: int) -> Tensor:
-    """Nested numbers of the cells that hold points: the inverse of `centers`.
+def on_lattice(cells: Tensor, level: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Face in [0, 12) of each cell, and its column and row in [0, 2^level) there."""
+    face, within = cells // 4**level, cells % 4**level
+    return face, _every_other_bit(within, level), _every_other_bit(within >> 1, level)
 
-    Args:
-        x: (..., 3) unit vectors.
-        level: number of subdivisions.
 
-    Returns:
-        (...) int64.
-    """
+def to_plane(face: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Position u, v in [0, 1] on a face → east, in eighths of a turn, and north in [−2, 2]."""
+    north = u + v - face // 4  # northern, equatorial, southern faces
+    middle = 2 * (face % 4) + torch.where(face // 4 == 1, 0, 1)
+    return middle + (u - v) / (2 - north.abs()).clamp(max=1), north
+
+
+def from_plane(east: Tensor, north: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Height above the equator's plane, distance from the axis, and longitude in radians."""
+    cap = 2 - north.abs()
+    z = torch.where(cap < 1, north.sign() * (1 - cap**2 / 3), north * 2 / 3)
+    r = torch.where(cap < 1, cap * torch.sqrt((2 - cap**2 / 3) / 3), torch.sqrt(1 - z**2))
+    return z, r, east * (math.pi / 4)
+
+
+def cells(x: Tensor, level: int | Tensor) -> Tensor:
+    """Nested numbers (...) of the cells that hold points (..., 3): the inverse of `centers`."""
     side = 2**level
     a, b, z = x.double().unbind(-1)
-    quarter = torch.remainder(torch.atan2(b, a) / (math.pi / 2), 4.0)
-    quarter = torch.where(quarter >= 4, 0.0, quarter)
+    quarter = (torch.atan2(b, a) / (math.pi / 2)).remainder(4).remainder(4)  # 4 itself is 0
     belt, cap = _in_belt(quarter, z, side), _in_cap(quarter, z, torch.hypot(a, b), side)
-    is_cap = z.abs() > 2 / 3
-    face, ix, iy = (torch.where(is_cap, c, e) for c, e in zip(cap, belt, strict=True))
-    bits = (((ix >> k & 1) << 2 * k) | ((iy >> k & 1) << 2 * k + 1) for k in range(level))
+    face, ix, iy = (torch.where(z.abs() > 2 / 3, c, e) for c, e in zip(cap, belt, strict=True))
+    bits = (((ix >> k & 1) << 2 * k) | ((iy >> k & 1) << 2 * k + 1) for k in _bits(level))
     return face * side**2 + sum(bits, torch.zeros_like(face))
 
 
-def _in_belt(quarter: Tensor, z: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _in_belt(quarter, z: Tensor, side: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Face and position on it, for points between the polar caps."""
     up, down = side * (0.5 + quarter), side * z * 0.75
     jp, jm = (up - down).floor().long(), (up + down).floor().long()
@@ -71,7 +67,7 @@ def _in_belt(quarter: Tensor, z: Tensor, side: int) -> tuple[Tensor, Tensor, Ten
     return face, jm % side, side - jp % side - 1
 
 
-def _in_cap(quarter: Tensor, z: Tensor, r: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _in_cap(quarter, z: Tensor, r: Tensor, side: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Face and position on it, for points of the polar caps."""
     sector = quarter.floor().long().clamp(max=3)
     part = quarter - sector
@@ -83,5 +79,9 @@ def _in_cap(quarter: Tensor, z: Tensor, r: Tensor, side: int) -> tuple[Tensor, T
     return face, torch.where(north, side - jm - 1, jp), torch.where(north, side - jp - 1, jm)
 
 
-def _every_other_bit(n: Tensor, count: int) -> Tensor:
-    return sum((((n >> (2 * k)) & 1) << k for k in range(count)), torch.zeros_like(n))
+def _every_other_bit(n: Tensor, level: int | Tensor) -> Tensor:
+    return sum((((n >> (2 * k)) & 1) << k for k in _bits(level)), torch.zeros_like(n))
+
+
+def _bits(level: int | Tensor) -> range:
+    return range(int(torch.as_tensor(level).max()))

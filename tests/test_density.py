@@ -8,9 +8,11 @@ import pytest
 import rasterio
 import shapely
 import torch
+from scipy.io import netcdf_file
 from small import points
 
 from geoflow import density, sphere
+from geoflow.gis import rasters
 from geoflow.vmf import Mixture
 
 
@@ -222,18 +224,48 @@ def test_thresholds_fall_as_regions_grow(coast_map):
 
 
 def test_raster_shows_the_density(coast_map):
+    """The mean of a vMF over a pixel of 0.5°, from 49 points in it."""
     log_prob, _ = vmf((12.0, 179.5), 300.0)
-    grid = sphere.from_latlon(
-        torch.stack(
-            torch.meshgrid(coast_map.lat.double(), coast_map.lon.double(), indexing="ij"), -1
-        )
-    )
-    exact = log_prob(grid)
+    centers = torch.stack(torch.meshgrid(coast_map.lat, coast_map.lon, indexing="ij"), -1).double()
+    exact = log_prob(sphere.from_latlon(centers))
     near = exact > exact.max() - 3
     assert near.sum() > 200
-    assert (coast_map.log_density - exact)[near].abs().max() < 0.15
-    pixel = math.radians(0.5) ** 2 * torch.cos(torch.deg2rad(coast_map.lat.double()))
-    assert float((coast_map.log_density.exp() * pixel[:, None]).sum()) == pytest.approx(1, abs=0.02)
+    inside = torch.cartesian_prod(*[(torch.arange(7).double() - 3) / 14] * 2)
+    exact = log_prob(sphere.from_latlon(centers[near][:, None] + inside)).exp().mean(1).log()
+    assert (coast_map.log_density[near] - exact).abs().max() < 0.15
+
+
+def raster_sum(mapped):
+    """∫ over the pixels, whose areas are found here."""
+    edges = np.sin(np.radians(np.linspace(90, -90, len(mapped.lat) + 1)))
+    area = -np.diff(edges) * 2 * np.pi / len(mapped.lon)
+    return float((mapped.log_density.exp().numpy() * area[:, None]).sum())
+
+
+PLACES = [(48.0, 2.0), (60.1, -179.9), (0.2, 180.0), (90.0, 0.0), (-89.99, 45.0)]
+
+
+@pytest.mark.parametrize("km", [0.5, 2, 6, 20, 100, 1000])
+@pytest.mark.parametrize("mode", PLACES)
+def test_rasters_add_up_and_hold_the_peak(mode, km):
+    mapped = density.density_map(*vmf(mode, (sphere.EARTH_RADIUS_KM / km) ** 2), resolution=2.0)
+    assert mapped.integral == pytest.approx(1, abs=0.003)
+    assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)
+    row, column = divmod(int(mapped.log_density.argmax()), len(mapped.lon))
+    assert abs(float(mapped.lat[row]) - mode[0]) <= 1 + 1e-4
+    if abs(mode[0]) < 89:
+        assert abs((float(mapped.lon[column]) - mode[1] + 180) % 360 - 180) <= 1 + 1e-4
+
+
+def test_the_raster_of_a_mixture_has_its_shares(needles):
+    log_prob, samples = needles
+    for resolution in (0.5, 3.0, 18.0):
+        mapped = density.density_map(log_prob, samples, resolution)
+        assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)
+        north = mapped.lat > 0
+        area = rasters.pixel_areas(len(mapped.lat))[:, None]
+        share = float((mapped.log_density.exp() * area)[north].sum()) / mapped.integral
+        assert share == pytest.approx(float((samples[:, 2] > 0).double().mean()), abs=0.03)
 
 
 def test_raster_axes_are_pixel_centres(uniform_map):
@@ -251,7 +283,8 @@ def test_raster_has_no_seam(mode):
     inside = (raster[:, 1:] - raster[:, :-1]).abs()
     assert across.max() <= inside.max() + 1e-9
     for row in (0, -1):
-        assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.1
+        # far from the peak cells of 7° meet in small steps
+        assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.3
 
 
 @pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan])
@@ -263,72 +296,84 @@ def test_bad_resolution(resolution):
 # Files
 
 
-def ring_area_km2(ring):
-    """Area inside a longitude-latitude ring, by Green's theorem on the sphere for edges along parallels and meridians."""
-    lon, lat = np.radians(np.asarray(ring)).T
-    return (
-        abs(float(np.sum(np.diff(lon) * (np.sin(lat[1:]) + np.sin(lat[:-1])) / 2)))
-        * sphere.EARTH_RADIUS_KM**2
+def drawn(feature):
+    return shapely.geometry.shape(feature["geometry"])
+
+
+def area_km2(shape):
+    """Of a polygon whose sides are straight in longitude and latitude: that of its equal-area picture."""
+    fine = shapely.segmentize(shape, 0.1)
+    equal_area = shapely.transform(
+        fine, lambda p: np.stack([np.radians(p[:, 0]), np.sin(np.radians(p[:, 1]))], 1)
     )
+    return equal_area.area * sphere.EARTH_RADIUS_KM**2
 
 
-def test_geojson_regions_are_valid_polygons_of_the_right_area(coast_map):
-    collection = json.loads(json.dumps(coast_map.to_geojson((0.5, 0.9))))
-    assert collection["type"] == "FeatureCollection"
-    assert [feature["properties"]["probability"] for feature in collection["features"]] == [
+@pytest.mark.parametrize("km", [0.5, 2, 6, 20, 100, 1000, 4000])
+@pytest.mark.parametrize("mode", PLACES)
+def test_regions_hold_what_they_say(mode, km):
+    """Area by an equal-area picture and by the closed form, mass by samples of the density."""
+    kappa = (sphere.EARTH_RADIUS_KM / km) ** 2
+    log_prob, samples = vmf(mode, kappa)
+    collection = json.loads(json.dumps(density.density_map(log_prob, samples, 10.0).to_geojson()))
+    assert [found["properties"]["probability"] for found in collection["features"]] == [
+        0.95,
         0.9,
         0.5,
     ]
-    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in collection["features"]]
-    for shape, feature in zip(shapes, collection["features"], strict=True):
+    lat, lon = sphere.to_latlon(samples).T.numpy()
+    for feature in collection["features"]:
+        about, shape = feature["properties"], drawn(feature)
         assert shape.is_valid
-        west, south, east, north = shape.bounds
-        assert -180 <= west <= east <= 180
-        assert -90 <= south <= north <= 90
-        assert shape.buffer(1e-9).covers(shapely.Point(179.9, 12.0))
-        area = sum(
-            ring_area_km2(p.exterior.coords) - sum(ring_area_km2(i.coords) for i in p.interiors)
-            for p in shape.geoms
-        )
-        assert area == pytest.approx(feature["properties"]["area_km2"], rel=0.1)
-    assert shapes[0].covers(shapes[1])
+        assert about["mass"] == pytest.approx(about["probability"], abs=0.008)
+        inside = shapely.contains_xy(shape, lon, lat).mean()
+        assert inside == pytest.approx(about["mass"], abs=0.016)  # three standard errors of 8192
+        assert area_km2(shape) == pytest.approx(about["area_km2"], rel=0.005)
+        # a cap around the mode: 1 − p = (exp(κ cos r) − exp(−κ)) / (exp κ − exp(−κ))
+        tail = math.exp(-2 * kappa)
+        cosine = 1 + math.log((1 - about["mass"]) * (1 - tail) + tail) / kappa
+        cap = 2 * math.pi * (1 - cosine) * sphere.EARTH_RADIUS_KM**2
+        assert about["area_km2"] == pytest.approx(cap, rel=0.03)
+        assert f"{about['probability']:.0%}" in about["description"]
 
 
-@pytest.mark.parametrize("resolution", [1.0, 10.0])
-def test_geojson_of_a_needle_is_not_empty(resolution):
-    mapped = density.density_map(*vmf((51.3, 17.7), 1e5), resolution=resolution)
-    for feature in mapped.to_geojson()["features"]:
-        shape = shapely.geometry.shape(feature["geometry"])
+def test_regions_of_many_peaks(needles):
+    """Polygons of 50 peaks: valid, inside each other, and with the mass of samples that the map has not seen."""
+    log_prob, samples = needles
+    mapped = density.density_map(log_prob, samples[:2048], 10.0)
+    large, middle, small = mapped.to_geojson()["features"]
+    lat, lon = sphere.to_latlon(samples[2048:]).T.numpy()
+    for feature in (large, middle, small):
+        shape, about = drawn(feature), feature["properties"]
         assert shape.is_valid
-        assert shape.buffer(1e-9).covers(shapely.Point(17.7, 51.3))
-        # no pixel that the region of a narrow Gaussian, a disc of radius √(−2 log(1−p) / κ), does not touch
-        radius = (
-            math.degrees(math.sqrt(-2 * math.log(1 - feature["properties"]["probability"]) / 1e5))
-            * 1.01
-        )
-        disc = shapely.affinity.scale(
-            shapely.Point(17.7, 51.3).buffer(radius, 64), 1 / math.cos(math.radians(51.3)), 1
-        )
-        west, south, east, north = (edge / resolution for edge in disc.bounds)
-        assert shapely.box(
-            *(
-                resolution * edge
-                for edge in (math.floor(west), math.floor(south), math.ceil(east), math.ceil(north))
-            )
-        ).covers(shape)
+        inside = shapely.contains_xy(shape, lon, lat).mean()
+        assert inside == pytest.approx(about["probability"], abs=0.035)
+        assert area_km2(shape) == pytest.approx(about["area_km2"], rel=0.005)
+        assert len(json.dumps(feature)) < 300_000
+    assert drawn(large).buffer(1e-6).covers(drawn(middle))
+    assert drawn(middle).buffer(1e-6).covers(drawn(small))
+
+
+def test_a_plateau_is_drawn_whole(uniform_map):
+    """Where every place is alike no half of them is preferred; the file says what the region holds."""
+    for feature in uniform_map.to_geojson()["features"]:
+        assert feature["properties"]["mass"] == 1
+        assert drawn(feature).equals(shapely.box(-180, -90, 180, 90))
 
 
 def test_geotiff_round_trip(coast_map, tmp_path):
     path = coast_map.to_geotiff(tmp_path / "map.tif")
     assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
     with rasterio.open(path) as file:
-        assert file.crs.to_epsg() == 4326
-        assert tuple(file.bounds) == (-180, -90, 180, 90)
-        values = file.read(1)
         row, column = file.index(float(coast_map.lon[7]), float(coast_map.lat[100]))
         assert (row, column) == (100, 7)
-    per_km2 = coast_map.log_density.exp().numpy() / sphere.EARTH_RADIUS_KM**2
-    assert np.allclose(values, per_km2, rtol=1e-6, atol=1e-30)
-    lat = np.radians(coast_map.lat.numpy())
-    pixel_km2 = (math.radians(0.5) * sphere.EARTH_RADIUS_KM) ** 2 * np.cos(lat)
-    assert float((values * pixel_km2[:, None]).sum()) == pytest.approx(1, abs=0.02)
+        per_km2, mass = file.read().astype(float)
+    assert mass.sum() == pytest.approx(coast_map.integral, abs=1e-5)
+    expected = coast_map.log_density.exp().numpy() / sphere.EARTH_RADIUS_KM**2
+    assert np.allclose(per_km2, expected, rtol=1e-6, atol=1e-30)
+
+
+def test_netcdf_round_trip(coast_map, tmp_path):
+    with netcdf_file(coast_map.to_netcdf(tmp_path / "map.nc"), mmap=False) as file:
+        total = file.variables["probability"][:].sum(dtype=float)
+    assert total == pytest.approx(coast_map.integral, abs=1e-5)

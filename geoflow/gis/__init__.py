@@ -1,0 +1,1 @@
+"""What maps and geographic information systems read: outlines of cells, rasters of mass, files."""
