@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from geoflow.data.images import as_list, load_image
+from geoflow.data.published import hub_is_silent
 from geoflow.runtime import choose
 
 
@@ -180,6 +181,7 @@ class PhotoEncoder(nn.Module):
         Raises:
             ModuleNotFoundError: transformers is not installed.
             ConnectionError: the weights are not in the cache, and the hub gives no answer.
+            ValueError: they are damaged, or another network's.
         """
         if self.body is None:
             try:
@@ -188,11 +190,23 @@ class PhotoEncoder(nn.Module):
                 needs = f"encoder {self.name!r} needs the extra 'photos'"
                 raise ModuleNotFoundError(f"{needs}: pip install transformers") from error
             source = self.source or self.photo.repository
+            what = f"encoder {self.name!r} could not be read from {source}"
+            silent = self.source is None and hub_is_silent()
+            how = dict(local_files_only=silent, output_loading_info=True)
             try:
-                body = getattr(transformers, self.photo.model).from_pretrained(source)
+                body, report = getattr(transformers, self.photo.model).from_pretrained(
+                    source, **how
+                )
             except OSError as error:
-                text = f"encoder {self.name!r} could not be read from {source}"
-                raise ConnectionError(f"{text}: {error}") from error
+                why = "it is not in the cache, and the hub gives no answer; " if silent else ""
+                advice = "a folder of its weights can be named: --weights, PhotoEncoder(source=…)"
+                said = " ".join(str(error).split())
+                raise ConnectionError(f"{what}: {why}{advice} ({said})") from error
+            except Exception as error:  # damaged files make the libraries raise nearly anything
+                raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
+            lacking = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+            if lacking:  # they would be random
+                raise ValueError(f"{what}: it lacks {len(lacking)} weights, such as {lacking[0]}")
             self.body = body.to(self.get_buffer("place").device).eval().requires_grad_(False)
         return self.body
 

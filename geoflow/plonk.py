@@ -107,7 +107,7 @@ class TimeAveraged(VelocityTransformer):
     def __init__(self, path, **config):
         super().__init__(**config, tangent=path.tangent)
         start, end = path.clock(torch.tensor([0.0, 1.0], dtype=torch.float64))
-        s = schedules.few_steps(torch.linspace(0, 1, 1025, dtype=torch.float64))
+        s = schedules.few_steps(torch.arange(1025, dtype=torch.float64) / 1024)
         times = path.time(start + (end - start) * s).float()
         self.register_buffer("step_times", times, persistent=False)
 

@@ -18,7 +18,7 @@ LOG_UNIFORM = -math.log(4 * math.pi)
 # Coordinates
 
 
-def from_latlon(latlon: Tensor) -> Tensor:
+def from_latlon(latlon) -> Tensor:
     """Unit vectors of places given as latitude and longitude in degrees.
 
     x = (cos φ cos λ, cos φ sin λ, sin φ). Longitudes from −360 to 360 are accepted and wrapped.

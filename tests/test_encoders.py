@@ -1,6 +1,9 @@
 """Encoders: any image in, the same embedding whatever its container."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import official
 import pytest
 import torch
 from PIL import Image
@@ -215,6 +218,63 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
     net = encoders.PhotoEncoder("dinov2", tmp_path / "empty")
     with pytest.raises(ConnectionError, match="encoder 'dinov2' could not be read from"):
         net.embed(torch.zeros(1, 3, 336, 336))
+
+
+def test_a_published_model_loads_after_an_encoder(photo_encoder):
+    """transformers replaces torch.linspace while it loads, and torch remembers the replacement as what a device context covers."""
+    photo_encoder[0].load()
+    assert Geolocator.from_pretrained(official.FOLDER).network is not None
+
+
+def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
+    """Nobody waits for the client's 30 s of retries."""
+    import huggingface_hub
+    import transformers
+
+    def refuses(*args, **options):
+        raise TimeoutError
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=refuses))
+    monkeypatch.setattr(encoders, "hub_is_silent", encoders.hub_is_silent.__wrapped__)
+    asked = {}
+    monkeypatch.setattr(
+        transformers.CLIPVisionModel,
+        "from_pretrained",
+        lambda source, **how: asked.update(how) or refuses(),
+    )
+    with pytest.raises(
+        ConnectionError,
+        match="encoder 'streetclip' could not be read from geolocal/StreetCLIP: it is not in the cache, and the hub gives no answer; .*--weights",
+    ):
+        encoders.PhotoEncoder("streetclip").load()
+    assert asked["local_files_only"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "no json", "another network"])
+def test_damaged_weights_are_never_replaced_by_random_ones(damage, photo_encoder):
+    from safetensors.torch import load_file, save_file
+
+    net, _ = photo_encoder
+    file = net.source / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "garbage":
+        file.write_bytes(b"\xff" * 1000)
+    elif damage == "no json":
+        (net.source / "config.json").write_text("{")
+    else:
+        weights = load_file(file)
+        save_file(
+            {f"other.{name}": weight for name, weight in weights.items()}, file, {"format": "pt"}
+        )
+    with pytest.raises(
+        (ValueError, ConnectionError),
+        match=f"encoder {net.name!r} could not be read from .*body: .",
+    ) as error:
+        net.load()
+    assert "\n" not in str(error.value)
+    assert net.body is None
 
 
 def test_geocells_are_nearest_centres(generator):

@@ -20,6 +20,7 @@ from geoflow import Geolocator, cli, photos, sphere
 from geoflow.cli import photos as commands
 from geoflow.data import tiles
 from geoflow.density import density_map
+from geoflow.encoders import PhotoEncoder, TileEncoder
 
 PHOTO = forged.exif({forged.MAKE: forged.text("Canon")}, gps=forged.gps())
 
@@ -189,9 +190,8 @@ def test_the_warning_is_on_the_map(locate, tmp_path, monkeypatch):
     assert tile.get_text() == "tile.png"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_odd_names(locate, tmp_path):
+    names = [
         "it's ours.png",
         "two\nlines.png",
         "caf\udce9.png",
@@ -200,20 +200,23 @@ def test_the_warning_is_on_the_map(locate, tmp_path, monkeypatch):
         "東京.png",
         "100%.png",
         "-rf.png",
-    ],
-)
-def test_odd_names(name, locate, tmp_path):
-    save(tmp_path / "in" / "plain.png")
-    (tmp_path / "in" / "plain.png").rename(tmp_path / "in" / name)
-    for before in ("", ", 1 answered before"):
-        status, out, err = locate("in", maps=not before)
+    ]
+    for name in names:
+        save(tmp_path / "in" / "plain.png").rename(tmp_path / "in" / name)
+    for before in ("", ", 8 answered before"):
+        status, out, err = locate("in")
         assert (status, err) == (0, "")
-        assert out.startswith(f"1 image{before}\n")
+        assert out.startswith(f"8 images{before}\n")
         out.encode()
-    rows = table(tmp_path)
-    assert [row["file"] for row in rows] == [photos.identity(tmp_path / "in" / name)] * 2
-    assert (tmp_path / "out" / rows[0]["map"]).stat().st_size > 1000
-    assert rows[0]["map"].isprintable()
+    files = [row["file"] for row in table(tmp_path)]
+    assert sorted(files[::2]) == sorted(photos.identity(tmp_path / "in" / name) for name in names)
+    odd = "-$x\n\udce9東%$.png"
+    save(tmp_path / "plain.png").rename(tmp_path / odd)
+    status, out, err = locate(f"./{odd}", maps=True)
+    assert (status, err) == (0, "")
+    name = table(tmp_path)[-1]["map"]
+    assert name == "-_x__東__.png"
+    assert (tmp_path / "out" / name).stat().st_size > 1000
 
 
 def test_bad_photos_and_entries_are_named_and_counted(locate, tmp_path):
@@ -284,33 +287,26 @@ def test_towns_come_with_their_distance(locate, tmp_path):
     )
 
 
-def test_the_first_image_tells_how_long_the_others_take(locate, tmp_path):
-    for number in range(11):
-        save(tmp_path / "in" / f"{number:02d}.png", seed=number)
-    status, out, _ = locate("in")
-    assert status == 0
-    lines = out.splitlines()
-    assert [line.split("/")[-1] for line in lines if line.startswith("in/")] == [
-        f"{number:02d}.png" for number in range(11)
-    ]
-    (about,) = [line for line in lines if line.startswith("about ")]
-    assert about.endswith(" for the other 10")
-    assert lines.index(about) < lines.index("in/01.png")
-
-
-def test_photos_go_through_the_encoder_in_batches(locate, tmp_path, monkeypatch):
-    from geoflow.encoders import TileEncoder
-
+def test_the_first_image_tells_how_long_the_others_take_and_those_go_in_batches(
+    locate, tmp_path, monkeypatch
+):
     sizes, embed = [], TileEncoder.embed
     monkeypatch.setattr(
         TileEncoder,
         "embed",
         lambda self, images, *rest: sizes.append(len(images)) or embed(self, images, *rest),
     )
-    for number in range(12):
-        save(tmp_path / "in" / f"{number:02d}.png", seed=number)
-    assert locate("in")[0] == 0
-    assert sizes == [1, 8, 3]
+    for number in range(10):
+        save(tmp_path / "in" / f"{number}.png", seed=number)
+    status, out, _ = locate("in")
+    assert (status, sizes) == (0, [1, 8, 1])
+    lines = out.splitlines()
+    assert [line for line in lines if line.startswith("in/")] == [
+        f"in/{number}.png" for number in range(10)
+    ]
+    (about,) = [line for line in lines if line.startswith("about ")]
+    assert about.endswith(" for the other 9")
+    assert lines.index(about) < lines.index("in/1.png")
 
 
 def test_a_model_trained_anew_under_its_name_is_asked_again(locate, models, tmp_path):
@@ -337,6 +333,20 @@ def test_bad_arguments_are_told_in_one_line(arguments, message, locate, tmp_path
     status, _, err = locate("a.png", *arguments)
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"geoflow: {message}")
+
+
+def test_a_missing_extra_is_told_in_one_line(locate, tmp_path, monkeypatch):
+    def lacks(*_):
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        return PhotoEncoder("dinov2").load()
+
+    monkeypatch.setattr(commands, "_model", lacks)
+    save(tmp_path / "a.png")
+    assert locate("a.png") == (
+        1,
+        "",
+        "geoflow: encoder 'dinov2' needs the extra 'photos': pip install transformers\n",
+    )
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(locate, tmp_path, monkeypatch):
@@ -382,7 +392,7 @@ def test_a_full_disk_says_what_is_kept(locate, tmp_path, monkeypatch):
 # Several processes
 
 
-def start(models, *arguments):
+def start(models, *arguments, encoding="utf-8"):
     command = (
         sys.executable,
         "-m",
@@ -401,7 +411,7 @@ def start(models, *arguments):
         list(map(str, command)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding=encoding,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -443,7 +453,7 @@ def test_a_terminal_of_windows_letters(models, tmp_path, monkeypatch):
     save(tmp_path / "in" / "東京.png")
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     monkeypatch.setenv("PYTHONUTF8", "0")
-    run = start(models, "in")
+    run = start(models, "in", encoding="cp1252")
     out, err = run.communicate()
     assert (run.returncode, err) == (0, "")
     assert "in/??.png" in out

@@ -55,6 +55,6 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without a character shows "?"
     try:
         app()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         print(f"geoflow: {error}", file=sys.stderr)
         sys.exit(1)

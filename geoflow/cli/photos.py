@@ -153,7 +153,7 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
         for file in batch:
             try:
                 photo = geoflow.photos.read(file)
-                pixels.append(encoder.preprocess(photo.image))
+                pixels.append(encoder.preprocess(photo.image))  # ty: ignore[missing-union-attribute]
             except (ValueError, OSError, MemoryError) as error:
                 name = geoflow.photos.shown(file)
                 _complain(str(error) if name in str(error) else f"{name}: {error or 'no memory'}")

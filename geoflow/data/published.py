@@ -11,6 +11,7 @@ alias                   repository                               method      pho
 ======================  =======================================  ==========  =======================
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +87,31 @@ def download(model: Published, revision: str | None = None) -> Path:
     """
     from huggingface_hub import errors, hf_hub_download
 
+    get = hf_hub_download
+    if hub_is_silent():
+        get = functools.partial(hf_hub_download, local_files_only=True)
     try:
         names = (CONFIG, WEIGHTS)
-        files = [hf_hub_download(model.repository, name, revision=revision) for name in names]
+        files = [get(model.repository, name, revision=revision) for name in names]
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"{model.repository} has no revision {revision!r}") from error
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
-        text = "is not in the cache, and the hub gave no answer"
+        text = f"{model.repository} is not in the cache, and the hub gave no answer"
+        advice = "load it once with a network, or give a folder with a copy of it"
         said = " ".join(str(error).split())
-        raise ConnectionError(f"{model.repository} {text}: {said}") from error
+        raise ConnectionError(f"{text}; {advice} ({said})") from error
     return Path(files[0]).parent
+
+
+@functools.cache
+def hub_is_silent() -> bool:
+    """Whether the hub cannot be reached: asked all the same, its client tries for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False  # the client knows
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of whichever HTTP library the client uses
+        return True
+    return False
