@@ -156,6 +156,29 @@ def test_sigterm_ends_a_training_as_ctrl_c_does(tmp_path, whole):
     assert same_run(tmp_path / "run", whole)
 
 
+def test_a_repeated_sigterm_does_not_disturb_the_first(tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated, match="step 5 of 12 is kept"):
+        train(tmp_path / "run", kill_at=4, killer=twice)
+
+
+def test_a_signal_before_the_first_step_leaves_no_handler(tmp_path):
+    """Lightning, which ignores further Ctrl-C after one, has not begun to train."""
+
+    class Module(type(flow())):
+        def on_fit_start(self):
+            raise Terminated
+
+    template, handler = flow(), signal.getsignal(signal.SIGINT)
+    module = Module(template.network, template.path, template.optimization, **template.options)
+    with pytest.raises(Terminated):
+        fit(module, batches(module), tmp_path / "run", RUN)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path, whole):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)

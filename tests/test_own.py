@@ -260,7 +260,7 @@ def test_from_images_to_a_model_that_knows_more_than_nothing(tmp_path):
     assert "WARNING: 300 images are few" in said
     assert "270 images, so (--steps, --batch and --lr change it)" in said
     assert "270 images train, 30 validate; 169 steps of 32" in said
-    assert re.search(r"at most about [\d.,]+ (s|min) on one device", said)
+    assert re.search(r": about [\d.,]+ (s|min) on one device", said)
     geo = Geolocator.from_pretrained(tmp_path / "run" / "model")
     assert geo.encoder is not None
     test = tiles.load("test", 100)

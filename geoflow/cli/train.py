@@ -21,6 +21,10 @@ from geoflow.training.recipes import read_recipe
 
 ON_SHARDS = ("photos", *SOURCES, "combined")
 Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
+Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]
+Scale = Annotated[
+    str, option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper")
+]
 Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]
 Steps = Annotated[int | None, option("of the optimiser; default: the recipe's, or what fits")]
 Batch = Annotated[int | None, option("images per step; default: the recipe's, or what fits")]
@@ -28,13 +32,8 @@ Rate = Annotated[float | None, option("peak learning rate; default: the recipe's
 
 
 def train(
-    recipe: Annotated[
-        str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")
-    ] = "",
-    scale: Annotated[
-        str,
-        option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"),
-    ] = "",
+    recipe: Recipe = "",
+    scale: Scale = "",
     method: Method = "riemannian",
     data: Data = None,
     encoder: Encoder = "",

@@ -26,7 +26,7 @@ def raise_for(number: int, text: str = ""):
 
 
 class Interruptions(contextlib.AbstractContextManager):
-    """Remembers the first signal from `watch` on, until the block ends; a second one stops at once.
+    """Remembers the first signal from `watch` on, until the block ends; a second Ctrl-C stops at once.
 
     Elsewhere than in the main thread signals cannot be watched, and nothing is changed.
     """
@@ -35,17 +35,22 @@ class Interruptions(contextlib.AbstractContextManager):
         self.received: int | None = None
         self.before: dict = {}
 
+    def __enter__(self) -> "Interruptions":
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        return self
+
     def watch(self) -> None:
         """Begin, after Lightning has set handlers of its own."""
-        if threading.current_thread() is threading.main_thread():
-            heard = [
-                n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN
-            ]  # unlike nohup
-            self.before = {number: signal.signal(number, self._receive) for number in heard}
+        for number, handler in self.before.items():
+            if handler is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
-            raise_for(number)
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # schedulers repeat a SIGTERM; the state is being saved
         self.received = number
         if runtime.is_first_process():
             print("stopping at the end of this step …", file=sys.stderr, flush=True)

@@ -145,7 +145,7 @@ def train_shards(
         log(
             f"{images:,} images train, {len(batches.validation):,} validate; "
             f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs): "
-            f"{'at most ' if o.patience else ''}{_estimate(module, batches)} on one device"
+            f"{_estimate(module, batches)} on one device"
         )
     seconds = _fit(method, log, module, batches, folder, run, **machines)
     names = {"datasets": [shards.name for shards in data]}
