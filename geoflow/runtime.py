@@ -235,14 +235,15 @@ def sha256_of_weights(module) -> str:
 
 
 def difference(before: dict, now: dict) -> str:
-    """The keys by which two runs differ, with the value before and now; empty if they are the same.
+    """The keys by which two runs differ, with the values before and now; empty if there is none.
 
     >>> difference({"seed": 0, "flow": {"steps": 5}}, {"seed": 1, "flow": {"steps": 9}})
     'flow.steps = 5, not 9; seed = 0, not 1'
     """
     pair = [_leaves(run) for run in json.loads(json.dumps([before, now]))]
     keys = sorted({key for run in pair for key in run if pair[0].get(key) != pair[1].get(key)})
-    return "; ".join(f"{k} = {pair[0].get(k)!r}, not {pair[1].get(k)!r}" for k in keys)
+    more = f"; and {len(keys) - 6} more" if len(keys) > 6 else ""
+    return "; ".join(f"{k} = {pair[0].get(k)!r}, not {pair[1].get(k)!r}" for k in keys[:6]) + more
 
 
 def _leaves(value: Any, name: str = "") -> dict:

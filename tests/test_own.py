@@ -100,7 +100,7 @@ def test_a_large_data_set_gets_the_recipe_itself():
 def test_what_is_given_is_taken(given):
     for fitted in (
         own.fitted(read_recipe("photos", "laptop"), 300, {"batch": None, **given})[0],
-        own.overridden(read_recipe("osv5m", "paper"), 300, {"batch": None, **given}),
+        own.overridden(read_recipe("osv5m", "paper"), 5000, {"batch": None, **given}),
     ):
         o = fitted["flow"]["optimization"]
         assert {name: o[name] for name in given} == given
@@ -121,6 +121,12 @@ def test_what_is_given_makes_sense(given, message):
     for choose in (own.fitted, own.overridden):
         with pytest.raises(ValueError, match=re.escape(message)):
             choose(read_recipe("photos", "laptop"), 300, given)
+
+
+def test_a_published_recipe_on_few_images_is_told():
+    message = "takes batches of 1,024, and 285 images train; for data of your own there is recipe 'photos'"
+    with pytest.raises(ValueError, match=message):
+        own.overridden(read_recipe("osv5m", "paper"), 285, {})
 
 
 def test_few_images_are_told():
@@ -289,6 +295,14 @@ def test_other_data_at_the_same_path_is_refused(tmp_path, shards):
         message,
     )
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_a_model_of_another_training_is_kept(tmp_path, shards):
+    model = tmp_path / "run" / "model"
+    Geolocator.from_pretrained("tiles").save_pretrained(model)
+    before = (model / "model.safetensors").read_bytes()
+    assert "model is of another training" in fails(f"train --data {shards} --out {tmp_path}/run")
+    assert (model / "model.safetensors").read_bytes() == before
 
 
 def test_what_changed_against_the_folder_is_told(tmp_path, shards):

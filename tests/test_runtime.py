@@ -164,6 +164,10 @@ def test_checksum_of_weights_sees_every_weight_and_no_order():
         ({"seed": 0, "path": ("a",)}, ""),
         ({"seed": 1, "path": ["a"]}, "seed = 0, not 1"),
         ({"path": ["a"]}, "seed = 0, not None"),
+        (
+            {"path": ["a"], "seed": 0, **dict.fromkeys("abcdefgh", 1)},
+            "; ".join(f"{key} = None, not 1" for key in "abcdef") + "; and 2 more",
+        ),
         ({"path": ["b"], "seed": 2}, "path = ['a'], not ['b']; seed = 0, not 2"),
         ({"path": ["a"], "seed": {"a": {"b": 1}}}, "seed = 0, not None; seed.a.b = None, not 1"),
     ],

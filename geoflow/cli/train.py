@@ -153,6 +153,8 @@ def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) ->
 def _train_on_shards(name: str, recipe: dict, shards: list, out: Path, encoder: str, given, how):
     from geoflow.training import own
 
+    if (out / "model").exists() and not (out / "flow" / "run.json").exists():
+        raise ValueError(f"{out / 'model'} is of another training; choose another folder")
     first = runtime.is_first_process()
     log = print if first else lambda line: None
     recipe, lines = _fitted(name, recipe, shards, given, how["stream"])

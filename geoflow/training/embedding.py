@@ -2,8 +2,8 @@
 
 Embedding can be killed at any moment and run again, on any number of processes. Shard k holds the
 rows k·S … (k+1)·S − 1 of the data set, in order, so it makes no difference who writes it, and when.
-A shard counts as done when it is there under its name, which it gets when it is whole, and was made
-of the rows and image files as they are now.
+A shard counts as done when it is there under its name, which it gets when it is whole, is as its
+checksum says, and was made of the rows and image files as they are now.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ def embed(
     """Embed every image of a data set.
 
     An image that cannot be read is skipped, and named in its shard's description. Under `torchrun`
-    or SLURM, or with several devices, the processes share the shards. A shard whose rows or image
-    files have changed since it was written is made anew.
+    or SLURM, or with several devices, the processes share the shards. A shard that is damaged, or
+    whose rows or image files have changed since it was written, is made anew.
 
     Args:
         encoder: of `geoflow.encoders`.
@@ -141,7 +141,7 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
     changed = {file for file in bar if _made_of(file) != _checksum(_lines(records, spans[file]))}
     if changed:
         names = ", ".join(sorted(file.name for file in changed)[:5])
-        why = "their rows or image files have changed"
+        why = "they are damaged, or their rows or image files have changed"
         log(f"{len(changed)} of {len(there)} shards are made anew, as {why}: {names}")
     return [file for file in spans if file in changed or file not in there]
 
@@ -164,11 +164,12 @@ def _checksum(lines: Iterable[str]) -> str:
 
 
 def _made_of(tar: Path) -> str | None:
-    """What a shard was made of, by its description; None if that does not tell."""
+    """What a shard was made of, by its description; None if it is damaged or has none."""
     try:
-        return runtime.read_json(tar.with_suffix(".json"), dict).get("rows")
+        described = runtime.read_json(tar.with_suffix(".json"), dict)
     except (ValueError, FileNotFoundError):
         return None
+    return described.get("rows") if described.get("sha256") == runtime.sha256(tar) else None
 
 
 def _write_shards(

@@ -26,7 +26,9 @@ def raise_for(number: int, text: str = ""):
 
 
 class Interruptions(contextlib.AbstractContextManager):
-    """Remembers the first signal from `watch` on, until the block ends; a second Ctrl-C stops at once.
+    """Remembers the first signal from `watch` on, until the block ends.
+
+    A second Ctrl-C stops at once.
 
     Elsewhere than in the main thread signals cannot be watched, and nothing is changed.
     """
