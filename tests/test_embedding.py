@@ -120,7 +120,8 @@ def test_a_corrected_place_makes_its_shard_anew(tmp_path, encoder, capsys):
     after = embed(records, encoder, tmp_path / "out", shard=8)
     text = capsys.readouterr().out
     assert (
-        "1 of 3 shards are made anew, as their rows or image files have changed: 00001.tar" in text
+        "1 of 3 shards are made anew, as they are damaged, or their rows or image files have changed: 00001.tar"
+        in text
     )
     assert "2 of 3 shards are there, 8 images to embed" in text
     assert after.read(1)[1][2].tolist() == [12.5, -13.25]
@@ -290,6 +291,21 @@ def test_an_interruption_says_what_is_kept(tmp_path, encoder, records, monkeypat
     monkeypatch.undo()
     assert ids(embed(records, encoder, tmp_path, shard=10)) == records.rows["id"].to_pylist()
     assert "2 of 4 shards are there, 20 images to embed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
+def test_a_damaged_shard_is_made_anew(tmp_path, encoder, records, position, capsys):
+    shards = embed(records, encoder, tmp_path, shard=20)
+    file = shards.files[1]
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"00001.tar differs from .* the same command makes it anew"):
+        shards.verify()
+    again = embed(records, encoder, tmp_path, shard=20)
+    assert "1 of 2 shards are made anew, as they are damaged" in capsys.readouterr().out
+    again.verify()
+    assert again.fingerprint == shards.fingerprint
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", None])

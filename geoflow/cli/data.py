@@ -51,7 +51,7 @@ def embed(
     delimiters and encodings are understood, and printed.
 
     Prints what is listed, usable and missing, what it will take, and what could not be read.
-    Shards whose rows or images have changed are made anew.
+    Shards that are damaged, or whose rows or images have changed, are made anew.
     """
     from geoflow.data import records
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder

@@ -147,7 +147,7 @@ class Shards:
         """An OSError if a tar differs from its recorded checksum."""
         file, known = self.files[number], self.recorded[number] if self.recorded else None
         if known and runtime.sha256(file) != known:
-            advice = "if `geoflow embed` made it, delete it and run that command again"
+            advice = "if `geoflow embed` made it, the same command makes it anew"
             raise OSError(f"{file} differs from its checksum; it is damaged: {advice}")
 
     def but_last(self) -> "Shards":
