@@ -116,15 +116,14 @@ def _unmarked(file: Path, content: bytes) -> str:
 
 def _skip_to_header(lines: io.StringIO) -> int:
     """Move on to the header, past blank lines and a spreadsheet's `sep=;`: lines passed."""
-    for passed in itertools.count():
-        at = lines.tell()
-        line = lines.readline()
-        if line and not line.strip():
-            continue
-        if not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
+    passed = 0
+    while True:
+        at, line = lines.tell(), lines.readline()
+        blank = bool(line) and not line.strip()
+        if not blank and not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
             lines.seek(at)
             return passed
-    raise AssertionError("unreachable")
+        passed += 1
 
 
 def _known(line: str, delimiter: str) -> tuple[int, int]:
