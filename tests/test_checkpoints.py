@@ -109,6 +109,31 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, whole, monkeypatch, e
     assert same_run(folder, whole)
 
 
+@pytest.mark.parametrize(
+    "writer",
+    [
+        "lightning.fabric.loggers.csv_logs._ExperimentWriter.save",
+        "tensorboard.summary.writer.record_writer.RecordWriter.write",
+    ],
+)
+def test_a_full_disk_that_a_log_meets_is_told(tmp_path, whole, monkeypatch, capfd, writer):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "run"
+    interrupted(folder, 6)
+    monkeypatch.setattr(writer, full)
+    expected = (
+        r"the training in .*run cannot write: No space left on device; its checkpoints are kept"
+    )
+    with pytest.raises(OSError, match=expected):
+        train(folder)
+    assert "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+    train(folder)
+    assert same(weights_of(folder / "best.ckpt"), weights_of(whole / "best.ckpt"))
+
+
 def test_a_disk_without_room_for_the_checkpoints_is_told_before(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"GB are needed in .*run, 0.00 GB are free; choose another"):

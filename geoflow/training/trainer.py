@@ -9,9 +9,12 @@ interrupted and resumed ends with the same weights as one that was not.
 import contextlib
 import copy
 import csv
+import errno
 import logging
+import threading
 import time
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +102,7 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
     if found is not None:
         log(f"{folder}: goes on at step {found[1]['global_step']:,} of {o.steps:,}")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), Interruptions() as interruptions:
+    with warnings.catch_warnings(), _full_disk_named(folder), Interruptions() as interruptions:
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         keep = checkpoints.Checkpoints(folder, o.patience, interruptions)
@@ -111,6 +114,27 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
         log(f"stopped early, at step {step:,} of {o.steps:,}: {text}, whose weights are kept")
     end = {"seconds": batches.seconds, "step": step, "best_step": keep.best_step}
     runtime.write_json(folder / "done.json", end)
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: Path) -> Generator[None]:
+    """Say which training a full disk ends, whichever log or checkpoint met it first.
+
+    TensorBoard writes in a thread, which hands its error on to this one and prints it besides.
+    """
+    printed = threading.excepthook
+    threading.excepthook = lambda e: None if isinstance(e.exc_value, OSError) else printed(e)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        text = f"the training in {folder} cannot write: {error.strerror}"
+        raise OSError(
+            f"{text}; its checkpoints are kept, and it goes on when there is room"
+        ) from error
+    finally:
+        threading.excepthook = printed
 
 
 def _needed(module: Module, batches: Batches) -> dict[str, Any]:
