@@ -259,6 +259,16 @@ def test_a_cut_or_spoilt_file_is_one_line_that_names_it(tmp_path, suffix, seed):
         assert not said or (str(file) in said and "\n" not in said)
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress)])
+def test_files_of_several_streams_are_read_whole(tmp_path, suffix, pack):
+    """As parallel packers write them; the beginning of the second is spoilt."""
+    first, second = pack(PLAIN[:60].encode()), pack(PLAIN[60:].encode())
+    assert found(read(tmp_path, first + second, f"photos.csv.{suffix}")) == EXPECTED
+    spoilt = first + b"?" + second[1:]
+    with pytest.raises(ValueError, match="is damaged: it cannot be decompressed"):
+        read(tmp_path, spoilt, f"photos.csv.{suffix}")
+
+
 def test_names_do_not_overlap():
     names = [name for names in delimited.NAMES.values() for name in names]
     assert len(names) == len(set(names))

@@ -81,14 +81,14 @@ def _decoded(file: Path) -> tuple[str, str]:
     """The text of a file, and its encoding: by its mark, else UTF-8, else cp1252."""
     content = file.read_bytes()
     try:
-        unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(file.suffix.lower(), bytes)
+        unpack = {".gz": gzip.decompress, ".bz2": _unpack_bz2}.get(file.suffix.lower(), bytes)
         content = unpack(content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged: it cannot be decompressed ({error})") from error
     if content.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
         raise ValueError(f"{file} is no text but a spreadsheet or an archive; save it as CSV")
     marks = (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark))
-    encoding = next(marks, "") or _unmarked(file, content)
+    encoding = next(marks, "") or _unmarked(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -101,7 +101,19 @@ def _decoded(file: Path) -> tuple[str, str]:
     return text, encoding.replace("utf", "UTF").removesuffix("-sig")
 
 
-def _unmarked(file: Path, content: bytes) -> str:
+def _unpack_bz2(content: bytes) -> bytes:
+    """All streams of a bzip2 file. `bz2.decompress` drops a second one whose beginning is damaged."""
+    parts = []
+    while content:
+        stream = bz2.BZ2Decompressor()
+        parts.append(stream.decompress(content))
+        if not stream.eof:
+            raise EOFError("it ends too early")
+        content = stream.unused_data
+    return b"".join(parts)
+
+
+def _unmarked(content: bytes) -> str:
     """The encoding of a text without a byte order mark."""
     head = content[:200]
     for encoding, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
