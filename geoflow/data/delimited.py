@@ -102,7 +102,7 @@ def _decoded(file: Path) -> tuple[str, str]:
 
 
 def _unpack_bz2(content: bytes) -> bytes:
-    """All streams of a bzip2 file. `bz2.decompress` drops a second one whose beginning is damaged."""
+    """All streams of a bzip2 file; `bz2.decompress` drops a second one that begins damaged."""
     parts = []
     while content:
         stream = bz2.BZ2Decompressor()
