@@ -320,7 +320,7 @@ def test_what_changed_against_the_folder_is_told(tmp_path, shards):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train --data nowhere", "--data nowhere does not exist; expected a folder of shards|does not exist"),
+        ("train --data nowhere", "--data nowhere does not exist; expected a folder of shards"),
         ("train tilez --data nowhere", "--data nowhere does not exist"),
         ("train tiles --data {shards}", "--data cannot be used with recipe 'tiles'"),
         ("train --stream", "--stream cannot be used with recipe 'tiles'"),
@@ -356,7 +356,7 @@ def test_bad_options_are_told_in_one_line(tmp_path, monkeypatch, line, message, 
     monkeypatch.chdir(tmp_path)
     folders = {"one": write(tmp_path / "one", (40,)), "few": write(tmp_path / "few", (7,))}
     said = fails(line.format(shards=shards, out=tmp_path / "out", **folders))
-    assert re.search(re.escape(message) if "|" not in message else message, said), said
+    assert message in said
 
 
 def test_a_plan_of_ones_own_data(shards):

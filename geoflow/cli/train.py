@@ -89,8 +89,9 @@ def _folders(data: list[Path] | None) -> list[Path]:
     """The folders of --data, which exist."""
     for folder in data or []:
         if not folder.is_dir():
-            what = "is a file; expected a folder of shards" if folder.exists() else "does not exist"
-            raise ValueError(f"--data {folder} {what}, as `geoflow embed` makes it")
+            what = "is a file" if folder.exists() else "does not exist"
+            expected = "expected a folder of shards, as `geoflow embed` makes it"
+            raise ValueError(f"--data {folder} {what}; {expected}")
     return data or []
 
 
