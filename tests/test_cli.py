@@ -222,7 +222,10 @@ def test_locate_prints_places_and_draws_a_map(demo, tmp_path):
     assert "the camera did not say" in result.stdout
     for ending in ("png", "geojson", "tif"):
         assert (tmp_path / "out" / f"coast.{ending}").stat().st_size > 1000
-    assert (tmp_path / "out" / "places.csv").read_text().count("coast.png") == 2
+    rows = (tmp_path / "out" / "places.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(rows) == 2
+    assert all(row.startswith(f"{tmp_path / 'coast.png'},") for row in rows)
+    assert all(",coast.png,coast.geojson,coast.tif," in row for row in rows)
 
 
 def test_one_bad_file_does_not_stop_a_folder(demo, tmp_path):

@@ -324,7 +324,7 @@ def test_a_model_trained_anew_under_its_name_is_asked_again(locate, models, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--k", "0"), "--k 0 --samples 20; expected"), (("--k", "30"), "--k 30 --samples 20; expected"), (("--samples", "0"), "--k 2 --samples 0; expected"), (("--out", "a.png"), "--out a.png is a file; expected a folder"),
+        (("--k", "0"), "--k 0; expected at least 1"), (("--k", "30"), "--samples 20; expected at least --k 30"), (("--samples", "0"), "--samples 0; expected at least --k 2"), (("--out", "a.png"), "--out a.png is a file; expected a folder"),
         (("--model", "land"), "model land looks at no image"), (("--model", "photos"), "unknown model 'photos'"), (("--guidance", "nan"), "guidance of nan"), (("nothing.jpg",), "no image file at nothing.jpg"),
     ],
 )  # fmt: skip

@@ -48,10 +48,10 @@ def locate(
     the others go on. Run it again to go on after an interruption: what was asked and answered
     before is kept.
     """
-    if not 1 <= k <= samples:
-        raise ValueError(
-            f"--k {k} --samples {samples}; expected at least 1, and no more than samples"
-        )
+    if k < 1:
+        raise ValueError(f"--k {k}; expected at least 1")
+    if samples < k:
+        raise ValueError(f"--samples {samples}; expected at least --k {k}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; expected a folder")
     unreadable: list[str] = []
