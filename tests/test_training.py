@@ -175,6 +175,23 @@ def test_training_lowers_the_loss(tmp_path):
     assert json.loads((tmp_path / "run" / "done.json").read_text())["seconds"] > 0
 
 
+def test_a_loss_curve_of_a_killed_or_damaged_run(tmp_path):
+    """A last line that was cut off is not read, for a number in it may be cut too; anything else is named."""
+    file = tmp_path / "log-1" / "metrics.csv"
+    file.parent.mkdir()
+    file.write_text("epoch,loss,step,val_loss\n0,1.25,9,\n0,,9,2.5\n0,1.125,19", encoding="utf-8")
+    assert training.loss_curve(tmp_path) == {"loss": [(9, 1.25)], "val_loss": [(9, 2.5)]}
+    for content in (
+        b"epoch,loss,stop\n0,1,2\n",
+        b"loss,step\nx,3\n",
+        b"loss,step\n1,\n",
+        b"\xff\xfe\n\n",
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"metrics.csv is damaged"):
+            training.loss_curve(tmp_path)
+
+
 def test_encoder_learns_where_tiles_are(tmp_path):
     """Colours that tell the place."""
     x = sphere.fibonacci_grid(8)[torch.arange(64) % 8]

@@ -76,7 +76,7 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
         f"{steps:,} steps: {why['steps']}",
         f"batches of {batch:,}: {why['batch']}",
         f"width {width}, depth {network['depth']}: about 4 √images, at most {largest}",
-        f"learning rate {lr:g}: {why['lr']}",
+        f"learning rate {lr:.2g}: {why['lr']}",
         f"{draws} noisy places of each image in a step: about 512 / batch",
         f"it ends early if {o['patience']} of its 20 validations in a row bring no lower loss; "
         "the weights of the lowest are kept",

@@ -247,13 +247,19 @@ def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
 
     >>> loss_curve("a folder without a run")
     {'loss': [], 'val_loss': []}
+
+    Raises:
+        ValueError: a file is damaged.
     """
     curves: dict[str, dict[int, float]] = {"loss": {}, "val_loss": {}}
     for file in sorted(Path(folder).glob("log-*/metrics.csv")):
-        with file.open(encoding="utf-8") as lines:
-            whole = (line for line in lines if line.endswith("\n"))  # the last may be cut off
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # the last may be cut off
             for row in csv.DictReader(whole):
                 for name, curve in curves.items():
                     if row.get(name):
                         curve[int(row["step"])] = float(row[name])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{file} is damaged: {error!r}") from error
     return {name: sorted(curve.items()) for name, curve in curves.items()}
