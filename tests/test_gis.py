@@ -1,6 +1,8 @@
 """Outlines of cells and rasters of mass: exact areas, sums, seams, poles, and files that other programs read."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,6 +186,26 @@ def peak():
     values = torch.full((18, 36), sphere.LOG_UNIFORM, dtype=torch.float64)
     values[3, 20] = 5.0
     return values
+
+
+@pytest.mark.parametrize("write", [files.write_geotiff, files.write_netcdf])
+@pytest.mark.parametrize("room", [0, 1000, 20_000])
+def test_a_full_disk_is_an_error_and_leaves_no_half_a_file(write, room, tmp_path):
+    """In a process of its own whose files cannot grow beyond `room` bytes."""
+    code = f"""
+import resource, signal, torch
+from pathlib import Path
+from geoflow.gis import files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+try:
+    files.{write.__name__}(Path("map"), torch.randn(180, 360, dtype=torch.float64))
+except OSError as error:
+    print("refused")
+print([file.name for file in Path().iterdir()])
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.split("\n")[:2] == ["refused", "[]"], run.stderr
 
 
 def test_geotiff(peak, tmp_path):

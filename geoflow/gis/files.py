@@ -27,7 +27,7 @@ def layers(log_density: Tensor) -> dict[str, np.ndarray]:
 
 def write_geotiff(path, log_density: Tensor) -> Path:
     """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path."""
-    import rasterio
+    from rasterio.io import MemoryFile
     from rasterio.transform import from_bounds
 
     bands, (height, width) = layers(log_density), log_density.shape
@@ -35,12 +35,16 @@ def write_geotiff(path, log_density: Tensor) -> Path:
     profile |= dict(count=len(bands), height=height, width=width)
     profile |= dict(crs="EPSG:4326", transform=from_bounds(-180, -90, 180, 90, width, height))
     profile |= dict(nodata=float("nan"), compress="deflate", predictor=3)
-    with runtime.replacing(path) as partial, rasterio.open(partial, "w", **profile) as file:
-        for band, (name, values) in enumerate(bands.items(), start=1):
-            file.write(values, band)
-            file.set_band_description(band, name)
-            file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
-        file.update_tags(unit=PER_KM2, description=NOTE)
+    with MemoryFile() as memory:  # on a full disk GDAL leaves half a file, and does not say so
+        with memory.open(**profile) as file:
+            for band, (name, values) in enumerate(bands.items(), start=1):
+                file.write(values, band)
+                file.set_band_description(band, name)
+                file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
+            file.update_tags(unit=PER_KM2, description=NOTE)
+        content = memory.read()
+    with runtime.replacing(path) as partial:
+        partial.write_bytes(content)
     return Path(path)
 
 
