@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from geoflow import cli
+from geoflow import Geolocator, cli
 from geoflow.cli import train
 from geoflow.data import tiles
 from geoflow.data.shards import ShardWriter
+from geoflow.encoders import TileEncoder
 from geoflow.methods import METHODS
 from geoflow.training import runs
 
@@ -146,8 +147,10 @@ def test_another_seed_is_not_taken_for_this_run(demo):
     assert "was trained with seed = 0, not 1; choose another folder" in result.stderr
 
 
-def test_a_model_of_another_encoder_is_not_taken_for_this_run(demo):
-    result = run("train", "--out", demo[0], "--encoder", "tiles")
+def test_a_model_of_another_encoder_is_not_taken_for_this_run(demo, tmp_path):
+    network = Geolocator.from_pretrained(demo[0] / "model").network
+    Geolocator(network, encoder=TileEncoder(16)).save_pretrained(tmp_path)
+    result = run("train", "--out", demo[0], "--encoder", tmp_path)
     assert result.returncode == 1
     assert re.search(r"was trained with encoder = '\w{16}', not '\w{16}'", result.stderr)
 

@@ -328,6 +328,8 @@ def test_what_changed_against_the_folder_is_told(tmp_path, shards):
         ("train --wandb maps", "--wandb cannot be used"),
         ("train tiles --steps 5 --lr 1", "--steps and --lr cannot be used with recipe 'tiles'"),
         ("train --lr 0", "--lr cannot be used with recipe 'tiles'"),
+        ("train tiles --encoder uniform", "--encoder uniform: it has no encoder of tiles of width 256"),
+        ("compare --encoder land", "--encoder land: it has no encoder of tiles of width 256"),
         ("train photos", "--data is missing"),
         ("train osv5m", "--data is missing"),
         ("train {shards}", "is no recipe; did you mean --data"),

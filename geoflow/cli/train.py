@@ -64,17 +64,13 @@ def train(
     name = _recipe_name(recipe, folders)
     given = {"steps": steps, "batch": batch, "lr": lr}
     machines = {"devices": devices, "nodes": nodes}
-    flags = {
-        "data": folders or None,
-        "field": field,
-        "stream": stream or None,
-        "wandb": wandb or None,
-    }
-    _check(name, method, seed, {**flags, **given, **machines})
+    flags = {"data": folders, "stream": stream, "wandb": wandb}
+    flags = {what: value or None for what, value in flags.items()}
+    _check(name, method, seed, {**flags, "field": field, **given, **machines})
     chosen = read_recipe(name, scale or _scale(name))
     with working_in(out):
         if name == "tiles":
-            shared = geoflow.Geolocator.from_pretrained(encoder).encoder if encoder else None
+            shared = _tile_encoder(encoder, chosen) if encoder else None
             geoflow.training.trained_on_tiles(chosen, out, seed, method, shared)
         else:
             asked = {name: value or 1 for name, value in machines.items()}
@@ -83,6 +79,16 @@ def train(
             _train_on_shards(name, chosen, shards, out, encoder, given, how)
     if runtime.is_first_process():
         print(f"model: {out / 'model'}")
+
+
+def _tile_encoder(model: str, recipe: dict):
+    """The encoder of a model, which is one of tiles and of the recipe's width."""
+    from geoflow.encoders import TileEncoder
+
+    found, width = geoflow.Geolocator.from_pretrained(model).encoder, recipe["encoder"]["dim"]
+    if not isinstance(found, TileEncoder) or found.dim != width:
+        raise ValueError(f"--encoder {model}: it has no encoder of tiles of width {width}")
+    return found
 
 
 def _folders(data: list[Path] | None) -> list[Path]:
@@ -242,8 +248,8 @@ def _compare(scale: str, encoder: str, seeds: int, out: Path) -> None:
     from geoflow.scores import evaluation
 
     first = out / f"{TRAINED[0]}-0" / "model"
-    known = encoder or (first if first.exists() else None)
-    shared = geoflow.Geolocator.from_pretrained(known).encoder if known else None
+    known = encoder or (str(first) if first.exists() else None)
+    shared = _tile_encoder(known, read_recipe("tiles", scale)) if known else None
     weights = runtime.sha256_of_weights(shared)[:16] if encoder and shared else None
     runtime.claim(out, {"scale": scale, "encoder": weights}, "a comparison")
     for method in METHODS:
