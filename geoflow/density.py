@@ -79,7 +79,7 @@ class DensityMap(Raster):
         Raises:
             ValueError: probability not in (0, 1).
         """
-        if not 0 < probability < 1:
+        if not 0 < runtime.number(f"probability {probability!r}", probability) < 1:
             raise ValueError(f"probability {probability}; expected a number between 0 and 1")
         order = self.cell_log_density.argsort(descending=True)
         mass = self.cell_mass[order].cumsum(0) / self.integral

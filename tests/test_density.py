@@ -221,6 +221,8 @@ def test_thresholds_fall_as_regions_grow(coast_map):
     for probability in (0, 1, -0.5, math.nan):
         with pytest.raises(ValueError, match=f"probability {probability}"):
             coast_map.region_threshold(probability)
+    with pytest.raises(ValueError, match="probability '0.5'; expected a finite number"):
+        coast_map.region_area_km2("0.5")
 
 
 def test_raster_shows_the_density(coast_map):

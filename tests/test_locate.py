@@ -157,7 +157,7 @@ def test_a_photo_and_the_tile_model(locate, tmp_path):
         )
         == 1
     )
-    assert "WARNING: 1 of 2 images are no satellite tiles" in err
+    assert "WARNING: not a satellite tile: 1 of 2 images" in err
     assert "--model plonk-yfcc" in err
     assert [bool(row["warning"]) for row in table(tmp_path)] == [True, True, False, False]
     for name, warned in (("photo", True), ("tile", False)):
@@ -365,7 +365,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(locate, tmp_path, monkeypatch
     assert status == 130
     assert (
         err
-        == "geoflow: stopped; out/places.csv holds the answers for 1 images; run the same command again to go on\n"
+        == "geoflow: stopped; out/places.csv holds the answers for 1 image; run the same command again to go on\n"
     )
     status, out, _ = locate("in")
     assert (status, "3 images, 1 answered before" in out, len(table(tmp_path))) == (0, True, 6)
@@ -385,7 +385,7 @@ def test_a_full_disk_says_what_is_kept(locate, tmp_path, monkeypatch):
         patch.setattr(photos.Answers, "add", full)
         status, _, err = locate("in")
     assert (status, err.count("\n")) == (1, 1)
-    assert "No space left on device; out/places.csv holds the answers for 1 images" in err
+    assert "No space left on device; out/places.csv holds the answers for 1 image" in err
     assert locate("in")[1].startswith("2 images, 1 answered before")
 
 

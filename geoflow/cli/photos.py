@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
 import geoflow
 from geoflow import runtime
@@ -78,7 +79,7 @@ def locate(
 
 
 def _complain(line: str) -> None:
-    print(f"geoflow: {line}", file=sys.stderr)
+    tqdm.write(f"geoflow: {line}", file=sys.stderr)  # beside a progress bar
 
 
 def _model(name: str, weights: str):
@@ -120,26 +121,25 @@ def _answer_all(question: _Question, files: list[Path]) -> int:
     todo = [file for file in files if not question.answers.hold(file)]
     before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
     print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
-    started, warnings_ = time.perf_counter(), []
+    started, found = time.perf_counter(), []
     with runtime.progress(total=len(todo), unit="image") as bar:
         for number, (photo, cond) in enumerate(_embedded(question, todo), 1):
+            if photo is not None:
+                text, warning = _answer(question, photo, cond)
+                bar.write(text)
+                found.append(warning)
+                if len(found) == 1 and (left := len(todo) - number):
+                    seconds = (time.perf_counter() - started) * left
+                    bar.write(f"about {runtime.duration(seconds)} for the other {left}")
             bar.update()
-            if photo is None:
-                continue
-            text, warning = _answer(question, photo, cond)
-            bar.write(text)
-            warnings_.append(warning)
-            if len(warnings_) == 1 and (left := len(todo) - number):
-                seconds = (time.perf_counter() - started) * left
-                bar.write(f"about {runtime.duration(seconds)} for the other {left}")
-    if unlike := sum(map(bool, warnings_)):
-        _complain(f"WARNING: {unlike} of {len(todo)} images are no satellite tiles. {ADVICE}")
-    return len(todo) - len(warnings_)
+    if unlike := sum(map(bool, found)):
+        _complain(f"WARNING: not a satellite tile: {unlike} of {len(todo)} images. {ADVICE}")
+    return len(todo) - len(found)
 
 
 def _kept(answers) -> str:
-    count = f"{answers.table} holds the answers for {len(answers.rows)} images"
-    return f"{count}; run the same command again to go on"
+    count = f"{len(answers.rows)} image{'s' * (len(answers.rows) != 1)}"
+    return f"{answers.table} holds the answers for {count}; run the same command again to go on"
 
 
 def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
