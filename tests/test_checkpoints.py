@@ -24,6 +24,16 @@ def _quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("CI", "1")
     monkeypatch.setattr(checkpoints, "EVERY", timedelta(0))
     monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """As in a job in the background, which a Ctrl-C elsewhere must not end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    killer = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    assert train(tmp_path / "run", kill_at=4, killer=killer).seen == list(range(12))
 
 
 @pytest.fixture(scope="module")

@@ -383,6 +383,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, shards, number, stat
     line = ["train", "--data", str(shards), "--steps", "100000", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([GEOFLOW, *line], **options) as process:
         while process.poll() is None and not list(tmp_path.glob("run/flow/best.ckpt")):
             if list(tmp_path.glob("run/flow/log-*")):
