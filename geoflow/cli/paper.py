@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import JUDGED, Model, Out, Seed, Shards, argument, option, score_tiles
+from geoflow.cli.common import (
+    JUDGED,
+    Model,
+    Out,
+    Seed,
+    Shards,
+    argument,
+    option,
+    score_tiles,
+    working_in,
+)
 
 
 def evaluate(
@@ -100,7 +110,8 @@ def reproduce(
     items = again.chosen(names)
     setup = again.Setup(scale or runtime.scale(), out, models, data)
     try:
-        again.run(names, setup)
+        with working_in(out):
+            again.run(names, setup)
     finally:
         folders = {str(setup.folder_for(again.ITEMS[name].steps[0])): None for name in items}
         print(f"results: {', '.join(folders)}")

@@ -222,7 +222,8 @@ def open_shards(folder, field: str | None = None) -> Shards:
         again = "run the same `geoflow embed` again"
         raise OSError(f"embedding into {folder} was not finished; {again}")
     if not (files := tuple(sorted(folder.glob("*.tar")))):
-        raise FileNotFoundError(f"no shards (*.tar) in {folder}")
+        advice = "`geoflow embed` makes them of images"
+        raise FileNotFoundError(f"no shards (*.tar) in {folder}; {advice}")
     suffixes = [[_split(name)[1] for name, *_span in tar_members(file)] for file in files]
     inside = itertools.chain(*suffixes)
     fields = sorted({s.removesuffix(".npy") for s in inside if s.endswith(".npy")})
