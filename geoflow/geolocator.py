@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geoflow import checkpoint, density, encoders, inputs, methods, sphere
+from geoflow import checkpoint, density, encoders, inputs, methods, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
 from geoflow.runtime import number, whole
 from geoflow.samplers import SolverOptions
@@ -318,7 +318,8 @@ class Geolocator:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
         noise, cond, options = self._request(None, cond, 8192, guidance=guidance, seed=0)
         samples = self._sample(noise, cond, options)[0]
-        fine = replace(options, steps=max(options.steps, DENSITY_STEPS))
+        schedule = schedules.FEW_STEPS if self.model.points_per_place == 1 else None  # on S²
+        fine = replace(options, steps=max(options.steps, DENSITY_STEPS), schedule=schedule)
 
         def log_prob(x: Tensor) -> Tensor:
             return self._by_place(self.model.log_prob, x[None].to(self.device), cond, fine)[0]

@@ -64,7 +64,8 @@ class Flow:
         √(1 − t), and even steps in t would be too long for it.
         """
         start, end = self.path.clock(torch.tensor([0.0, 1.0]))
-        grid = schedules.time_grid(self.schedule, options.steps)
+        chosen = schedules.by_name(options.schedule) if options.schedule else self.schedule
+        grid = schedules.time_grid(chosen, options.steps)
         return self.path.time(start + (end - start) * grid)
 
     def _problem(self, options: SolverOptions):

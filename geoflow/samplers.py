@@ -49,9 +49,10 @@ TOLERANCE = 1e-6
 class SolverOptions:
     """How a flow is solved."""
 
-    steps: int = 16  # placed by the model's schedule
+    steps: int = 16
     solver: str = "rk4"  # see `integrate`
     guidance: float = 0.0  # ω, 0 is none
+    schedule: str | None = None  # that places the steps; None: the model's own
 
 
 def evaluations(solver: str, steps: int) -> int | None:

@@ -154,6 +154,34 @@ def test_a_needle_is_visible_on_a_world_map(resolution):
     assert changed > 0.7 * math.pi * (1.5 * 300 / 72) ** 2  # a dot of 3 points
 
 
+@pytest.mark.parametrize("projection", ["equal-earth", "robinson", "north-pole"])
+@pytest.mark.parametrize(
+    "place", [(89.9, 10.0), (80.2, -179.9), (60.1, -179.9), (48.0, 2.0), (85.0, 100.0)]
+)
+@pytest.mark.parametrize("resolution", [0.1, 1.0, 5.0])
+def test_a_needle_anywhere_has_the_darkest_colour(projection, place, resolution):
+    """All of the probability in one cell of the grid: the map has its value, in a pixel or a dot, at its place."""
+    if projection == "north-pole" and place[0] < 55:
+        pytest.skip("beyond the edge of the cap")
+    density, _ = vmf(0, 0, 1.0, resolution)
+    density.log_density = torch.full_like(density.log_density, -50.0)
+    row, column = int((90 - place[0]) / resolution), int((place[1] + 180) / resolution)
+    density.log_density[row, column] = 12.0
+    ax = maps.world(projection)
+    image = maps.draw_density(ax, density, "nats", colorbar=False)
+    dots = next(c for c in ax.collections if c.get_array() is not None)
+    values, where = np.asarray(dots.get_array()), np.asarray(dots.get_offsets())
+    peak = 12.0 - sphere.LOG_UNIFORM
+    x, y = ax.projection.transform_point(
+        float(density.lon[column]),
+        float(density.lat[row]),
+        ccrs.PlateCarree(globe=ax.projection.globe),
+    )
+    away = np.hypot(*(where[values > peak - 3] - [x, y]).T) if len(values) else np.array([])
+    in_pixels = np.nanmax(np.asarray(image.get_array())) > peak - 3
+    assert in_pixels or away.min() < 3e5 * max(resolution, 1)
+
+
 def test_uniform_density_lets_the_map_show_through():
     density, _ = vmf(0, 0, 1.0)
     plain = maps.world(figsize=(3, 1.5))

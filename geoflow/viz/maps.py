@@ -84,22 +84,20 @@ def draw_density(
     nats, first_lon = _grid(density)
     peak = peak_of(density) if peak is None else peak
     over_uniform = _at_pixels(ax, np.exp(nats), first_lon)
+    xy, dots = _narrow_peaks(ax, over_uniform, np.exp(nats), first_lon)
     if unit == "per_area":
-        values = UNIFORM_PER_AREA * over_uniform
+        values, dots = UNIFORM_PER_AREA * over_uniform, UNIFORM_PER_AREA * dots
         norm = LogNorm(UNIFORM_PER_AREA, UNIFORM_PER_AREA * math.exp(peak))
     else:
         with np.errstate(divide="ignore"):
-            values, norm = np.log(over_uniform), Normalize(0, peak)
-    x0, x1, y0, y1 = extent = (*ax.get_xlim(), *ax.get_ylim())
+            values, dots, norm = np.log(over_uniform), np.log(dots), Normalize(0, peak)
+    extent = (*ax.get_xlim(), *ax.get_ylim())
     colors: dict[str, Any] = dict(cmap=DENSITY_COLORS, norm=norm)
     image = ax.imshow(
         values, **colors, extent=extent, origin="upper", transform=ax.projection, zorder=1,
         interpolation="antialiased", interpolation_stage="rgba",
     )  # fmt: skip
-    row, column = _narrow_peaks(over_uniform)
-    x = x0 + (column + 0.5) * (x1 - x0) / values.shape[1]
-    y = y1 - (row + 0.5) * (y1 - y0) / values.shape[0]
-    ax.scatter(x, y, s=7, c=values[row, column], **colors, linewidths=0, zorder=1.5)
+    ax.scatter(*xy.T, s=7, c=dots, **colors, linewidths=0, zorder=1.5, clip_on=False)
     if colorbar:
         below: dict[str, Any] = dict(orientation="horizontal", shrink=0.6, aspect=40, pad=0.03)
         name_scale(ax.figure.colorbar(image, ax=ax, **below), unit)
@@ -177,19 +175,38 @@ def _at_pixels(ax: GeoAxes, values: np.ndarray, first_lon: float) -> np.ndarray:
     return np.where(np.isfinite(latlon[..., 0]), sampled, np.nan)
 
 
-def _narrow_peaks(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, highest last, of peaks so narrow that a reader would overlook them.
+def _narrow_peaks(
+    ax: GeoAxes, shown: np.ndarray, field: np.ndarray, first_lon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map coordinates (n, 2) and values, highest last, of peaks that a reader would overlook.
 
-    Such a pixel is ten times above all pixels on the sides of the square around it.
+    A pixel of the map that is ten times above all pixels on the sides of the square around it; and
+    a local maximum of the grid that is ten times above the pixels around it, between which it fell.
     """
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    scale = np.array([x1 - x0, y0 - y1]) / shown.shape[::-1]
     far = 3  # pixels from the peak to the sides
-    padded = torch.nn.functional.pad(torch.as_tensor(np.nan_to_num(field))[None], (far,) * 4)
-    across = torch.nn.functional.max_pool2d(padded, (1, 2 * far + 1), 1)[0].numpy()
-    down = torch.nn.functional.max_pool2d(padded, (2 * far + 1, 1), 1)[0].numpy()
+    pool, pad = torch.nn.functional.max_pool2d, torch.nn.functional.pad
+    padded = pad(torch.as_tensor(np.nan_to_num(shown))[None], (far,) * 4)
+    across, down = pool(padded, (1, 2 * far + 1), 1)[0], pool(padded, (2 * far + 1, 1), 1)[0]
     sides = across[: -2 * far], across[2 * far :], down[:, : -2 * far], down[:, 2 * far :]
-    row, column = np.nonzero(field > 10 * np.maximum(np.max(sides, axis=0), 1.0))
-    order = field[row, column].argsort()
-    return row[order], column[order]
+    row, column = np.nonzero(shown > 10 * torch.stack(sides).amax(0).clamp(min=1).numpy())
+    xy = np.stack([column + 0.5, row + 0.5], 1) * scale + [x0, y1]
+
+    grid = pad(torch.as_tensor(field)[None, None], (1, 1, 0, 0), mode="circular")
+    highest = pool(pad(grid, (0, 0, 1, 1)), 3, 1)[0, 0].numpy()
+    highest[[0, -1]] = field[[0, -1]].max(1, keepdims=True)  # a pole is one place
+    lat, lon = np.nonzero((field == highest) & (field > 10))
+    centers = np.stack([lat, lon], 1) + 0.5
+    centers = centers * [-180 / len(field), 360 / field.shape[1]] + [90, first_lon]
+    lost = basemap.project(ax, centers - [0, 180 / field.shape[1]])
+    near = np.nan_to_num((lost - [x0, y1]) / scale).astype(int)
+    near = near.clip(0, np.array(shown.shape)[::-1] - 1)
+    around = pool(padded, 2 * far + 1, 1)[0].numpy()[near[:, 1], near[:, 0]]
+    kept = np.isfinite(lost).all(1) & (field[lat, lon] > 10 * np.maximum(around, 1))
+    xy = np.concatenate([xy, lost[kept]])
+    values = np.concatenate([shown[row, column], field[lat, lon][kept]])
+    return xy[values.argsort()], np.sort(values)
 
 
 # Places and paths
