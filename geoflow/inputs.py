@@ -33,9 +33,9 @@ def generator(seed) -> torch.Generator | None:
     """A generator of that seed; None, torch's global one, without a seed."""
     if seed is None:
         return None
-    seed = whole(f"seed={seed!r}", seed, -(2**63))
-    if seed >= 2**64:
-        raise ValueError(f"seed={seed}; expected less than 2⁶⁴")
+    seed = whole(f"seed={seed!r}", seed, None)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed}; expected one of 64 bits")
     return torch.Generator().manual_seed(seed)
 
 

@@ -136,7 +136,9 @@ def by_name(method: str, network, schedule: str):
     Raises:
         ValueError: unknown method or schedule.
     """
-    if choose("method", method, METHODS) in GENERATIVE:
+    if choose("method", method, METHODS) not in REFERENCES and network is None:
+        raise ValueError(f"method {method!r} needs a network; got None")
+    if method in GENERATIVE:
         return Flow(network, paths.by_name(method), schedule)
     if method == "retrieval":
         return network

@@ -54,26 +54,31 @@ def choose(what: str, name: str, options: Iterable[str]) -> str:
     raise ValueError(f"unknown {what} {name!r}{hint}; expected one of {expected}")
 
 
-def whole(what: str, value, least: int = 1) -> int:
+def whole(what: str, value, least: int | None = 1) -> int:
     """A whole number of at least `least`; 16.0 is one, True and "16" are none.
 
     Raises:
         ValueError: it is not; the message begins with `what`.
     """
-    if not _is_real(value) or value != value // 1 or value < least:
-        raise ValueError(f"{what}; expected a whole number of at least {least}")
+    value = _plain(value)
+    if value is None or value != value // 1 or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{what}; expected a whole number{bound}")
     return int(value)
 
 
 def number(what: str, value) -> float:
     """A finite number; True and "2" are none. Arguments and errors as of `whole`."""
-    if not _is_real(value) or not math.isfinite(value):
+    value = _plain(value)
+    if value is None or not math.isfinite(value):
         raise ValueError(f"{what}; expected a finite number")
     return float(value)
 
 
-def _is_real(value) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def _plain(value):
+    """A number, also one in a tensor or an array without axes; None if it is none."""
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    return value if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
 
 
 def scale() -> str:

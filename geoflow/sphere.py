@@ -38,6 +38,8 @@ def from_latlon(latlon) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         text = "latlon holds no numbers, or rows of unequal length"
         raise ValueError(f"{text} ({error}); expected (..., 2): degrees") from error
+    if latlon.is_complex():
+        raise ValueError("latlon holds complex numbers; expected (..., 2): degrees")
     latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
     if latlon.ndim == 0 or latlon.shape[-1] != 2:
         raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): degrees")
@@ -113,6 +115,8 @@ def project(x: Tensor) -> Tensor:
 
 
 def _check_points(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"points of type {type(x).__name__}; expected a tensor (..., 3)")
     if x.ndim == 0 or x.shape[-1] != 3:
         raise ValueError(f"points have shape {tuple(x.shape)}; expected (..., 3)")
     norm = torch.linalg.vector_norm(x.detach(), dim=-1)

@@ -322,7 +322,7 @@ def test_bad_sampling_options(geo, cond, options, message):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("sample", {"seed": "a"}, "seed='a'; expected a whole number"), ("sample", {"seed": 1.5}, r"seed=1\.5"), ("sample", {"seed": 2**64}, "less than 2⁶⁴"),
+        ("sample", {"seed": "a"}, "seed='a'; expected a whole number"), ("sample", {"seed": 1.5}, r"seed=1\.5"), ("sample", {"seed": 2**64}, "one of 64 bits"),
         ("sample", {"seed": [1]}, r"seed=\[1\]"), ("sample", {"guidance": "2"}, "guidance of '2'; expected a finite number"), ("sample", {"guidance": None}, "guidance of None"),
         ("sample", {"guidance": math.inf}, "guidance of inf"), ("sample", {"n": "3"}, "n='3' samples; expected a whole number of at least 1"), ("sample", {"n": None}, "n=None"),
         ("sample", {"n": math.nan}, "n=nan"), ("sample", {"n": True}, "n=True"), ("sample", {"steps": "x"}, "'x' steps; expected a whole number"), ("sample", {"steps": 2.5}, r"2\.5 steps"),
@@ -354,7 +354,7 @@ def test_bad_arguments_of_a_density_are_named(geo, cond, options, message):
     ("latlon", "message"),
     [
         ("Paris", "latlon holds no numbers"), ([["48.9", "2.4"]], "latlon holds no numbers"), (None, "latlon holds no numbers"), ([[1.0, 2.0], [3.0]], "rows of unequal length"),
-        ([[math.nan, 2.0]], "latitude nan is not in"), ([[1.0, math.inf]], "longitude inf is not in"), ([[91, 0]], r"latitude 91\.0"), (48.9, r"shape \(\)"), ([[1, 2, 3]], r"\(1, 3\)"),
+        ([[math.nan, 2.0]], "latitude nan is not in"), ([[1.0, math.inf]], "longitude inf is not in"), ([[91, 0]], r"latitude 91\.0"), (48.9, r"shape \(\)"), (torch.tensor([1 + 2j, 3]), "complex numbers"), ([[1, 2, 3]], r"\(1, 3\)"),
     ],
 )  # fmt: skip
 def test_bad_places_are_named(geo, cond, latlon, message):
@@ -382,6 +382,13 @@ def test_numbers_of_numpy_are_numbers(geo, cond):
     assert torch.equal(
         geo.sample(cond=cond.tolist(), n=5.0, steps=3.0, guidance=1, seed=7.0), expected
     )
+    given = {
+        "n": torch.tensor(5),
+        "steps": np.array(3),
+        "guidance": torch.tensor(1.0),
+        "seed": torch.tensor(7),
+    }
+    assert torch.equal(geo.sample(cond=cond, **given), expected)
     assert geo.predict(cond=cond, k=np.int64(2), n=np.int64(9)).latlon.shape == (3, 2, 2)
 
 
@@ -424,6 +431,21 @@ def test_what_is_no_models_name(name):
 def test_unknown_models_list_the_photo_models(name):
     with pytest.raises((ValueError, FileNotFoundError), match="plonk-yfcc.*plonk-osv5m"):
         Geolocator.from_pretrained(name)
+
+
+@pytest.mark.parametrize("method", ["riemannian", "vmf", "retrieval"])
+def test_a_method_without_its_network(method):
+    with pytest.raises(ValueError, match=f"method '{method}' needs a network; got None"):
+        Geolocator(None, method)
+
+
+@pytest.mark.parametrize("x", [[1.0, 0.0, 0.0], "x", None])
+def test_what_are_no_points(x):
+    for call in (sphere.to_latlon, sphere.project):
+        with pytest.raises(
+            TypeError, match=f"points of type {type(x).__name__}; expected a tensor"
+        ):
+            call(x)
 
 
 def test_no_places(geo, cond):

@@ -104,7 +104,7 @@ def evaluate(
     cond, truth = _embedded(geo, dataset)
     text = f"{samples!r} samples per image, {seeds!r} seeds"
     samples, seeds = runtime.whole(text, samples), runtime.whole(text, seeds)
-    seed = runtime.whole(f"seed={seed!r}", seed, -(2**63))
+    seed = runtime.whole(f"seed={seed!r}", seed, None)
     calibrated = runtime.whole(f"{calibrated!r} images to calibrate", calibrated, 0)
     likeliest = choose("answer", answer, ANSWERS) == "likeliest"
     options = inputs.solver_options(geo.model, steps, solver, guidance)
@@ -115,9 +115,10 @@ def evaluate(
         settings |= {"schedule": geo.model.schedule_name, **solved}
         settings["evaluations"] = samplers.evaluations(**solved)
     settings["seeds"] = list(range(seed, seed + seeds))
+    how = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
     runs = []
     for s in range(seed, seed + seeds):
-        rows = _sampled(geo, cond, truth, name, samples, asdict(options), s, likeliest)
+        rows = _sampled(geo, cond, truth, name, samples, how, s, likeliest)
         runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
     scores, deviations = _over_runs(runs)
     if likelihood:
