@@ -12,6 +12,7 @@ from scipy.io import netcdf_file
 from small import points
 
 from geoflow import density, sphere
+from geoflow.data import tiles
 from geoflow.gis import rasters
 from geoflow.vmf import Mixture
 
@@ -187,6 +188,63 @@ def test_integral_counts_what_the_samples_have_missed(needles):
     )
     assert error < 0.1
     assert found == pytest.approx(1, abs=3 * error)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_volcanoes_integrate_to_one(seed):
+    """150 peaks of 20 to 100 km, most of them lighter than a cell that is split: rough, and found by samples."""
+    generator = torch.Generator().manual_seed(seed)
+    n, uniform = 150, torch.rand(2, 1, 150, generator=generator, dtype=torch.float64)
+    kappa = (sphere.EARTH_RADIUS_KM / (20 * 5 ** uniform[0])) ** 2
+    weight = (uniform[1] ** 2 + 0.01).log().log_softmax(-1)
+    mixture = Mixture(weight, sphere.uniform((1, n), generator).double(), kappa)
+    samples = mixture.sample(torch.rand(1, 8192, 3, generator=generator).double())[0]
+    mapped = density.density_map(lambda x: mixture.log_prob(x[None].double())[0], samples, 10.0)
+    assert mapped.integral == pytest.approx(1, abs=0.01)
+
+
+def arcs(seed, km):
+    """Two ridges along great circles, 5,000 km long and so many km wide, and a broad rest: log-density and samples."""
+    generator, n = torch.Generator().manual_seed(seed), 8192
+    pole = points(2, seed=seed)
+    east, north = sphere.tangent_basis(pole)
+    width, length = km / sphere.EARTH_RADIUS_KM, 0.8
+    along = math.log(2 * math.pi * torch.special.i0(torch.tensor(length**-2)).item())
+    across = math.log(width * math.sqrt(2 * math.pi))
+
+    def log_prob(x):
+        x = x.double()
+        angle = torch.atan2(x @ north.T, x @ east.T)
+        ridges = torch.cos(angle) / length**2 - along - 0.5 * ((x @ pole.T) / width) ** 2 - across
+        return torch.logaddexp(
+            ridges.logsumexp(-1) + math.log(0.35), torch.tensor(sphere.LOG_UNIFORM + math.log(0.3))
+        )
+
+    which = torch.rand(n, generator=generator)
+    turn = torch.linspace(-math.pi, math.pi, 20001).double()[:-1]
+    angle = turn[torch.multinomial((turn.cos() / length**2).exp(), n, True, generator=generator)]
+    off = width * torch.randn(n, generator=generator, dtype=torch.float64)
+    one = (which < 0.35).long()
+    circle = torch.cos(angle)[:, None] * east[one] + torch.sin(angle)[:, None] * north[one]
+    ridge = off[:, None] * pole[one] + (1 - off**2).sqrt()[:, None] * circle
+    return log_prob, torch.where((which > 0.7)[:, None], points(n, seed=seed + 1), ridge)
+
+
+def test_long_narrow_ridges_integrate_to_one():
+    """Ocean tiles look like this. The errors of single maps are random: their mean is smaller."""
+    found = [
+        density.density_map(*arcs(seed, km), 10.0).integral for seed in range(3) for km in (20, 60)
+    ]
+    assert found == pytest.approx([1] * 6, abs=0.015)
+    assert sum(found) / 6 == pytest.approx(1, abs=0.006)
+
+
+@pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
+def test_closed_forms_integrate_to_one(name, shipped):
+    for place in sphere.to_latlon(points(8, seed=11)).tolist():
+        mapped = shipped(name).density(tiles.tile(*place), resolution=2.0)
+        assert mapped.integral == pytest.approx(1, abs=0.003)
+        assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)
 
 
 def test_budget_of_evaluations_is_kept():
