@@ -239,6 +239,16 @@ def test_bad_photos_and_entries_are_named_and_counted(locate, tmp_path):
     assert [row["file"] for row in table(tmp_path)] == [str(tmp_path / "in" / "good.png")] * 2
 
 
+def test_a_folder_of_dangling_links(locate, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "odd\nname.jpg").symlink_to("nowhere")
+    status, _, err = locate("in")
+    assert status == 1
+    link, folder = err.splitlines()
+    assert link == r"geoflow: in/odd\nname.jpg cannot be read: it is a link to nothing"
+    assert folder.startswith("geoflow: no image file in in; expected one that ends in .jpg")
+
+
 def test_an_image_that_became_unreadable_loses_its_answer(locate, tmp_path):
     a = save(tmp_path / "a.png")
     locate("a.png")

@@ -56,9 +56,12 @@ def locate(
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; expected a folder")
     unreadable: list[str] = []
-    files = geoflow.photos.find(images, unreadable.append)
-    for line in unreadable:
+
+    def told(line: str) -> None:
+        unreadable.append(line)
         _complain(line)
+
+    files = geoflow.photos.find(images, told)
     geo = _model(model, weights)
     how = {"guidance": guidance, "seed": seed}
     with runtime.alone(out):

@@ -76,7 +76,7 @@ def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
     seen = set()
 
     def refused(error: OSError) -> None:
-        unreadable(f"{error.filename} cannot be read: {error.strerror}")
+        unreadable(f"{shown(error.filename)} cannot be read: {error.strerror}")
 
     for here, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         if (real := os.path.realpath(here)) in seen:
@@ -91,7 +91,7 @@ def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
                 yield file
             else:
                 what = "a link to nothing" if file.is_symlink() else "no regular file"
-                unreadable(f"{file} cannot be read: it is {what}")
+                unreadable(f"{shown(file)} cannot be read: it is {what}")
 
 
 def shown(path) -> str:
