@@ -1,5 +1,6 @@
 """Rasters and regions of a density as files: GeoTIFF, NetCDF, GeoJSON features."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def layers(log_density: Tensor) -> dict[str, np.ndarray]:
 
 def write_geotiff(path, log_density: Tensor) -> Path:
     """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path."""
-    from rasterio.io import MemoryFile
+    import rasterio
     from rasterio.transform import from_bounds
 
     bands, (height, width) = layers(log_density), log_density.shape
@@ -35,16 +36,15 @@ def write_geotiff(path, log_density: Tensor) -> Path:
     profile |= dict(count=len(bands), height=height, width=width)
     profile |= dict(crs="EPSG:4326", transform=from_bounds(-180, -90, 180, 90, width, height))
     profile |= dict(nodata=float("nan"), compress="deflate", predictor=3)
-    with MemoryFile() as memory:  # on a full disk GDAL leaves half a file, and does not say so
-        with memory.open(**profile) as file:
-            for band, (name, values) in enumerate(bands.items(), start=1):
-                file.write(values, band)
-                file.set_band_description(band, name)
-                file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
-            file.update_tags(unit=PER_KM2, description=NOTE)
-        content = memory.read()
+    memory = io.BytesIO()  # on a full disk GDAL leaves half a file, and does not say so
+    with rasterio.open(memory, "w", **profile) as file:
+        for band, (name, values) in enumerate(bands.items(), start=1):
+            file.write(values, band)
+            file.set_band_description(band, name)
+            file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
+        file.update_tags(unit=PER_KM2, description=NOTE)
     with runtime.replacing(path) as partial:
-        partial.write_bytes(content)
+        partial.write_bytes(memory.getvalue())
     return Path(path)
 
 
