@@ -247,6 +247,15 @@ def test_closed_forms_integrate_to_one(name, shipped):
         assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [(-51.37, 137.40), (-45.65, -50.66)])
+def test_ocean_tiles_integrate_to_one(place, shipped):
+    """Of 50 random tiles those whose integrals fell shortest: ridges across two oceans, narrower than the cells."""
+    mapped = shipped("tiles").density(tiles.tile(*place), resolution=2.0)
+    assert mapped.integral == pytest.approx(1, abs=0.015)
+    assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)
+
+
 def test_budget_of_evaluations_is_kept():
     calls = []
     log_prob, samples = vmf((10.0, 10.0), 30.0)

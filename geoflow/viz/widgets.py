@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,10 @@ class Points:
         shown = {**self.gallery.about(image), **shown}
         cond = self.gallery.cond(self.geo, image)
         given: dict[str, Any] = dict(cond=cond, n=self.n, seed=self.seed)
+        how: dict[str, Any] = dict(steps=options.steps, solver=options.solver)
         if not self.geo.model.guidable:
             return Panel(self.geo.sample(**given), times=(1.0,), note="closed form", **shown)
-        paths = self.geo.trajectories(**given, **asdict(options))[:, 0]
+        paths = self.geo.trajectories(**given, **how, guidance=options.guidance)[:, 0]
         count = min(STATES, options.steps + 1)
         kept = torch.linspace(0, options.steps, count, dtype=torch.float64).round().long()
         times = self.geo.model.times(options)[kept]
