@@ -34,7 +34,7 @@ def locate(
     guidance: float = 0.0,
     seed: Seed = 0,
     maps: Annotated[
-        bool, option("maps, regions and densities too, 10 s per image on 2 CPUs")
+        bool, option("maps, regions and densities too, which take most of the time")
     ] = True,
     exif: Annotated[
         bool, option("say how far the answer is from the camera's own place; no model sees that")
