@@ -108,7 +108,12 @@ def test_bad_input_is_named(geo, sizes, samples, message):
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(geo, options, message):
-    given = {"geo": geo, "dataset": (torch.zeros(2, 4), torch.zeros(2, 2)), "samples": 2, "steps": 1}
+    given = {
+        "geo": geo,
+        "dataset": (torch.zeros(2, 4), torch.zeros(2, 2)),
+        "samples": 2,
+        "steps": 1,
+    }
     with pytest.raises(ValueError, match=message):
         geoflow.evaluate(**{**given, **options})
 

@@ -245,7 +245,10 @@ def test_a_cache_of_another_size_is_refused(cache):
     tiles.load("train", 10)
     (folder,) = folders(cache)
     np.save(folder / "x.npy", np.zeros((9, 3), np.float32))
-    with pytest.raises(OSError, match=r"x\.npy is missing or damaged \(float32 of shape \(9, 3\), expected float32 of shape \(10, 3\)\)"):
+    with pytest.raises(
+        OSError,
+        match=r"x\.npy is missing or damaged \(float32 of shape \(9, 3\), expected float32 of shape \(10, 3\)\)",
+    ):
         tiles.load("train", 10)
 
 
@@ -273,11 +276,21 @@ def test_unknown_split_and_bad_counts(cache):
     with pytest.raises(ValueError, match="unknown split 'held_out' .did you mean 'held-out'"):
         tiles.load("held_out", 10)
     for n, text in ((0, "0 tiles"), ("5", "'5' tiles"), (2.5, r"2\.5 tiles"), (None, "None tiles")):
-        with pytest.raises(ValueError, match=f"{text} asked for; expected a whole number of at least 1"):
+        with pytest.raises(
+            ValueError, match=f"{text} asked for; expected a whole number of at least 1"
+        ):
             tiles.load("train", n)
 
 
-@pytest.mark.parametrize(("lat", "lon", "message"), [("a", 3, "no numbers"), (None, 3, "no numbers"), (91, 3, r"latitude 91\.0"), (3, float("nan"), "longitude nan")])
+@pytest.mark.parametrize(
+    ("lat", "lon", "message"),
+    [
+        ("a", 3, "no numbers"),
+        (None, 3, "no numbers"),
+        (91, 3, r"latitude 91\.0"),
+        (3, float("nan"), "longitude nan"),
+    ],
+)
 def test_a_tile_of_no_place(lat, lon, message):
     with pytest.raises(ValueError, match=message):
         tiles.tile(lat, lon)
