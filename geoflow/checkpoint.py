@@ -171,6 +171,7 @@ def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
         partial.mkdir()
         save_file(weights, partial / WEIGHTS)
         runtime.write_json(partial / CONFIG, config)
+        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors lets one read
     return folder
 
 

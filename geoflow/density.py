@@ -125,7 +125,7 @@ def density_map(
     log_prob: LogDensity,
     samples: Tensor,
     resolution: float = 1.0,
-    cell_mass: float = 1 / 120,
+    cell_mass: float = 1 / 240,
     max_cells: int = 20_000,
     desc: str = "",
 ) -> DensityMap:
@@ -171,7 +171,7 @@ def density_map(
             heaviest = estimate.argsort(descending=True)[:budget]
             split = torch.zeros_like(mass, dtype=torch.bool)
             split[heaviest] = estimate[heaviest] > cell_mass
-            # The error of a centre's density grows with the area: Richardson's extrapolation.
+            # A centre's error grows with the area: Richardson's extrapolation.
             better = mass * (1 + change / 3).clamp(0.7, 1.3)
             found = x, area, log_density, better, cells, torch.full_like(cells, level)
             done.append(tuple(values[~split] for values in found))

@@ -16,7 +16,7 @@ from geoflow.scores import metrics
 
 __all__ = ["CONFIG", "WEIGHTS", "Geolocator", "Places", "shipped_models"]
 
-DENSITY_STEPS = 20  # of a density map, at least
+ON_S2 = {"steps": 64, "solver": "ab3", "schedule": schedules.FEW_STEPS}  # of density maps
 
 
 @dataclass(frozen=True)
@@ -318,13 +318,13 @@ class Geolocator:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
         noise, cond, options = self._request(None, cond, 8192, guidance=guidance, seed=0)
         samples = self._sample(noise, cond, options)[0]
-        schedule = schedules.FEW_STEPS if self.model.points_per_place == 1 else None  # on S²
-        fine = replace(options, steps=max(options.steps, DENSITY_STEPS), schedule=schedule)
+        in_r3 = self.model.points_per_place > 1  # where a place costs more: the grid is coarser
+        fine = replace(options, **({"steps": max(options.steps, 20)} if in_r3 else ON_S2))
 
         def log_prob(x: Tensor) -> Tensor:
             return self._by_place(self.model.log_prob, x[None].to(self.device), cond, fine)[0]
 
-        return density.density_map(log_prob, samples, resolution)
+        return density.density_map(log_prob, samples, resolution, 1 / 120 if in_r3 else 1 / 240)
 
     def localizability(self, images=None, cond=None, n: int = 1024, seed: int = 0) -> Tensor:
         """Negative entropy ∫ p log₂ p in bits, by n samples (PLONK, section 3.4): (B,).

@@ -207,7 +207,7 @@ def require_space(folder: Path, needed: int, advice: str = "") -> None:
     """An `OSError` that ends in `advice` if a disk lacks room for `needed` bytes and 5 % more."""
     free = shutil.disk_usage(folder).free
     if free < 1.05 * needed:
-        text = f"{needed / 1e9:.2f} GB are needed in {folder}, {free / 1e9:.2f} GB are free"
+        text = f"{needed / 1e6:,.1f} MB are needed in {folder}, {free / 1e6:,.1f} MB are free"
         raise OSError(f"{text}; {advice}" if advice else text)
 
 

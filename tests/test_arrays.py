@@ -67,5 +67,16 @@ def test_a_damaged_array_is_named(tmp_path, damage):
 
 def test_a_full_disk_is_told_with_advice(tmp_path):
     huge = {"a": (np.float64, (10**9, 10**6))}
-    with pytest.raises(OSError, match=r"8000000.00 GB are needed in .*; stream"):
+    with pytest.raises(OSError, match=r"8,000,000,000.0 MB are needed in .*; stream"):
         cached(tmp_path / "folder", huge, fill, "stream")
+
+
+@pytest.mark.parametrize("at", [-1, -9, 130])
+def test_a_flipped_bit_is_named(tmp_path, at):
+    cached(tmp_path / "folder", LAYOUT, fill)
+    file = tmp_path / "folder" / "a.npy"
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"a\.npy is missing or damaged \(it differs from its check"):
+        cached(tmp_path / "folder", LAYOUT, fill)

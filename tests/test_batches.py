@@ -170,6 +170,6 @@ def test_memory_mapped(folder, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "full"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(OSError, match="GB are needed in"):
+    with pytest.raises(OSError, match="MB are needed in"):
         folder.mapped()
     assert not list((tmp_path / "full" / "shards").glob("*[!k]"))

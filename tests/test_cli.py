@@ -271,6 +271,7 @@ def test_one_bad_file_does_not_stop_a_folder(demo, tmp_path):
         ),
         (("data", "fetch", "osv5m"), "--root is missing: the folder where osv5m is to lie"),
         (("evaluate", "--model", "tile"), "did you mean 'tiles'"),
+        (("evaluate", "--out", __file__), "is a file, or below one; expected a folder"),
         (("evaluate", "--solver", "rk5"), "did you mean 'rk4'"),
         (("evaluate", "--model", "no/such/folder"), "no model folder"),
         (("locate", "no-such-photo.jpg"), "no image file at no-such-photo.jpg"),

@@ -156,7 +156,7 @@ def test_a_folder_that_merely_exists_proves_nothing(server, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_byte(server, tmp_path):
-    with pytest.raises(OSError, match=r"1000000\.00 GB are needed"):
+    with pytest.raises(OSError, match=r"1,000,000,000\.0 MB are needed"):
         fetch.fetch_parts(
             [fetch.Part(f"{server.url}/file", "file", "md5:0", size=10**15)], tmp_path
         )

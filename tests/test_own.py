@@ -1,6 +1,7 @@
 """One's own data: settings that fit any number of images, who judges, which encoder comes along; and from images to a model."""
 
 import csv
+import math
 import os
 import re
 import signal
@@ -15,10 +16,11 @@ from PIL import Image
 from synthetic import run_here
 
 from geoflow import Geolocator, evaluate, runtime, sphere, training
-from geoflow.data import tiles
+from geoflow.data import references, tiles
 from geoflow.data.shards import ShardWriter, open_shards
 from geoflow.encoders import TileEncoder
 from geoflow.training import checkpoints, own, runs
+from geoflow.training.batches import Rows
 from geoflow.training.recipes import read_recipe
 
 GEOFLOW = str(Path(sys.executable).parent / "geoflow")
@@ -402,3 +404,18 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, shards, number, stat
     assert not (tmp_path / "run" / "model").exists()
     state = checkpoints.read(tmp_path / "run" / "flow" / "last.ckpt")
     assert f"{state['global_step']:,}" == kept[1]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_verdict_says_how_far_a_model_is_from_a_guess(known):
+    """A peak of 100 km around each image's place, or around another place."""
+    x = sphere.uniform(30, torch.Generator().manual_seed(0))
+    cond = torch.eye(30)
+    places = x if known else x.flip(0)
+    nearest = references.Retrieval(cond, places, neighbors=1, concentration=4e3)
+    nats, text = own.verdict(Geolocator(nearest, "retrieval"), Rows((cond, x)))
+    # a vMF holds κ/2π at its middle, 95 % of the weight; elsewhere only the uniform 5 % are left
+    best = -math.log(0.95 * 4e3 / (2 * math.pi) + 0.05 / (4 * math.pi)) - math.log(4 * math.pi)
+    assert nats == pytest.approx(best if known else -math.log(0.05), abs=0.01)
+    assert f"{nats:+.2f} nats over the uniform guess" in text
+    assert ("WARNING" in text) is not known

@@ -134,7 +134,7 @@ def test_damaged_json_is_named(tmp_path, content):
 def test_space_that_a_disk_does_not_have(tmp_path):
     runtime.require_space(tmp_path, 1)
     with pytest.raises(
-        OSError, match=r"1000000000\.00 GB are needed in .* GB are free; choose another disk"
+        OSError, match=r"1,000,000,000,000\.0 MB are needed in .* MB are free; choose another disk"
     ):
         runtime.require_space(tmp_path, 10**18, "choose another disk")
 

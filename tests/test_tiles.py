@@ -247,7 +247,7 @@ def test_a_cache_of_another_size_is_refused(cache):
     np.save(folder / "x.npy", np.zeros((9, 3), np.float32))
     with pytest.raises(
         OSError,
-        match=r"x\.npy is missing or damaged \(float32 of shape \(9, 3\), expected float32 of shape \(10, 3\)\)",
+        match=r"x\.npy is missing or damaged \(it differs from its checksum\)",
     ):
         tiles.load("train", 10)
 
@@ -257,7 +257,7 @@ def test_no_disk_space_is_said_before_any_work(cache, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
     monkeypatch.setattr(tiles, "render", None)
     with pytest.raises(
-        OSError, match=r"0.03 GB are needed in .*, 0.00 GB are free; set GEOFLOW_CACHE"
+        OSError, match=r"[0-9.]+ MB are needed in .*, 0.0 MB are free; set GEOFLOW_CACHE"
     ):
         tiles.load("train", 10_000)
 

@@ -1,6 +1,7 @@
 """The commands: `geoflow demo | train | plan | compare | data fetch | data verify | embed |
 evaluate | tables | reproduce | results | locate | explore | doctor`."""
 
+import errno
 import io
 import sys
 from typing import Annotated
@@ -56,5 +57,15 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        print(f"geoflow: {error}", file=sys.stderr)
+        print(f"geoflow: {_in_words(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _in_words(error: Exception) -> str:
+    """The message of an error; of one of the operating system, what it says of which file."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text += "; what was written before is kept. Make room, and run the same command again"
+    return text

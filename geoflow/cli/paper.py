@@ -12,6 +12,7 @@ from geoflow.cli.common import (
     Seed,
     Shards,
     argument,
+    check_out,
     option,
     score_tiles,
     working_in,
@@ -41,6 +42,8 @@ def evaluate(
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.scores import evaluation
 
+    if out is not None:
+        check_out(out)
     geo = geoflow.Geolocator.from_pretrained(model)
     evaluation.distributed_if_launched()
     how: dict[str, Any] = dict(samples=samples, steps=steps, solver=solver, guidance=guidance)
@@ -49,13 +52,14 @@ def evaluate(
         reports = (score_tiles(geo, split, runtime.scale(), **how) for split in JUDGED)
     else:
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
+        if all(shards.recorded) and runtime.is_first_process():
+            shards.verify()  # others are read whole
         cond, x = shards.mapped()
         dataset = cond, geoflow.sphere.to_latlon(x)
         reports = [evaluation.evaluate(geo, dataset, name or shards.name, **how)]
     for report in reports:
         if runtime.is_first_process():
             if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
                 stem = report.dataset.replace(", ", "-").replace(" ", "-")
                 report.to_json(out / f"{stem}.json")
             print(report.table())

@@ -75,7 +75,7 @@ def train(
         else:
             asked = {name: value or 1 for name, value in machines.items()}
             how = {"seed": seed, "method": method, "stream": stream, "wandb": wandb, **asked}
-            shards = _open(folders, field or chosen.get("field"))
+            shards = _open(folders, field, chosen.get("field"))
             _train_on_shards(name, chosen, shards, out, encoder, given, how)
     if runtime.is_first_process():
         print(f"model: {out / 'model'}")
@@ -132,12 +132,12 @@ def _check(name: str, method: str, seed: int, options: dict) -> None:
             raise ValueError(f"--{what} {options[what]}; expected at least 1")
 
 
-def _open(folders: list[Path], field: str | None) -> list:
-    """Open folders of shards; without a manifest the field says which embedding is read."""
+def _open(folders: list[Path], asked: str | None, usual: str | None) -> list:
+    """Open folders of shards: the embedding asked for; without a manifest, else the usual one."""
     from geoflow.data.shards import open_shards
 
     ours = [(folder / "manifest.json").exists() for folder in folders]
-    fields = [None if known else field for known in ours]
+    fields = [asked if known else asked or usual for known in ours]
     return list(map(open_shards, folders, fields))
 
 
@@ -197,7 +197,7 @@ def plan(
     given = {"steps": steps, "batch": batch, "lr": lr}
     if own_data:
         _check(name, method, 0, {"data": folders or None, **given})
-        shards = _open(folders, chosen.get("field"))
+        shards = _open(folders, None, chosen.get("field"))
         chosen, lines = _fitted(name, chosen, shards, given, stream=False)
         print(*lines, sep="\n", end="\n" if lines else "")
         chosen, width = {**chosen, "images": sum(map(len, shards))}, shards[0].dim

@@ -32,8 +32,10 @@ def cached(
 
 
 def _mapped(file: Path, kind, shape: tuple[int, ...]) -> np.ndarray:
-    """An array on disk, memory-mapped, if it is of that number type and shape."""
+    """An array on disk, memory-mapped, if it is as it was written: checksum, type and shape."""
     try:
+        if runtime.sha256(file) != file.with_suffix(".sha256").read_text(encoding="utf-8"):
+            raise ValueError("it differs from its checksum")
         array = np.load(file, mmap_mode="c")
         if (array.dtype, array.shape) != (np.dtype(kind), shape):
             wrong = f"{array.dtype} of shape {array.shape}"
@@ -63,5 +65,7 @@ def _make(folder: Path, layout: dict, fill: Callable[..., None], advice: str) ->
                 for name, (kind, shape) in layout.items()
             }
             fill(**arrays)
-            for array in arrays.values():
+            for name, array in arrays.items():
                 array.flush()
+                sums = partial / f"{name}.sha256"
+                sums.write_text(runtime.sha256(partial / f"{name}.npy"), encoding="utf-8")

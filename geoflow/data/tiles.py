@@ -227,7 +227,7 @@ def load(split: str, n: int) -> Tiles:
     """
     runtime.choose("split", split, SPLITS)
     n = runtime.whole(f"{n!r} tiles asked for", n)
-    recipe = {"version": 2, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
+    recipe = {"version": 3, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
     layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}

@@ -24,6 +24,7 @@ from geoflow.data.images import load_image
 from geoflow.data.records import Records
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
 
+OURS = (".lock", "run.json", "manifest.json")  # of these a folder of shards holds one
 PATIENCE = 8.0  # seconds in which the readers of a killed run end, which hold its claim
 CONTENT = ("name", "weights", "preprocessing")  # what makes an encoder another one
 
@@ -69,6 +70,8 @@ def embed(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; expected a folder for the shards")
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in OURS):
+        raise ValueError(f"{out} holds other files than shards; expected a folder of their own")
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     first = fabric.global_rank == 0

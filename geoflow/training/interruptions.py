@@ -9,11 +9,12 @@ from types import FrameType
 
 from geoflow import runtime
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # the end of a remote terminal
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where Ctrl-C is a KeyboardInterrupt."""
+    """SIGTERM or a hang-up, where Ctrl-C is a KeyboardInterrupt."""
 
 
 class Stopped(BaseException):
@@ -22,7 +23,7 @@ class Stopped(BaseException):
 
 def raise_for(number: int, text: str = ""):
     """Raise what a signal means: KeyboardInterrupt, or Terminated."""
-    raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt)(text)
+    raise (KeyboardInterrupt if number == signal.SIGINT else Terminated)(text)
 
 
 class Interruptions(contextlib.AbstractContextManager):

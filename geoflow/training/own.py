@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoflow import runtime
+from geoflow import runtime, sphere
 from geoflow.data.shards import FIELDS, Shards
 from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, TileEncoder, from_config
 from geoflow.geolocator import Geolocator, shipped_models
@@ -18,6 +18,24 @@ from geoflow.geolocator import Geolocator, shipped_models
 FEWEST, VERY_FEW, FEW = 20, 100, 1000  # images: fewer are refused; two degrees of warnings
 PASSES = 20  # over the images
 MOST_JUDGED = 10_000
+MOST_SCORED = 256  # validation images whose likelihood is computed in the end
+
+
+def verdict(geo: Geolocator, judged) -> tuple[float, str]:
+    """The mean NLL of validation images in nats over uniform, and in words what it says.
+
+    Args:
+        geo: the trained model.
+        judged: rows (embedding, place) of the images that validate.
+    """
+    rows = torch.arange(min(len(judged), MOST_SCORED))
+    cond, x = judged[rows]
+    log_p = geo.log_prob(sphere.to_latlon(x)[:, None], cond=cond)
+    nats = sphere.LOG_UNIFORM - float(log_p.mean())
+    text = f"NLL of {len(rows)} validation images: {nats:+.2f} nats over the uniform guess"
+    if nats >= 0:
+        text += ". WARNING: the model is no better; more images, or another --lr, may help"
+    return nats, text
 
 
 def count_judged(images: int, share: float) -> int:

@@ -149,8 +149,12 @@ def train_shards(
             f"{_estimate(module, batches)} on one device"
         )
     seconds = _fit(method, log, module, batches, folder, run, **machines)
-    names = {"datasets": [shards.name for shards in data]}
-    return module.network, _provenance({**run, **names}, {"flow": seconds})
+    about: dict = {"datasets": [shards.name for shards in data]}
+    if "validation" in recipe and runtime.is_first_process():
+        geo = Geolocator(module.network, method, recipe["sampling_schedule"])
+        about["validation_nll_over_uniform"], text = own.verdict(geo, batches.validation)
+        log(text)
+    return module.network, _provenance({**run, **about}, {"flow": seconds})
 
 
 def _on_shards(

@@ -65,16 +65,16 @@ def fit(
         runtime.claim(folder, run)
         if not (folder / "done.json").exists():
             _train(module, batches, folder, (devices, nodes, wandb), log)
-        seconds = ended(folder)["seconds"]
+        end = ended(folder)
         weights = {"state_dict": module.state_dict(), "global_step": int}
         best = checkpoints.newest(folder / "best.ckpt", weights, log)
-        if best is None:
-            raise FileNotFoundError(
-                f"{folder / 'best.ckpt'} is gone; delete {folder} to train anew"
-            )
+        if best is None or best[1]["global_step"] != end.get("best_step", best[1]["global_step"]):
+            file = folder / "best.ckpt"
+            text = f"{file}, the best weights of this finished training, is gone or damaged"
+            raise OSError(f"{text}; its model stays as it is: delete {folder} to train anew")
         module.load_state_dict(best[1]["state_dict"])
     module.cpu().eval()
-    return seconds
+    return end["seconds"]
 
 
 def ended(folder) -> dict:
@@ -87,6 +87,9 @@ def ended(folder) -> dict:
     found = runtime.read_json(file, dict)
     if not isinstance(found.get("seconds"), int | float):
         raise ValueError(f"{file} is damaged: it lacks the seconds of the training")
+    for name in ("step", "best_step"):
+        if type(step := found.get(name, 0)) is not int or step < 0:
+            raise ValueError(f"{file} is damaged: {name} = {step!r}, expected a number of steps")
     return found
 
 
