@@ -436,3 +436,15 @@ def test_killed_at_random_moments(tmp_path, encoder, records):
 def test_two_processes_share_the_work(tmp_path, encoder, records):
     synthetic.on_two_processes(29511, embed, records, encoder, tmp_path, 5, 2, devices=2)
     assert ids(open_shards(tmp_path)) == records.rows["id"].to_pylist()
+
+
+def test_a_folder_of_other_files_stays_as_it_is(tmp_path, encoder, records):
+    (tmp_path / "photos.csv").write_text("id\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds other files than shards; expected a folder of"):
+        embed(records, encoder, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["photos.csv"]
+
+
+def test_fewer_than_no_workers(tmp_path, encoder, records):
+    with pytest.raises(ValueError, match=r"-1 workers; expected 0"):
+        embed(records, encoder, tmp_path, workers=-1)

@@ -64,14 +64,8 @@ def embed(
         OSError: not enough disk space, or another process writes to the folder.
     """
     shard = max(1, min(10_000, len(records) // 20)) if shard is None else shard
-    if min(shard, batch, devices, len(records)) < 1:
-        text = f"shards of {shard}, batches of {batch}, {devices} devices, {len(records)} images"
-        raise ValueError(f"{text}; expected at least 1 of each")
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; expected a folder for the shards")
-    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in OURS):
-        raise ValueError(f"{out} holds other files than shards; expected a folder of their own")
+    _check(out, len(records), shard, batch, workers, devices)
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     first = fabric.global_rank == 0
@@ -103,6 +97,19 @@ def embed(
             return None
         about |= {"model": model}
         return _write_manifest(out, {**layout, "encoder": about}, list(spans), log)
+
+
+def _check(out: Path, images: int, shard: int, batch: int, workers: int, devices: int) -> None:
+    """A ValueError if numbers make no sense, or the folder is one for something else."""
+    if min(shard, batch, devices, images) < 1:
+        text = f"shards of {shard}, batches of {batch}, {devices} devices, {images} images"
+        raise ValueError(f"{text}; expected at least 1 of each")
+    if workers < 0:
+        raise ValueError(f"{workers} workers; expected 0, which reads in this process, or more")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder for the shards")
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in OURS):
+        raise ValueError(f"{out} holds other files than shards; expected a folder of their own")
 
 
 @contextlib.contextmanager
