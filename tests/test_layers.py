@@ -196,7 +196,7 @@ def test_functions_are_short(file):
 # Texts
 
 
-@pytest.mark.parametrize("file", [*ENTRIES, *FILES], ids=name)
+@pytest.mark.parametrize("file", sorted({*ENTRIES, *FILES}), ids=name)
 def test_texts_are_read_and_written_as_utf8(file):
     """A Windows machine would take its own code page, in which `tiles.yaml` is unreadable."""
     for node in ast.walk(tree(file)):
