@@ -80,3 +80,11 @@ def test_a_flipped_bit_is_named(tmp_path, at):
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"a\.npy is missing or damaged \(it differs from its check"):
         cached(tmp_path / "folder", LAYOUT, fill)
+
+
+def test_a_cache_of_an_earlier_version_is_made_anew(tmp_path):
+    cached(tmp_path / "folder", LAYOUT, fill)
+    for sums in (tmp_path / "folder").glob("*.sha256"):
+        sums.unlink()
+    (tmp_path / "folder" / "a.npy").write_bytes(b"as it was")
+    assert (cached(tmp_path / "folder", LAYOUT, fill)["a"] == 1.5).all()

@@ -47,12 +47,12 @@ def _mapped(file: Path, kind, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _make(folder: Path, layout: dict, fill: Callable[..., None], advice: str) -> None:
-    """Write the arrays, if the folder is not there."""
-    if folder.exists():
+    """Write the arrays, if the folder is not there, or is of a version without checksums."""
+    if folder.exists() and any(folder.glob("*.sha256")):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # of several processes one writes
-        if folder.exists():
+        if folder.exists() and any(folder.glob("*.sha256")):
             return
         for left in folder.parent.glob(f"{folder.name}.*partial"):
             shutil.rmtree(left)  # by a process that was killed

@@ -61,8 +61,10 @@ def fit(
         KeyboardInterrupt: it was interrupted; the message says what is kept.
     """
     folder = Path(folder)
-    with runtime.alone(folder) if runtime.is_first_process() else contextlib.nullcontext():
-        runtime.claim(folder, run)
+    first = runtime.is_first_process()  # it speaks and writes for all
+    with runtime.alone(folder) if first else contextlib.nullcontext():
+        if first:
+            runtime.claim(folder, run)
         if not (folder / "done.json").exists():
             _train(module, batches, folder, (devices, nodes, wandb), log)
         end = ended(folder)

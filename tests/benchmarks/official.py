@@ -26,7 +26,7 @@ SOLVED_BY = (("ab3", 64), ("ab3", 48), ("rk4", 16))  # the first is the default 
 TRAINING_STEPS = 5
 TIMES = 2  # samples are drawn this often by either side, and the fastest counts
 PARITY = 32
-REFERENCES = 256  # points whose exact ends are computed
+REFERENCES = 64  # points whose exact ends are computed
 TASKS = ("sample", "guided", "train", "likelihood", "map")
 GRID = 181 * 361  # points of the official grid at 1°
 
