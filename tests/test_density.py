@@ -248,7 +248,7 @@ def test_closed_forms_integrate_to_one(name, shipped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [(-45.65, -50.66)])
+@pytest.mark.parametrize("place", [(-51.37, 137.40), (-45.65, -50.66)])
 def test_ocean_tiles_integrate_to_one(place, shipped):
     """Of 50 random tiles those whose integrals fell shortest: ridges across two oceans, narrower than the cells."""
     mapped = shipped("tiles").density(tiles.tile(*place), resolution=2.0)

@@ -25,7 +25,8 @@ def doctor() -> None:
     """Print versions, devices, where data and caches are, what is missing and the command that
     mends it. The exit status is 1 if something is missing that geoflow cannot do without.
     """
-    print(f"geoflow {__version__} at {runtime.PACKAGE}\nPython {_python()}")
+    print(f"geoflow {__version__} at {runtime.PACKAGE}")
+    print(f"Python {sys.version.split()[0]} at {sys.prefix}")
     problems = [*_packages(), *_devices(), *_data(), *_cache()]
     _photos()
     if IN_A_CLONE:
@@ -34,10 +35,6 @@ def doctor() -> None:
     print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
     if problems:
         raise typer.Exit(1)
-
-
-def _python() -> str:
-    return f"{sys.version.split()[0]} at {sys.prefix}"
 
 
 def _packages() -> Iterator[str]:

@@ -52,8 +52,8 @@ def evaluate(
         reports = (score_tiles(geo, split, runtime.scale(), **how) for split in JUDGED)
     else:
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
-        if all(shards.recorded) and runtime.is_first_process():
-            shards.verify()  # others are read whole
+        if runtime.is_first_process():
+            shards.verify_recorded()
         cond, x = shards.mapped()
         dataset = cond, geoflow.sphere.to_latlon(x)
         reports = [evaluation.evaluate(geo, dataset, name or shards.name, **how)]

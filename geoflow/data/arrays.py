@@ -46,13 +46,17 @@ def _mapped(file: Path, kind, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def _is_there(folder: Path) -> bool:
+    return folder.exists() and any(folder.glob("*.sha256"))
+
+
 def _make(folder: Path, layout: dict, fill: Callable[..., None], advice: str) -> None:
     """Write the arrays, if the folder is not there, or is of a version without checksums."""
-    if folder.exists() and any(folder.glob("*.sha256")):
+    if _is_there(folder):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # of several processes one writes
-        if folder.exists() and any(folder.glob("*.sha256")):
+        if _is_there(folder):
             return
         for left in folder.parent.glob(f"{folder.name}.*partial"):
             shutil.rmtree(left)  # by a process that was killed

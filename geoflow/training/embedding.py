@@ -7,10 +7,9 @@ checksum says, and was made of the rows and image files as they are now.
 """
 
 import contextlib
-import hashlib
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -148,7 +147,7 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
     """The shards that are not there, or not made of the rows and images as they are now."""
     there = [file for file in spans if file.exists()]
     bar = runtime.progress(there, desc="looking for changes", unit="shard")
-    changed = {file for file in bar if _made_of(file) != _checksum(_lines(records, spans[file]))}
+    changed = {file for file in bar if _made_of(file) != _made_now(records, spans[file])}
     if changed:
         names = ", ".join(sorted(file.name for file in changed)[:5])
         why = "they are damaged, or their rows or image files have changed"
@@ -156,21 +155,15 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
     return [file for file in spans if file in changed or file not in there]
 
 
-def _lines(records: Records, span: range) -> Iterator[str]:
+def _made_now(records: Records, span: range) -> str:
     """What the rows of a span are recognised by: all they say, size and date of each image."""
-    for row in records.rows.slice(span.start, len(span)).to_pylist():
-        yield _line(row, archives.state(records.root / row["path"]))
+    rows = records.rows.slice(span.start, len(span)).to_pylist()
+    lines = (_line(row, archives.state(records.root / row["path"])) for row in rows)
+    return runtime.sha256_of(*lines)
 
 
 def _line(row: dict, state: tuple[int, int] | None) -> str:
     return json.dumps([row, state], sort_keys=True) + "\n"
-
-
-def _checksum(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode())
-    return digest.hexdigest()
 
 
 def _made_of(tar: Path) -> str | None:
@@ -207,7 +200,7 @@ def _write_shards(
                     if done == len(part) < total:  # the first batch tells how long it will take
                         rate = done / (time.perf_counter() - started)
                         log(f"{rate:,.3g} images a second: about {runtime.duration(total / rate)}")
-                writer.rows = _checksum(lines)
+                writer.rows = runtime.sha256_of(*lines)
 
 
 def _next(loader: Iterator):

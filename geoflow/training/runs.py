@@ -134,8 +134,7 @@ def train_shards(
     done = ended(folder)
     if runtime.is_first_process() and not done:
         for shards in distinct.values():
-            if all(shards.recorded):  # others are read whole, and so checked, when they are used
-                shards.verify()
+            shards.verify_recorded()
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, data[0].dim, seed)
     o = module.optimization
