@@ -138,6 +138,11 @@ def duration(seconds: float) -> str:
     return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
+def count(n: int, one: str, many: str = "") -> str:
+    """A number with its noun: `count(1, "image")` is "1 image", `count(2, …)` is "2 images"."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def show_progress() -> bool:
     """Whether a person watches: a terminal or a live notebook, and not CI."""
     return not os.environ.get("CI") and sys.stderr.isatty()
@@ -276,13 +281,10 @@ def alone(folder: Path, patience: float = 0.0) -> Generator[None]:
     The operating system ends it with the process, however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout as error:
-        text = f"another geoflow command writes to {folder}"
-        raise OSError(f"{text}; wait for it, or choose another folder") from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(folder / ".lock", timeout=patience))
+        except Timeout as error:
+            text = f"another geoflow command writes to {folder}"
+            raise OSError(f"{text}; wait for it, or choose another folder") from error
         yield
-    finally:
-        lock.release()

@@ -82,16 +82,93 @@ def test_a_corrupt_image_is_skipped_and_named(tmp_path, encoder, capsys):
 def test_another_encoder_or_data_set_is_refused(tmp_path, encoder, records):
     embed(records, encoder, tmp_path, shard=20)
     other = type(encoder)(**encoder.config)
-    with pytest.raises(ValueError, match=r"holds embeddings with encoder\.weights = "):
+    with pytest.raises(ValueError, match="by the encoder 'tiles' with other weights or settings"):
         embed(records, other, tmp_path, shard=20)
-    with pytest.raises(ValueError, match="holds embeddings with ids = "):
-        embed(
-            Records(records.name, records.rows.slice(1), records.root), encoder, tmp_path, shard=20
-        )
-    with pytest.raises(ValueError, match="holds embeddings with shard = 20, not 10"):
+    with pytest.raises(ValueError, match="made in shards of 20, not 10 .--shard.; choose another"):
         embed(records, encoder, tmp_path, shard=10)
     with pytest.raises(ValueError, match="0 images; expected at least 1"):
         embed(Records(records.name, records.rows.slice(0, 0), records.root), encoder, tmp_path)
+    run = tmp_path / "run.json"
+    run.write_text(run.read_text().replace('"tiles"', '"dinov2"'))
+    with pytest.raises(ValueError, match="made by the encoder 'dinov2', not 'tiles'; choose"):
+        embed(records, encoder, tmp_path, shard=20)
+
+
+def some(records, rows, name=None):
+    """Some rows of a data set, by their numbers."""
+    return Records(name or records.name, records.rows.take(list(rows)), records.root)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "counts", "anew", "said"),
+    [
+        (range(17), range(20), (8, 8, 4), "00002", "3 new (the first: photo.17)"),
+        (range(3, 20), range(20), (8, 8, 4), "00002", "3 new (the first: photo.0)"),
+        (range(16), range(20), (8, 8, 4), "", "4 new (the first: photo.16)"),
+        (range(20), [*range(5), *range(6, 20)], (7, 8, 4), "00000", "1 no longer listed (the first: photo.5)"),
+        (range(20), range(16), (8, 8), "00002", "4 no longer listed (the first: photo.16)"),
+        (range(20), range(8, 20), (8, 4), "00000", "8 no longer listed (the first: photo.0)"),
+        (range(19), [*range(9), *range(10, 20)], (8, 7, 4), "00001, 00002", "1 no longer listed (the first: photo.9), 1 new (the first: photo.19)"),
+        (range(20), range(19, -1, -1), (8, 8, 4), "", ""),
+    ],
+)  # fmt: skip
+def test_rows_may_come_and_go(tmp_path, encoder, before, now, counts, anew, said, capsys):
+    """Only the shards concerned are made anew, and a table of another name or order is the same."""
+    records, out = own(tmp_path), tmp_path / "out"
+    embed(some(records, before), encoder, out, shard=8)
+    dates = {file.stem: file.stat().st_mtime_ns for file in out.glob("*.tar")}
+    capsys.readouterr()
+    shards = embed(some(records, now, "renamed.csv"), encoder, out)
+    text = capsys.readouterr().out
+    changed = [
+        stem for stem, date in dates.items() if date != (out / f"{stem}.tar").stat().st_mtime_ns
+    ]
+    assert sorted(changed) == [stem for stem in anew.split(", ") if stem]
+    assert said in text
+    assert ("compared with renamed.csv" in text) == bool(said)
+    assert shards.counts == counts
+    assert sorted(ids(shards)) == sorted(some(records, now).rows["id"].to_pylist())
+    for number in range(len(shards.files)):
+        cond, latlon, rows = shards.read(number)
+        at = [int(row["id"].removeprefix("photo.")) for row in rows]
+        assert torch.equal(latlon, records.latlon[at])
+        pixels = torch.stack([encoder.preprocess(image(records, i)) for i in at])
+        assert torch.allclose(cond.float(), encoder.embed(pixels), atol=2e-3)
+    embed(some(records, now), encoder, out)
+    assert f"shards there: {len(list(out.glob('*.tar')))} of" in capsys.readouterr().out
+
+
+def test_a_table_without_most_of_the_rows_is_another_data_set(tmp_path, encoder):
+    records, out = own(tmp_path), tmp_path / "out"
+    before = embed(some(records, range(15)), encoder, out)
+    with pytest.raises(
+        ValueError,
+        match=r"of the 15 rows in .*out, compared with photos.csv: 10 no longer listed .the first: photo.0., 5 new .the first: photo.15.: this is another data set; choose another --out, or delete",
+    ):
+        embed(some(records, range(10, 20)), encoder, out)
+    before.verify()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"PAR1" * 9])
+def test_a_damaged_order_of_ids_is_named(tmp_path, encoder, damage):
+    records = own(tmp_path)
+    embed(records, encoder, tmp_path / "out")
+    (tmp_path / "out" / "ids.parquet").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"ids\.parquet cannot be read"):
+        embed(records, encoder, tmp_path / "out")
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path, encoder, records, capsys):
+    """It had the name and the ids of the data set in `run.json`, and no list of ids."""
+    embed(records, encoder, tmp_path, shard=20)
+    (tmp_path / "ids.parquet").unlink()
+    run = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(
+        json.dumps({"dataset": "x", "images": 40, "ids": "0", **run})
+    )
+    capsys.readouterr()
+    embed(records, encoder, tmp_path)
+    assert "shards there: 2 of 2, 0 images to embed" in capsys.readouterr().out
 
 
 def own(folder, n=20):
@@ -120,17 +197,17 @@ def test_a_corrected_place_makes_its_shard_anew(tmp_path, encoder, capsys):
     after = embed(records, encoder, tmp_path / "out", shard=8)
     text = capsys.readouterr().out
     assert (
-        "1 of 3 shards are made anew, as they are damaged, or their rows or image files have changed: 00001.tar"
+        "shards made anew, as they are damaged, or their rows or image files have changed: 1 of 3: 00001.tar"
         in text
     )
-    assert "2 of 3 shards are there, 8 images to embed" in text
+    assert "shards there: 2 of 3, 8 images to embed" in text
     assert after.read(1)[1][2].tolist() == [12.5, -13.25]
     changed = [a != b.stat().st_mtime_ns for a, b in zip(dates, after.files, strict=True)]
     assert changed == [False, True, False]
     assert after.fingerprint != before.fingerprint
     after.verify()
     embed(records, encoder, tmp_path / "out", shard=8)
-    assert "3 of 3 shards are there, 0 images to embed" in capsys.readouterr().out
+    assert "shards there: 3 of 3, 0 images to embed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["path", "country", "replaced", "date only"])
@@ -152,7 +229,7 @@ def test_whatever_a_shard_was_made_of_makes_it_anew(tmp_path, encoder, change, c
     capsys.readouterr()
     shards = embed(records, encoder, tmp_path / "out", shard=8)
     assert (
-        ("3 of 3" if change == "country" else "1 of 3") + " shards are made anew"
+        "have changed: " + ("3 of 3" if change == "country" else "1 of 3")
     ) in capsys.readouterr().out
     first = shards.read(0)
     expected = encoder.embed(
@@ -219,10 +296,10 @@ def test_one_bad_photo_is_named_once_and_mended_later(tmp_path, encoder, bad, ca
         assert shards.counts == (7, 8, 4)
     capsys.readouterr()
     embed(records, encoder, tmp_path / "out", shard=8)
-    assert "3 of 3 shards are there, 0 images to embed" in capsys.readouterr().out
+    assert "shards there: 3 of 3, 0 images to embed" in capsys.readouterr().out
     photo.write_bytes(whole)
     shards = embed(records, encoder, tmp_path / "out", shard=8)
-    assert "1 of 3 shards are made anew" in capsys.readouterr().out
+    assert "have changed: 1 of 3: 00000.tar" in capsys.readouterr().out
     assert shards.counts == (8, 8, 4)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"] == {}
 
@@ -261,7 +338,7 @@ def test_no_readable_image_at_all_is_an_error(tmp_path, encoder):
     for file in (tmp_path / "pictures").iterdir():
         file.write_bytes(b"no jpg")
     with pytest.raises(
-        ValueError, match="none of the 3 images could be read, the first: pictures/photo 0.jpg"
+        ValueError, match="none of 3 images could be read, the first: pictures/photo 0.jpg"
     ):
         embed(records, encoder, tmp_path / "out", shard=2)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -284,13 +361,11 @@ def test_an_interruption_says_what_is_kept(tmp_path, encoder, records, monkeypat
         add(self, *arguments)
 
     monkeypatch.setattr(ShardWriter, "add", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=f"2 whole shards in {tmp_path} kept"):
         embed(records, encoder, tmp_path, shard=10)
-    text = f"interrupted: 2 shards in {tmp_path} are kept; the same command goes on from there"
-    assert text in capsys.readouterr().out
     monkeypatch.undo()
     assert ids(embed(records, encoder, tmp_path, shard=10)) == records.rows["id"].to_pylist()
-    assert "2 of 4 shards are there, 20 images to embed" in capsys.readouterr().out
+    assert "shards there: 2 of 4, 20 images to embed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
@@ -303,7 +378,10 @@ def test_a_damaged_shard_is_made_anew(tmp_path, encoder, records, position, caps
     with pytest.raises(OSError, match=r"00001.tar differs from .* the same command makes it anew"):
         shards.verify()
     again = embed(records, encoder, tmp_path, shard=20)
-    assert "1 of 2 shards are made anew, as they are damaged" in capsys.readouterr().out
+    assert (
+        "shards made anew, as they are damaged, or their rows or image files have changed: 1 of 2"
+        in capsys.readouterr().out
+    )
     again.verify()
     assert again.fingerprint == shards.fingerprint
 
@@ -405,6 +483,7 @@ def test_a_disk_that_fills_up_leaves_no_half_shard(tmp_path, encoder, records, m
         ".lock",
         "00000.json",
         "00000.tar",
+        "ids.parquet",
         "run.json",
     ]
     assert ids(embed(records, encoder, tmp_path, shard=15)) == records.rows["id"].to_pylist()
@@ -446,5 +525,5 @@ def test_a_folder_of_other_files_stays_as_it_is(tmp_path, encoder, records):
 
 
 def test_fewer_than_no_workers(tmp_path, encoder, records):
-    with pytest.raises(ValueError, match=r"-1 workers; expected 0"):
+    with pytest.raises(ValueError, match=r"--workers -1; expected 0"):
         embed(records, encoder, tmp_path, workers=-1)

@@ -194,6 +194,18 @@ def _parquet(file: Path) -> delimited.Columns:
     return delimited.checked(delimited.Columns(values, lambda i: f"{file}, row {i + 1}", notes))
 
 
+def write_ids(file: Path, ids: pa.ChunkedArray) -> None:
+    """Write a list of ids, whole or not at all."""
+    with runtime.replacing(file) as partial:
+        pa.parquet.write_table(pa.table({"id": ids}), partial)
+
+
+def read_ids(file: Path) -> pa.ChunkedArray:
+    """A list that `write_ids` wrote; a damaged one is a `ValueError`."""
+    with naming(file):
+        return pa.parquet.read_table(file, page_checksum_verification=True)["id"]
+
+
 @contextlib.contextmanager
 def naming(file: Path) -> Generator[None]:
     """Turn whatever pyarrow and decompression say of a damaged file into one line that names it."""

@@ -1,18 +1,24 @@
 """Images → shards of embeddings, once, before any training.
 
-Embedding can be killed at any moment and run again, on any number of processes. Shard k holds the
-rows k·S … (k+1)·S − 1 of the data set, in order, so it makes no difference who writes it, and when.
-A shard counts as done when it is there under its name, which it gets when it is whole, is as its
-checksum says, and was made of the rows and image files as they are now.
+Embedding can be killed at any moment and run again, on any number of processes. A folder keeps the
+order of its ids in `ids.parquet`: that of the data set, and what is added to it later at the end.
+Shard k holds the ids k·S … (k+1)·S − 1, so it makes no difference who writes it, and when; of rows
+that were removed it lacks the ids. A shard counts as done when it is there under its name, which it
+gets when it is whole, is as its checksum says, and was made of the rows and image files as they are
+now.
 """
 
 import contextlib
 import json
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,9 +26,11 @@ from torch import Tensor
 from geoflow import runtime
 from geoflow.data import archives
 from geoflow.data.images import load_image
-from geoflow.data.records import Records
+from geoflow.data.records import Records, read_ids, write_ids
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
+from geoflow.runtime import count
 
+IDS = "ids.parquet"
 OURS = (".lock", "run.json", "manifest.json")  # of these a folder of shards holds one
 PATIENCE = 8.0  # seconds in which the readers of a killed run end, which hold its claim
 CONTENT = ("name", "weights", "preprocessing")  # what makes an encoder another one
@@ -43,13 +51,14 @@ def embed(
 
     An image that cannot be read is skipped, and named in its shard's description. Under `torchrun`
     or SLURM, or with several devices, the processes share the shards. A shard that is damaged, or
-    whose rows or image files have changed since it was written, is made anew.
+    whose rows or image files have changed since it was written, is made anew; rows that are new to
+    a folder come at its end.
 
     Args:
         encoder: of `geoflow.encoders`.
         out: folder of the shards.
-        shard: S, samples in each; None: 10,000, or a twentieth of a small data set, because the
-            last shard validates a training.
+        shard: S, samples in each; None: the folder's, or 10,000, or a twentieth of a small data
+            set, because the last shard validates a training.
         batch: images per call of the encoder.
         workers: processes that read images, for each device.
         devices: GPUs, or CPU processes, of this machine.
@@ -59,26 +68,30 @@ def embed(
         The shards; None in a process that ended before another had finished its share.
 
     Raises:
-        ValueError: the folder holds other embeddings, a number is below 1, or no image is readable.
+        ValueError: the folder holds embeddings of other images or by another encoder, a number is
+            below 1, or no image is readable.
         OSError: not enough disk space, or another process writes to the folder.
+        KeyboardInterrupt: it was interrupted; the message says what is kept.
     """
-    shard = max(1, min(10_000, len(records) // 20)) if shard is None else shard
     out = Path(out)
+    shard = _usual(out, len(records)) if shard is None else shard
     _check(out, len(records), shard, batch, workers, devices)
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     first = fabric.global_rank == 0
     claimed = runtime.alone(out, PATIENCE) if first else contextlib.nullcontext()
-    with claimed, _telling_what_is_kept(out, log):
+    with claimed, _telling_what_is_kept(out):
         if first and (described := records.describe()):
             log(described)
         encoder = encoder.to(fabric.device)
-        layout, about = _identity(records, encoder, shard)
-        same = {**layout, "encoder": {name: about[name] for name in CONTENT}}
+        layout, about = _identity(encoder, shard)
         if first:
-            runtime.claim(out, same, "embeddings")
-        parts = enumerate(_cut(range(len(records)), shard))
-        spans = {out / f"{number:05d}.tar": part for number, part in parts}
+            _claim(out, {**layout, "encoder": {name: about[name] for name in CONTENT}})
+            _add_ids(out, records, log)
+        fabric.barrier()  # the order of the ids is written
+        records, ends = _ordered(records, read_ids(out / IDS), shard)
+        parts = enumerate(zip([0, *ends], ends, strict=False))
+        spans = {out / f"{number:05d}.tar": range(*part) for number, part in parts}
         todo = _todo(records, spans, log if first else lambda line: None)
         if first and todo:
             (out / "manifest.json").unlink(missing_ok=True)  # until every shard is there
@@ -88,23 +101,32 @@ def embed(
         left = sum(map(len, mine.values()))
         needed = left * (2 * layout["dim"] + SAMPLE_OVERHEAD)
         runtime.require_space(out, needed)
-        there = f"{len(spans) - len(todo)} of {len(spans)} shards are there"
-        log(f"{records}; {there}, {left:,} images to embed, {needed / 1e6:,.1f} MB")
+        there = f"shards there: {len(spans) - len(todo)} of {len(spans)}"
+        log(f"{records}; {there}, {count(left, 'image')} to embed, {needed / 1e6:,.1f} MB")
         _write_shards(mine, records, encoder, batch, workers, log, bar=first)
         if not all(file.exists() for file in spans):
             log("the other processes have not finished; the last one writes the manifest")
             return None
+        layout |= {"dataset": records.name, "images": len(records)}
         about |= {"model": model}
         return _write_manifest(out, {**layout, "encoder": about}, list(spans), log)
+
+
+def _usual(out: Path, images: int) -> int:
+    """How many samples a shard holds by default: as many as those that are in the folder."""
+    file = out / "run.json"
+    there = runtime.read_json(file, dict).get("shard") if file.is_file() else None
+    return there if type(there) is int else max(1, min(10_000, images // 20))
 
 
 def _check(out: Path, images: int, shard: int, batch: int, workers: int, devices: int) -> None:
     """A ValueError if numbers make no sense, or the folder is one for something else."""
     if min(shard, batch, devices, images) < 1:
-        text = f"shards of {shard}, batches of {batch}, {devices} devices, {images} images"
+        text = f"shards of {shard}, batches of {batch}, {count(devices, 'device')}"
+        text = f"{text}, {count(images, 'image')}"
         raise ValueError(f"{text}; expected at least 1 of each")
     if workers < 0:
-        raise ValueError(f"{workers} workers; expected 0, which reads in this process, or more")
+        raise ValueError(f"--workers {workers}; expected 0, which reads in this process, or more")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; expected a folder for the shards")
     if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in OURS):
@@ -112,35 +134,76 @@ def _check(out: Path, images: int, shard: int, batch: int, workers: int, devices
 
 
 @contextlib.contextmanager
-def _telling_what_is_kept(out: Path, log) -> Generator[None]:
-    """Say how to go on after an interruption (Ctrl-C)."""
+def _telling_what_is_kept(out: Path) -> Generator[None]:
+    """Let an interruption (Ctrl-C, SIGTERM) say what it leaves."""
     try:
         yield
-    except KeyboardInterrupt:
-        kept = f"{len(list(out.glob('*.tar')))} shards in {out} are kept"
-        log(f"interrupted: {kept}; the same command goes on from there")
-        raise
+    except KeyboardInterrupt as error:
+        there = count(len(list(out.glob("*.tar"))), "whole shard")
+        raise type(error)(f"{there} in {out} kept") from None
 
 
 def _cut(rows: range, size: int) -> list[range]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _identity(records: Records, encoder, shard: int) -> tuple[dict, dict]:
+def _identity(encoder, shard: int) -> tuple[dict, dict]:
     """What tells one folder of shards from another, and what its manifest says of the encoder."""
     (width,) = encoder.embed(encoder.preprocess(Image.new("RGB", (64, 64)))[None])[0].shape
-    chunks = ("\n".join(chunk.to_pylist()) + "\n" for chunk in records.rows["id"].chunks)
-    layout = {
-        "dataset": records.name,
-        "images": len(records),
-        "ids": runtime.sha256_of(*chunks)[:16],
-        "shard": shard,
-        "field": FIELDS[encoder.name],
-        "dim": width,
-    }
+    layout = {"shard": shard, "field": FIELDS[encoder.name], "dim": width}
     weights = runtime.sha256_of_weights(encoder)[:16]
     about = {"name": encoder.name, "config": encoder.config, "weights": weights}
     return layout, about | encoder.describe()
+
+
+def _claim(out: Path, now: dict) -> None:
+    """Make a folder that of embeddings; a `ValueError` if it holds some of another kind."""
+    file = out / "run.json"
+    before = runtime.read_json(file, dict) if file.exists() else now
+    if other := runtime.difference({name: before.get(name) for name in now}, now):
+        names = [(run.get("encoder") or {}).get("name") for run in (before, now)]
+        if before.get("shard") != now["shard"]:
+            other = f"in shards of {before.get('shard')}, not {now['shard']} (--shard)"
+        elif names[0] != names[1]:
+            other = f"by the encoder {names[0]!r}, not {names[1]!r}"
+        else:
+            other = f"by the encoder {names[0]!r} with other weights or settings ({other})"
+        advice = f"choose another --out, or delete {out} to embed anew"
+        raise ValueError(f"{out} holds embeddings made {other}; {advice}")
+    runtime.write_json(file, now)
+
+
+def _add_ids(out: Path, records: Records, log) -> None:
+    """Write the order of the ids of a folder, those that are new to it at the end.
+
+    A `ValueError` if most of those in it are no longer listed: it must be another data set.
+    """
+    now, file = records.rows["id"], out / IDS
+    order = read_ids(file) if file.exists() else now.slice(0, 0)
+    gone = order.filter(pc.invert(pc.is_in(order, value_set=now)))
+    new = now.filter(pc.invert(pc.is_in(now, value_set=order)))
+    changes = {"no longer listed": gone, "new": new}
+    said = [f"{len(ids):,} {what} (the first: {ids[0]})" for what, ids in changes.items() if ids]
+    text = f"of the {count(len(order), 'row')} in {out}, compared with {records.name}: "
+    if 2 * len(gone) > len(order):
+        advice = f"choose another --out, or delete {out} to embed anew"
+        raise ValueError(f"{text}{', '.join(said)}: this is another data set; {advice}")
+    if len(order) and said:
+        log(f"{text}{', '.join(said)}; what is new is embedded at the end")
+    if len(new):
+        write_ids(file, pa.chunked_array([*order.chunks, *new.chunks]))
+
+
+def _ordered(records: Records, order: pa.ChunkedArray, shard: int) -> tuple[Records, list[int]]:
+    """The rows in the order of a folder, and the row at which each shard ends."""
+    place = pc.index_in(order, value_set=records.rows["id"]).combine_chunks()
+    listed = place.drop_null().to_numpy()
+    if (np.diff(listed) != 1).any():
+        records = replace(records, rows=records.rows.take(listed))
+    counts = np.add.reduceat(
+        place.is_valid().to_numpy(False), range(0, len(order), shard), dtype=int
+    )
+    return records, np.cumsum(counts).tolist()
 
 
 def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
@@ -150,8 +213,8 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
     changed = {file for file in bar if _made_of(file) != _made_now(records, spans[file])}
     if changed:
         names = ", ".join(sorted(file.name for file in changed)[:5])
-        why = "they are damaged, or their rows or image files have changed"
-        log(f"{len(changed)} of {len(there)} shards are made anew, as {why}: {names}")
+        why = "as they are damaged, or their rows or image files have changed"
+        log(f"shards made anew, {why}: {len(changed)} of {len(there)}: {names}")
     return [file for file in spans if file in changed or file not in there]
 
 
@@ -237,14 +300,15 @@ def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
     skipped = {id_: why for shard in described.values() for id_, why in shard["skipped"].items()}
     first = f", the first: {next(iter(skipped.values()))}" if skipped else ""
     if len(skipped) == about["images"]:
-        raise ValueError(f"{out}: none of the {len(skipped):,} images could be read{first}")
+        none = f"none of {count(len(skipped), 'image')} could be read"
+        raise ValueError(f"{out}: {none}{first}")
     columns = {"shards": "count", "sha256": "sha256"}
-    columns = {to: {n: s[name] for n, s in described.items()} for to, name in columns.items()}
+    filled = {name: shard for name, shard in described.items() if shard["count"]}
+    columns = {to: {n: s[name] for n, s in filled.items()} for to, name in columns.items()}
     runtime.write_json(out / "manifest.json", {**about, **columns, "skipped": skipped})
     for left in out.glob("*.partial"):
         left.unlink(missing_ok=True)  # by a process that was killed
     shards = open_shards(out)
-    written = f"{out}: {len(shards):,} embeddings in {len(files)} shards"
-    images = "image" if len(skipped) == 1 else "images"
-    log(f"{written}; {len(skipped):,} {images} could not be read{first}")
+    written = f"{count(len(shards), 'embedding')} in {count(len(filled), 'shard')}"
+    log(f"{out}: {written}; {count(len(skipped), 'image')} could not be read{first}")
     return shards
