@@ -36,12 +36,12 @@ __all__ = ["Geolocator", "evaluate", "sphere"]
 
 _HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.scores.evaluation"}
 _NAMES = (  # modules and folders, for dir()
-    "sphere healpix schedules paths losses velocity velocity_jvp vmf samplers likelihood density "
+    "sphere schedules paths losses velocity velocity_jvp vmf samplers likelihood density "
     "methods baselines geolocator checkpoint inputs encoders plonk runtime data scores training "
-    "paper viz cli"
+    "paper viz gis cli"
 )
 _FOLDERS = {"scores": "metrics evaluation", "viz": "maps widgets", "data": "photos"}
-_FOLDERS |= {"paper": "figures reproduce point_sets", "training": "recipes"}
+_FOLDERS |= {"paper": "figures reproduce point_sets", "training": "recipes", "gis": "healpix"}
 _MOVED = {name: f"{folder}.{name}" for folder in _FOLDERS for name in _FOLDERS[folder].split()}
 _MOVED |= dict.fromkeys(("settings", "checks", "files"), "runtime") | {"places": "data.towns"}
 _MOVED |= {"data.batches": "training.batches", "data.embedding": "training.embedding"}

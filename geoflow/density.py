@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geoflow import healpix, runtime, sphere, vmf
-from geoflow.gis import files, outlines, rasters
+from geoflow import runtime, sphere, vmf
+from geoflow.gis import files, healpix, outlines, rasters
 
 LogDensity = Callable[[Tensor], Tensor]
 """Log-densities of places: (M, 3) unit vectors → (M,) nats."""

@@ -9,6 +9,7 @@ so the methods on S² and in R³ are siblings here, not branches there.
 ``noise_log_prob(x)``                       their log-density
 ``noise_like(x1, generator)``               noise to pair with data x1
 ``sample(x0, x1, t)``                       point at time t and the network's target: `PathSample`
+``expected_target(x, t, mean, width)``      its expectation at x, were x₁ ~ N(mean, width² I)
 ``velocity(network)``                       the velocity field (x, t, cond) → v of a network
 ``clock(t)``, ``time(s)``                   the variable s in which the velocity is dx/ds and
                                             regular, and its inverse
@@ -98,6 +99,13 @@ class RiemannianFlow(_Flow):
         x_t, target = sphere.exp(x0, t[..., None] * v), sphere.velocity_along(x0, v, t)
         return PathSample(x_t, t, target, x0, x1)
 
+    def expected_target(self, x: Tensor, t: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+        """mean · (1 − t) / (width² + (1 − t)²), up to its component along x.
+
+        Of narrow distributions near x, where the sphere is flat, and of late times.
+        """
+        return mean * (1 - t) / (width.square() + (1 - t).square())
+
 
 class EuclideanFlow(_Flow):
     """Flow matching in R³ (PLONK, section 3.2; Lipman et al., 2023).
@@ -128,6 +136,12 @@ class EuclideanFlow(_Flow):
         """Point and target at time t on the line from x0 to x1. x0, x1: (..., 3); t: (...)."""
         s = t[..., None]
         return PathSample((1 - s) * x0 + s * x1, t, x1 - x0, x0, x1)
+
+    def expected_target(self, x: Tensor, t: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+        """mean + (t width² − (1 − t)) / (t² width² + (1 − t)²) · (x − t mean)."""
+        variance = t * width.square()
+        slope = (variance - (1 - t)) / (t * variance + (1 - t).square())
+        return mean + slope * (x - t * mean)
 
     def project(self, x: Tensor) -> Tensor:
         """Every finite vector is a state."""
@@ -174,6 +188,10 @@ class Diffusion(EuclideanFlow):
         """Point and target noise at time t. x0, x1: (..., 3); t: (...)."""
         s = t[..., None]
         return PathSample(s.sqrt() * x1 + (1 - s).sqrt() * x0, t, x0, x0, x1)
+
+    def expected_target(self, x: Tensor, t: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+        """√(1 − t) / (t width² + 1 − t) · (x − √t mean)."""
+        return (1 - t).sqrt() / (t * width.square() + 1 - t) * (x - t.sqrt() * mean)
 
     def velocity(self, network):
         return DiffusionVelocity(network)

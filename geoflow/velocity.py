@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from geoflow import sphere
+from geoflow import paths, schedules, sphere
+
+LOG_WIDTHS = (-12.0, 2.0)  # of the head's Gaussian guess: 6e-6 to 7 radians
 
 
 class TimeEmbedding(nn.Module):
@@ -101,6 +103,10 @@ class VelocityTransformer(nn.Module):
             network draw fine detail (Tancik et al., 2020); 0 is the paper's network.
         fourier_scale: standard deviation of their frequencies, radians⁻¹.
         time_scale: largest frequency of the time embedding; the paper's is 1000.
+        clock: ε; the time that is embedded is `schedules.log_clock(t, ε)`; 0 embeds t itself, as
+            the paper does.
+        guess: name of the path whose target the head computes from a Gaussian guess of the true
+            place; empty for the paper's head, which answers with the target itself.
         tangent: whether the output is projected to the tangent plane at x, for S²; False leaves it
             in R³.
     """
@@ -116,6 +122,8 @@ class VelocityTransformer(nn.Module):
         fourier: int = 0,
         fourier_scale: float = 4.0,
         time_scale: float = 1000.0,
+        clock: float = 0.0,
+        guess: str = "",
         tangent: bool = True,
     ):
         super().__init__()
@@ -123,8 +131,12 @@ class VelocityTransformer(nn.Module):
             raise ValueError(f"dim={dim}; expected a multiple of 8, at least 16")
         size = dict(cond_dim=cond_dim, dim=dim, depth=depth, expansion=expansion)
         waves = dict(fourier=fourier, fourier_scale=fourier_scale, time_scale=time_scale)
-        self.config: dict[str, Any] = {**size, **waves, "tangent": tangent}
-        self.tangent = tangent
+        extras = {key: value for key, value in (("clock", clock), ("guess", guess)) if value}
+        self.config: dict[str, Any] = {**size, **waves, **extras, "tangent": tangent}
+        self.tangent, self.clock = tangent, clock
+        self.path = paths.by_name(guess) if guess else None
+        if self.path is not None and self.path.tangent is not tangent:
+            raise ValueError(f"tangent={tangent} with guess={guess!r}; expected {not tangent}")
         frequencies = fourier_scale * torch.randn(3, fourier)
         self.register_buffer("frequencies", frequencies, persistent=fourier > 0)
         self.embed_location = nn.Linear(3 + 2 * fourier, dim)
@@ -132,7 +144,7 @@ class VelocityTransformer(nn.Module):
         self.embed_cond = nn.Linear(cond_dim, dim) if cond_dim else None
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
         self.modulation = zero_linear(dim, 2 * dim)
-        self.head = nn.Linear(dim, 3)
+        self.head = nn.Linear(dim, 7 if guess else 3)
 
     def forward(self, x: Tensor, t, cond: Tensor | None = None) -> Tensor:
         """Velocity at x.
@@ -149,10 +161,11 @@ class VelocityTransformer(nn.Module):
             ValueError: shapes that do not fit.
         """
         self.check(x, cond)
-        return self.velocity(x, self.condition(self.times_for(x, t), cond))
+        t = self.times_for(x, t)
+        return self.velocity(x, t, self.condition(t, cond))
 
-    def velocity(self, x: Tensor, c: Tensor) -> Tensor:
-        """Velocity at x (B, N, 3) for what `condition` returned.
+    def velocity(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """Velocity at x (B, N, 3) at times t for what `condition` returned.
 
         On S², x is normalised first and the output projected last: the network is a vector field on
         the sphere whatever its weights, constant along rays, and has a well-defined divergence.
@@ -166,12 +179,24 @@ class VelocityTransformer(nn.Module):
             h = block(h, c)
         h = modulate(h, *self.modulation(c).chunk(2, dim=-1))
         with torch.autocast(x.device.type, enabled=False):
-            v = self.head(h.to(x.dtype))  # (B, N, 3)
-            return sphere.to_tangent(x, v) if self.tangent else v
+            return self.answer(x, t, self.head(h.to(x.dtype)))
+
+    def answer(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The velocity that the head's output y stands for: (B, N, 3 or 7) → (B, N, 3).
+
+        With a guess, y = (a, m, log s), and the answer is a plus the path's target at x if the true
+        place were distributed as N(m, s² I), see `expected_target` in `geoflow.paths`. Near the
+        data a target is steep in x and t, which the formula draws and the network need not.
+        """
+        if self.path is not None:
+            y, mean, log_width = y.split([3, 3, 1], -1)
+            width = log_width.clamp(*LOG_WIDTHS).exp()
+            y = y + self.path.expected_target(x, t[..., None], mean, width)
+        return sphere.to_tangent(x, y) if self.tangent else y
 
     def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
         """SiLU(c + time), the input of all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
-        c = self.embed_time(t)
+        c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
             e = self.embed_cond.bias if cond is None else self.embed_cond(cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])

@@ -66,10 +66,11 @@ def _(velocity: VelocityTransformer, x, t, cond, directions):
     if (type(velocity).forward, type(velocity).velocity) != _FORWARD:  # a subclass of other layers
         return jvp.dispatch(object)(velocity, x, t, cond, directions)
     velocity.check(x, cond)
-    return network_jvp(velocity, x, velocity.condition(velocity.times_for(x, t), cond), directions)
+    t = velocity.times_for(x, t)
+    return network_jvp(velocity, x, t, velocity.condition(t, cond), directions)
 
 
-def network_jvp(network: VelocityTransformer, x: Tensor, c: Tensor, directions: Tensor):
+def network_jvp(network: VelocityTransformer, x: Tensor, t: Tensor, c: Tensor, directions: Tensor):
     """`VelocityTransformer.velocity` with its derivatives: (B, N, 3) and (k, B, N, 3)."""
     if network.tangent:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -86,12 +87,13 @@ def network_jvp(network: VelocityTransformer, x: Tensor, c: Tensor, directions: 
     stack = _modulate(stack, *network.modulation(c).chunk(2, dim=-1))
     with torch.autocast(x.device.type, enabled=False):
         stack = _linear(network.head, stack.to(x.dtype))  # (1 + k, B, N, 3)
-        v, rates = stack[0], stack[1:]
-        if not network.tangent:
-            return v, rates
-        radial = (x * v).sum(-1, keepdim=True)  # the product rule for v − ⟨x, v⟩ x
-        turned = (directions * v).sum(-1, keepdim=True) * x + radial * directions
-        return v - radial * x, sphere.to_tangent(x, rates) - turned
+
+        def along(direction: Tensor, rate: Tensor):
+            return torch.func.jvp(
+                lambda x, y: network.answer(x, t, y), (x, stack[0]), (direction, rate)
+            )
+
+        return torch.func.vmap(along, out_dims=(None, 0))(directions, stack[1:])  # ty: ignore[invalid-argument-type]
 
 
 def _block(block: Block, stack: Tensor, c: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import geoflow
 PACKAGE = Path(__file__).resolve().parent.parent / "geoflow"
 TESTS = Path(__file__).resolve().parent
 CORE = [  # one layer each; `data` and `scores` stand among them: the land prior is data, best places are scores
-    *("runtime", "sphere", "healpix", "schedules", "paths", "losses", "velocity", "vmf"),
+    *("runtime", "sphere", "schedules", "paths", "losses", "velocity", "vmf"),
     *("samplers", "velocity_jvp", "likelihood", "gis", "density", "baselines", "data"),
     *("encoders", "plonk", "methods", "checkpoint", "inputs", "scores", "geolocator"),
 ]

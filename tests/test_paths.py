@@ -5,10 +5,10 @@ import math
 import official
 import pytest
 import torch
-from small import points
+from small import around, points
 from torch.func import jvp
 
-from geoflow import paths, sphere
+from geoflow import paths, samplers, sphere
 
 PATH = paths.by_name("riemannian")
 
@@ -137,6 +137,55 @@ def test_clock_and_time_are_inverse_to_each_other(name):
     path, t = paths.by_name(name), torch.linspace(0.001, 1, 50, dtype=torch.float64)
     assert torch.allclose(path.time(path.clock(t)), t, rtol=0, atol=1e-14)
     assert (path.clock(t).diff() > 0).all()
+
+
+@pytest.mark.parametrize("name", ["flow", "diffusion"])
+def test_expected_target_is_the_regression_on_the_point(name):
+    """Point and target are jointly Gaussian, so that E[target | x] is the line of least squares."""
+    path, mean, width = paths.by_name(name), torch.tensor([0.5, -0.3, 0.8]).double(), 0.3
+    x0, noise = torch.randn(2, 400_000, 3, generator=torch.Generator().manual_seed(0)).double()
+    for t in torch.tensor([0.05, 0.5, 0.9, 0.99]).double():
+        at = path.sample(x0, mean + width * noise, t.expand(len(x0)))
+        x, target = at.x_t[:, 0], at.target[:, 0]
+        slope = torch.cov(torch.stack([x, target]))[0, 1] / x.var()
+        line = target.mean() + slope * (at.x_t[:3] - at.x_t.mean(0))[:, :1]
+        expected = path.expected_target(at.x_t[:3], t[None, None], mean, torch.tensor(width))
+        assert torch.allclose(expected[:, :1], line, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("width", [0.3, 0.01, 1e-4])
+@pytest.mark.parametrize("name", ["flow", "diffusion"])
+def test_expected_target_carries_noise_to_its_distribution(name, width):
+    path, mean = paths.by_name(name), torch.tensor([0.5, -0.3, 0.8]).double()
+    t, width = torch.tensor(0.4).double(), torch.tensor(width).double()
+    x = points(20) * 2
+    velocity = path.velocity(lambda x, t, cond: path.expected_target(x, t, mean, width))
+    ratio = (t.sqrt(), (1 - t).sqrt()) if name == "diffusion" else (t, 1 - t)
+    deviation = ((ratio[0] * width) ** 2 + ratio[1] ** 2).sqrt()
+    standard = (x - ratio[0] * mean) / deviation  # a normal draw keeps its number on the way
+
+    def state(s):
+        a, b = (s.sin(), s.cos()) if name == "diffusion" else (s, 1 - s)
+        return a * mean + ((a * width) ** 2 + b**2).sqrt() * standard
+
+    _, along = jvp(state, (path.clock(t).double(),), (torch.ones_like(t),))
+    assert torch.allclose(velocity(x, t, None), along, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", [0.02, 0.002])
+def test_expected_target_on_the_sphere_narrows_to_its_width(width):
+    """From 0.02 before the end, where states are N(mean, width² + 0.02²) on the tangent plane."""
+    left, mean = 0.02, points(1)
+    x = around(mean, sphere.EARTH_RADIUS_KM * (width**2 + left**2) ** 0.5, 20_000)
+
+    def velocity(x, t, cond):
+        v = PATH.expected_target(x, torch.as_tensor(t).double(), mean[:, None], torch.tensor(width))
+        return sphere.to_tangent(x, v)
+
+    times = 1 - left * torch.linspace(1, 0, 33).double()
+    *_, end = samplers.trajectory(velocity, PATH, x, times, None, "rk4")
+    spread = sphere.log(mean[:, None], end).square().sum(-1).mean().div(2).sqrt()
+    assert float(spread) == pytest.approx(width, rel=0.03)
 
 
 def test_unknown_method():

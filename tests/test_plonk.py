@@ -365,8 +365,8 @@ def test_the_conditioning_is_the_mean_over_its_interval():
     assert torch.allclose(net.condition(t, cond), mean, rtol=0, atol=1e-3)
     assert (plain.condition(t, cond) - mean).abs().max() > 0.02
     x = sphere.uniform((2, 5), torch.Generator().manual_seed(1))
-    assert torch.equal(net(x, t, cond), net.velocity(x, net.condition(t, cond)))
-    assert torch.equal(plain(x, t, cond), plain.velocity(x, plain.condition(t, cond)))
+    assert torch.equal(net(x, t, cond), net.velocity(x, t, net.condition(t, cond)))
+    assert torch.equal(plain(x, t, cond), plain.velocity(x, t, plain.condition(t, cond)))
 
 
 def errors_km(folder, cond, guidance, n=32):

@@ -1,5 +1,7 @@
 """Schedules warp [0, 1] monotonically; the paper's constants."""
 
+import math
+
 import official
 import pytest
 import torch
@@ -65,3 +67,22 @@ def test_bad_schedules():
         schedules.by_name("skewed_sigmoid")
     with pytest.raises(ValueError, match="from 3 to -7"):
         schedules.sigmoid(3, -7)
+
+
+def test_log_times_give_each_e_fold_its_share():
+    """Between two times lies the logarithm of the quotient of what is left, up to ε."""
+    t = schedules.by_name("log")(S)
+    left = 1 - (1 - 1e-3) * t
+    assert torch.allclose(left.log().diff(), torch.full((1000,), math.log(1e-3) / 1000).double())
+    assert torch.allclose(schedules.log_clock(t), S, rtol=0, atol=1e-12)
+    clock = schedules.log_clock(S, 1e-4)
+    assert torch.allclose((1 - 1e-4**clock) / (1 - 1e-4), S, rtol=0, atol=1e-12)
+
+
+def test_mixed_times_are_those_of_a_mixture():
+    """As many uniform draws before each time as 30 % of the draws, and log times as 70 %."""
+    n = 100_000
+    even = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    mixture = torch.cat([even.repeat(3), schedules.by_name("log")(even).repeat(7)]).sort().values
+    mixed = schedules.by_name("mixed")((torch.arange(len(mixture)) + 0.5).double() / len(mixture))
+    assert (mixed - mixture).abs().max() < 1e-4

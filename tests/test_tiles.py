@@ -1,5 +1,6 @@
 """Earth tiles: no seams, the right places, disjoint splits, a cache that is whole or not there."""
 
+import dataclasses
 import errno
 import functools
 import shutil
@@ -8,6 +9,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from pyproj import Geod
+from scipy.stats import kstest
 
 from geoflow import healpix, sphere
 from geoflow.data import tiles
@@ -90,6 +93,78 @@ def test_footprint_is_a_square_north_up():
     assert torch.allclose(sphere.project(corners.mean((0, 1))), x[0], atol=1e-6)
 
 
+def view(n=1, **given):
+    """North-up views, but for what is given."""
+    return dataclasses.replace(
+        tiles.north_up(n), **{name: torch.tensor([value] * n) for name, value in given.items()}
+    )
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_heading_turns_the_tile(turns):
+    """With east above, north lies to the left: the tile is turned against the clock."""
+    x = at(12, 50.5)
+    turned = tiles.render(x, view(heading=turns * np.pi / 2))[0]
+    expected = tiles.render(x)[0].rot90(turns, (1, 2))
+    assert (turned.int() - expected.int()).abs().max() <= 1  # a grey level of rounding
+
+
+@pytest.mark.parametrize("heading", [0.0, 45.0, 200.0])
+def test_what_lies_above_is_in_the_direction_of_the_heading(heading):
+    x = at(48, 11).double()
+    edge = tiles.footprint(x, view(heading=np.deg2rad(heading)))[0, 0, 15:17].mean(0)
+    lat, lon = sphere.to_latlon(sphere.project(edge)).tolist()
+    bearing = Geod(ellps="sphere").inv(11, 48, lon, lat)[0] % 360  # an independent geodesic
+    assert bearing == pytest.approx(heading, abs=1e-3)
+
+
+@pytest.mark.parametrize("side_km", [200.0, 400.0])
+def test_a_side_is_a_width_on_the_tangent_plane(side_km):
+    x = at(-20, 140).double()
+    corners = tiles.footprint(x, view(side_km=side_km))[0]
+    width = torch.linalg.vector_norm(corners[0, -1] - corners[0, 0]) * 6371 * 32 / 31
+    assert float(width) == pytest.approx(side_km, rel=1e-6)
+
+
+def test_light_is_linear_and_clipped():
+    x, plain = at(12, 50.5), tiles.render(at(12, 50.5))[0].double()
+    light = dataclasses.replace(
+        tiles.north_up(1), gain=torch.tensor([[0.5, 1.0, 4.0]]), offset=torch.tensor([10.0])
+    )
+    shown = tiles.render(x, light)[0].double()
+    expected = torch.tensor([0.5, 1.0, 4.0])[:, None, None] * plain + 10
+    assert (shown - expected.clamp(0, 255)).abs()[:2].max() <= 1
+    assert (shown - expected.clamp(0, 255)).abs()[2].max() <= 3  # rounded before and after · 4
+    assert shown.max() == 255
+
+
+def test_any_views_have_their_distributions():
+    n = 20_000
+    views = tiles.any_views(n, torch.Generator().manual_seed(0))
+    assert len(views) == n
+    for values, low, high in ((views.heading, 0, 2 * np.pi), (views.side_km.log2(), *np.log2([200, 400]))):  # fmt: skip
+        assert kstest(values.numpy(), "uniform", (low, high - low)).pvalue > 1e-3
+    log_gain = views.gain.log()
+    assert log_gain.std(0).tolist() == pytest.approx([(0.25**2 + 0.1**2) ** 0.5] * 3, rel=0.02)
+    assert float(torch.corrcoef(log_gain.T)[0, 1]) == pytest.approx(0.0625 / 0.0725, abs=0.01)
+    assert kstest(views.offset.numpy(), "norm", (0, 12)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heading": float("nan")}, "heading nan; expected degrees"),
+        ({"heading": float("inf")}, "heading inf"),
+        ({"side_km": 0}, "side_km = 0; expected 10 to 5000"),
+        ({"side_km": 1e5}, "side_km = 100000"),
+        ({"side_km": float("nan")}, "side_km = nan"),
+    ],
+)
+def test_a_tile_with_an_impossible_view(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiles.tile(24, 6, **options)
+
+
 def test_tile_of_known_places():
     sahara, ocean, ice = (
         np.asarray(tiles.tile(*tiles.EXAMPLES[name])).mean((0, 1))
@@ -154,10 +229,11 @@ def test_a_fifth_of_the_blocks_is_held_out():
     assert float(tiles.held_out_blocks().double().mean()) == pytest.approx(0.2, abs=0.04)
 
 
+@pytest.mark.parametrize("views", tiles.VIEWS)
 @pytest.mark.parametrize("split", tiles.SPLITS)
-def test_no_pixel_of_a_tile_lies_on_the_other_side(split):
-    x = tiles.sample_centers(1500, split, torch.Generator().manual_seed(0))
-    sides = tiles.is_held_out(tiles.footprint(x))
+def test_no_pixel_of_a_tile_lies_on_the_other_side(split, views):
+    x, seen = tiles.draw(1500, split, torch.Generator().manual_seed(0), views)
+    sides = tiles.is_held_out(tiles.footprint(x, seen))
     assert int((sides != (split == "held-out")).flatten(1).any(1).sum()) == 0
 
 
@@ -170,14 +246,26 @@ def test_splits_are_different_draws(cache):
 # The cache
 
 
+def test_north_up_and_any_view_are_different_data(cache):
+    north, any_ = (tiles.load("test", 40, views) for views in ("north-up", "any"))
+    assert torch.equal(tiles.load("test", 40, "any").images, any_.images)
+    assert torch.equal(tiles.load("test", 40, "north-up").images, north.images)
+    assert not torch.equal(tiles.render(any_.x), any_.images)
+    assert len(folders(cache)) == 2
+    with pytest.raises(ValueError, match="unknown views 'north'"):
+        tiles.load("test", 40, "north")
+
+
 def test_tiles_are_what_their_places_show_and_deterministic(cache, tmp_path, monkeypatch):
-    first = tiles.load("train", 30)
+    first = tiles.load("train", 30, "north-up")
     assert first.images.shape == (30, 3, 32, 32)
     assert first.images.dtype == torch.uint8
-    assert torch.equal(first.images, tiles.render(first.x))
+    x, views = tiles.draw(30, "train", torch.Generator().manual_seed(0), "north-up")
+    assert torch.equal(first.x, x)
+    assert torch.equal(first.images, tiles.render(x, views))
     assert [path.name.split("-")[0] for path in folders(cache)] == ["train"]
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "another"))
-    again = tiles.load("train", 30)
+    again = tiles.load("train", 30, "north-up")
     assert torch.equal(again.images, first.images)
     assert torch.equal(again.x, first.x)
     assert (tmp_path / "another" / "tiles").is_dir()
@@ -198,11 +286,11 @@ def test_indexing_keeps_images_and_places_together(cache):
 def test_an_interrupted_build_leaves_no_cache(cache, monkeypatch):
     render, calls = tiles.render, []
 
-    def interrupted(x):
+    def interrupted(x, views):
         calls.append(len(x))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return render(x)
+        return render(x, views)
 
     monkeypatch.setattr(tiles, "_fill", functools.partial(tiles._fill, chunk=4))
     monkeypatch.setattr(tiles, "render", interrupted)
@@ -263,7 +351,7 @@ def test_no_disk_space_is_said_before_any_work(cache, monkeypatch):
 
 
 def test_a_disk_that_fills_up_leaves_no_cache(cache, monkeypatch):
-    def full(x):
+    def full(x, views):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tiles, "render", full)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import network
 
-from geoflow import plonk, sphere
+from geoflow import paths, plonk, schedules, sphere
 from geoflow.velocity import VelocityTransformer
 
 
@@ -15,7 +15,7 @@ def points(*shape, seed=0):
     return sphere.uniform(shape, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("options", [{}, {"fourier": 16}, {"cond_dim": 0}])
+@pytest.mark.parametrize("options", [{}, {"fourier": 16}, {"cond_dim": 0}, {"guess": "riemannian"}])
 def test_velocity_is_tangent(options):
     net, x = network(**options), points(3, 50)
     cond = torch.randn(3, 8) if net.config["cond_dim"] else None
@@ -120,8 +120,9 @@ def test_fresh_network_starts_with_blocks_that_do_nothing():
     assert all(torch.equal(block(h, c), h) for block in net.blocks)
 
 
-def test_config_rebuilds_the_network():
-    net = network(fourier=8, expansion=2, time_scale=10.0)
+@pytest.mark.parametrize("extras", [{}, {"clock": 1e-3, "guess": "riemannian"}])
+def test_config_rebuilds_the_network(extras):
+    net = network(fourier=8, expansion=2, time_scale=10.0, **extras)
     twin = VelocityTransformer(**json.loads(json.dumps(net.config)))
     twin.load_state_dict(net.state_dict())
     x = points(2, 5)
@@ -141,6 +142,37 @@ def test_config_rebuilds_the_network():
 def test_wrong_shapes(x, cond, message):
     with pytest.raises(ValueError, match=message):
         network()(torch.ones(x), 0.5, None if cond is None else torch.ones(cond))
+
+
+@pytest.mark.parametrize("guess", ["flow", "diffusion"])
+def test_a_guess_of_another_space(guess):
+    with pytest.raises(ValueError, match=f"tangent=True with guess='{guess}'; expected False"):
+        network(guess=guess)
+    with pytest.raises(ValueError, match="tangent=False with guess='riemannian'; expected True"):
+        network(guess="riemannian", tangent=False)
+    with pytest.raises(ValueError, match="unknown method 'remannian'"):
+        network(guess="remannian")
+
+
+@pytest.mark.parametrize("name", paths.PATHS)
+def test_a_guess_is_the_paths_target_and_a_correction(name):
+    """Of a head that answers (a, m, log s) whatever its input is."""
+    path = paths.by_name(name)
+    net = network(guess=name, tangent=path.tangent)
+    torch.nn.init.zeros_(net.head.weight)
+    a, mean, width = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.6, 0.0, 0.8]), 0.05
+    net.head.bias.data = torch.cat([a, mean, torch.tensor([width]).log()])
+    x, t = points(2, 5), torch.tensor([0.3, 0.99])
+    expected = a + path.expected_target(x, t[:, None, None], mean, torch.tensor(width))
+    expected = sphere.to_tangent(x, expected) if path.tangent else expected
+    assert torch.allclose(net(x, t), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_clock_is_a_time_of_its_own():
+    net, twin = network(clock=1e-3), network()
+    x, t = points(2, 5), torch.tensor([0.3, 0.99])
+    assert torch.equal(net(x, t), twin(x, schedules.log_clock(t, 1e-3)))
+    assert not torch.allclose(net(x, t), twin(x, t), atol=1e-3)
 
 
 @pytest.mark.parametrize("dim", [8, 20, 0])

@@ -23,7 +23,12 @@ def agrees_with_torch(velocity, x, t, cond, tolerance=1e-12):
         assert torch.allclose(rate, derivative, rtol=0, atol=tolerance)
 
 
-OPTIONS = [{}, {"fourier": 8}, {"tangent": False}, {"cond_dim": 0}]
+OPTIONS = [
+    *({}, {"fourier": 8}, {"tangent": False}, {"cond_dim": 0}, {"clock": 1e-3}),
+    {"guess": "riemannian", "clock": 1e-3},
+    {"guess": "flow", "tangent": False},
+    {"guess": "diffusion", "tangent": False},
+]
 TIMES = [
     0.4,
     torch.tensor([0.2, 0.8]),

@@ -4,11 +4,15 @@ From a tile, tell where on Earth it is. The imagery is real, unlimited and visib
 tile gives Antarctica and Greenland, a taiga tile Siberia and Canada, a tile of deep ocean whole
 basins, a coast one place.
 
-A tile is the gnomonic (tangent-plane) view around a centre, north up, `SIDE_KM` wide, `SIZE` ×
-`SIZE` pixels. Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix
-blocks (7.3° wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits
-`train`, `validation` and `test` are independent draws from the other blocks (the *seen regions*),
-and no tile's footprint crosses from one side to the other.
+A tile is the gnomonic (tangent-plane) view around a centre, `SIZE` × `SIZE` pixels. As a photo may
+look anywhere, a tile has any heading, is 200 to 400 km wide and has any light (`any_views`). With
+`views="north-up"` all tiles have north above, `SIDE_KM` a side and the raster's colours: a map
+look-up, where nearly every tile has one answer.
+
+Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3°
+wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits `train`,
+`validation` and `test` are independent draws from the other blocks (the *seen regions*), and no
+tile's footprint crosses from one side to the other.
 """
 
 import functools
@@ -17,7 +21,7 @@ import importlib.resources
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,14 +30,16 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from geoflow import healpix, runtime, sphere
+from geoflow import runtime, sphere
 from geoflow.data.arrays import cached
+from geoflow.gis import healpix
 
 SIZE = 32
 SIDE_KM = 300.0
 LAND_SHARE = 0.75
 BLOCK_LEVEL = 3
 SPLITS = ("train", "validation", "test", "held-out")
+VIEWS = ("any", "north-up")
 # the six example tiles of the notebooks, figures and widgets: name → (latitude, longitude)
 EXAMPLES = {
     "ocean": (-38.0, -110.0),
@@ -97,29 +103,69 @@ def is_land(x: Tensor) -> Tensor:
     return land_mask()[row, column]
 
 
-def footprint(x: Tensor, size: int = SIZE, side_km: float = SIDE_KM) -> Tensor:
+@dataclass(frozen=True)
+class Views:
+    """How n tiles are seen. A pixel's value is gain · raster + offset, of 0 to 255."""
+
+    heading: Tensor  # (n,) radians, clockwise from north: what lies above
+    side_km: Tensor  # (n,) width and height
+    gain: Tensor  # (n, 3) of each channel
+    offset: Tensor  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.heading)
+
+    def __getitem__(self, index) -> "Views":
+        return Views(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def north_up(n: int) -> Views:
+    """North above, `SIDE_KM` a side, the raster's colours."""
+    return Views(torch.zeros(n), torch.full((n,), SIDE_KM), torch.ones(n, 3), torch.zeros(n))
+
+
+def any_views(n: int, generator: torch.Generator) -> Views:
+    """Random views: a uniform heading, a side of 200 · 2^u km with u uniform, and any light.
+
+    The gain of a channel is exp(0.25 ξ + 0.1 ξ'), with ξ of the tile and ξ' of the channel, the
+    offset 12 ξ'', all standard normal.
+
+    >>> any_views(5, torch.Generator().manual_seed(0)).gain.shape
+    torch.Size([5, 3])
+    """
+    heading, zoom = torch.rand(2, n, generator=generator)
+    light = torch.randn(n, 5, generator=generator)
+    gain = (0.25 * light[:, :1] + 0.1 * light[:, 1:4]).exp()
+    return Views(2 * math.pi * heading, 200 * 2**zoom, gain, 12 * light[:, 4])
+
+
+def footprint(x: Tensor, views: Views | None = None, size: int = SIZE) -> Tensor:
     """Directions of a tile's pixel centres on the tangent plane: (n, 3) → (n, size, size, 3).
 
-    Row 0 is in the north. The vectors are not normalised.
+    Row 0 is above, `north_up` if no views are given. The vectors are not normalised.
     """
+    views = views or north_up(len(x))
     lon = torch.deg2rad(sphere.to_latlon(x)[..., 1])
     east = torch.stack([-torch.sin(lon), torch.cos(lon), torch.zeros_like(lon)], -1)
     north = torch.linalg.cross(x, east)
-    pixel = side_km / sphere.EARTH_RADIUS_KM / size
-    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * pixel
-    x, east, north = (vector[:, None, None] for vector in (x, east, north))
-    return x + offset[:, None] * east - offset[:, None, None] * north
+    cos, sin = views.heading.cos().to(x)[:, None], views.heading.sin().to(x)[:, None]
+    up, right = cos * north + sin * east, cos * east - sin * north
+    pixel = (views.side_km.double() / sphere.EARTH_RADIUS_KM / size).to(x)[:, None]
+    offset = (torch.arange(size, dtype=x.dtype) + 0.5 - size / 2) * pixel  # (n, size)
+    x, right, up = (vector[:, None, None] for vector in (x, right, up))
+    return x + offset[:, None, :, None] * right - offset[:, :, None, None] * up
 
 
-def render(x: Tensor) -> Tensor:
+def render(x: Tensor, views: Views | None = None) -> Tensor:
     """Tiles around the given centres: (n, 3) unit vectors → (n, 3, SIZE, SIZE) uint8.
 
     >>> render(sphere.from_latlon(torch.tensor([[24.0, 6.0]]))).shape
     torch.Size([1, 3, 32, 32])
     """
+    views = views or north_up(len(x))
     raster = _padded_raster()
     rows, columns = raster.shape[1] - 2, raster.shape[2] - 2
-    lat, lon = sphere.to_latlon(footprint(x)).unbind(-1)
+    lat, lon = sphere.to_latlon(footprint(x, views)).unbind(-1)
     # pixel centres of the padded raster in grid_sample's coordinates, where ±1 are the outer edges
     column = (lon + 180) / 360 * columns + 1
     row = (90 - lat) / 180 * rows + 1
@@ -127,6 +173,7 @@ def render(x: Tensor) -> Tensor:
     grid = rearrange(edges, "xy n h w -> 1 (n h) w xy")
     pixels = F.grid_sample(raster[None], grid, mode="bilinear", align_corners=False)
     images = rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x))
+    images = views.gain[:, :, None, None] * images + views.offset[:, None, None, None]
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
@@ -142,13 +189,30 @@ def _padded_raster() -> Tensor:
     return torch.cat([raster[:, :, -1:], raster, raster[:, :, :1]], dim=2)
 
 
-def tile(lat: float, lon: float) -> Image.Image:
+def tile(lat: float, lon: float, heading: float = 0.0, side_km: float = SIDE_KM) -> Image.Image:
     """The tile around a place given in degrees, as a PIL image.
 
-    >>> tile(*EXAMPLES["Sahara"]).size
+    >>> tile(*EXAMPLES["Sahara"], heading=45).size
     (32, 32)
+
+    Args:
+        lat, lon: degrees.
+        heading: what lies above, in degrees clockwise from north.
+        side_km: width and height, 10 to 5000 km.
+
+    Raises:
+        ValueError: a place, heading or side that is not on Earth.
     """
-    return to_pil(render(sphere.from_latlon([[lat, lon]]).float())[0])
+    if not math.isfinite(heading):
+        raise ValueError(f"a tile with heading {heading!r}; expected degrees")
+    if not 10 <= side_km <= 5000:
+        raise ValueError(f"a tile of side_km = {side_km!r}; expected 10 to 5000 km")
+    view = replace(
+        north_up(1),
+        heading=torch.tensor([math.radians(heading)]),
+        side_km=torch.tensor([float(side_km)]),
+    )
+    return to_pil(render(sphere.from_latlon([[lat, lon]]).float(), view)[0])
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -180,16 +244,23 @@ def is_held_out(x: Tensor) -> Tensor:
     return held_out_blocks()[healpix.cells(sphere.unit(x), BLOCK_LEVEL)]
 
 
-def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
-    """Random tile centres of a split (n, 3): on land with probability LAND_SHARE, else at sea.
+def draw(
+    n: int, split: str, generator: torch.Generator, views: str = "any"
+) -> tuple[Tensor, Views]:
+    """Random tiles of a split: centres (n, 3), on land with probability LAND_SHARE, and views.
 
     The whole footprint of a tile lies on one side of the split.
 
-    >>> sample_centers(3, "train", torch.Generator().manual_seed(0)).shape
-    torch.Size([3, 3])
+    >>> x, views = draw(3, "train", torch.Generator().manual_seed(0))
+    >>> render(x, views).shape
+    torch.Size([3, 3, 32, 32])
+
+    Raises:
+        ValueError: unknown split or views.
     """
     held_out = runtime.choose("split", split, SPLITS) == "held-out"
-    found: list[Tensor] = []
+    north = runtime.choose("views", views, VIEWS) == "north-up"
+    found: list[tuple[Tensor, Views]] = []
     on_land = torch.rand(n, generator=generator) < LAND_SHARE
     border = torch.ones(SIZE, SIZE, dtype=torch.bool)
     border[1:-1, 1:-1] = False
@@ -198,11 +269,25 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
         while missing:
             x = sphere.uniform(4096, generator)
             x = x[is_land(x) == wanted]
+            seen = north_up(len(x)) if north else any_views(len(x), generator)
             # the border decides: no block is small enough to lie inside a tile
-            x = x[(is_held_out(footprint(x)[:, border]) == held_out).all(1)][:missing]
-            missing -= len(x)
-            found.append(x)
-    return torch.cat(found)[torch.randperm(n, generator=generator)]
+            inside = (is_held_out(footprint(x, seen)[:, border]) == held_out).all(1)
+            rows = inside.nonzero()[:missing, 0]
+            missing -= len(rows)
+            found.append((x[rows], seen[rows]))
+    order = torch.randperm(n, generator=generator)
+    x = torch.cat([x for x, _ in found])[order]
+    parts = zip(*(vars(seen).values() for _, seen in found), strict=True)
+    return x, Views(*(torch.cat(part)[order] for part in parts))
+
+
+def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
+    """Centres (n, 3) of north-up tiles, see `draw`.
+
+    >>> sample_centers(3, "train", torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 3])
+    """
+    return draw(n, split, generator, "north-up")[0]
 
 
 def log_prior(x: Tensor) -> Tensor:
@@ -214,34 +299,43 @@ def log_prior(x: Tensor) -> Tensor:
     return torch.where(is_land(x), math.log(on_land), math.log(at_sea))
 
 
-def load(split: str, n: int) -> Tiles:
+def load(split: str, n: int, views: str = "north-up") -> Tiles:
     """n tiles of a split, drawn once and then read from the cache.
 
-    The same split and n give the same tiles everywhere. The cache is written whole or not at all.
+    The same arguments give the same tiles everywhere. The cache is written whole or not at all.
 
     >>> load("train", 10).images.shape
     torch.Size([10, 3, 32, 32])
 
+    Args:
+        split: one of `SPLITS`.
+        n: their number.
+        views: `any` or `north-up`, see above.
+
     Raises:
+        ValueError: unknown split or views.
         OSError: not enough disk space, or a cache that is damaged.
     """
     runtime.choose("split", split, SPLITS)
     n = runtime.whole(f"{n!r} tiles asked for", n)
-    recipe = {"version": 3, "size": SIZE, "side_km": SIDE_KM, "land_share": LAND_SHARE}
+    side = {"side_km": SIDE_KM} if runtime.choose("views", views, VIEWS) == "north-up" else {}
+    recipe = {"version": 3, "size": SIZE, **side, "land_share": LAND_SHARE}
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
     layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}
-    arrays = cached(folder, layout, lambda **a: _fill(split, **a), "set GEOFLOW_CACHE elsewhere")
+    advice = "set GEOFLOW_CACHE elsewhere"
+    arrays = cached(folder, layout, lambda **a: _fill(split, views, **a), advice)
     return Tiles(*(torch.from_numpy(np.array(arrays[name])) for name in layout))
 
 
-def _fill(split: str, images: np.ndarray, x: np.ndarray, chunk: int = 1000) -> None:
-    """Draw the centres of tiles and cut the images."""
+def _fill(split: str, views: str, images: np.ndarray, x: np.ndarray, chunk: int = 1000) -> None:
+    """Draw the centres and views of tiles and cut the images."""
     n = len(x)
-    centers = sample_centers(n, split, torch.Generator().manual_seed(SPLITS.index(split)))
+    generator = torch.Generator().manual_seed(SPLITS.index(split))
+    centers, seen = draw(n, split, generator, views)
     x[:] = centers.numpy()
     with runtime.progress(total=n, desc=f"cutting {split} tiles", unit="tile") as bar:
         for start in range(0, n, chunk):
             part = slice(start, start + chunk)
-            images[part] = render(centers[part]).numpy()
+            images[part] = render(centers[part], seen[part]).numpy()
             bar.update(len(x[part]))

@@ -6,7 +6,7 @@ import torch
 from shapely.geometry.polygon import orient
 from torch import Tensor
 
-from geoflow import healpix
+from geoflow.gis import healpix
 
 DECIMALS = 6  # of degrees: 0.1 m
 LONGEST = 0.05  # straight line of a drawn polygon, in eighths of a turn

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from geoflow import healpix, sphere
+from geoflow import sphere
+from geoflow.gis import healpix
 
 AT_ONCE = 1 << 18  # pixels, or parts of cells, that are held in memory
 
