@@ -113,6 +113,14 @@ def test_what_is_no_latitude_is_no_place(lat):
     assert "latitude" in why or "damaged" in why
 
 
+@pytest.mark.parametrize(
+    "lat", [rationals(*[(0, 0)] * 3), rationals((5, 0), 0, 0), rationals(48, 51, (0, 0)), rationals((0, 0)), rationals(48, (0, 0), 30, kind=forged.SRATIONAL)]
+)  # fmt: skip
+def test_parts_without_a_value_are_no_place(lat):
+    why = "its EXIF data have no latitude: a part of it is no number, or 0/0"
+    assert place(gps() | {LAT: lat}) == (None, why)
+
+
 def test_signed_degrees_count_where_the_side_agrees():
     lat = rationals(-33.8568, kind=forged.SRATIONAL)
     assert place(gps(north="S") | {LAT: lat})[0] == pytest.approx((-33.8568, 2.2945))

@@ -74,7 +74,9 @@ def encoded(kind, image=None, **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG", "MPO", "AVIF", "JPEG2000", "PPM"]
+)
 def test_the_bytes_of_a_file(kind, tmp_path):
     data = encoded(kind)
     (tmp_path / "file").write_bytes(data)  # the content decides, not the ending
@@ -151,6 +153,39 @@ def test_whatever_a_decoder_raises_names_the_file(name, tmp_path):
         with pytest.raises(ValueError, match=r"bad\.jpg cannot be read as an image: .") as error:
             load_image(given, called)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "PCX", "ICO", "DDS"])
+def test_other_formats_are_not_tried(kind):
+    """Of EPS a program would be executed; others take bytes for an image that are none."""
+    with pytest.raises(ValueError, match="its format is none that is known"):
+        load_image(encoded(kind, picture(64)), "file.jpg")
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty$"), (HUGE, "it has more than 179 million pixels, the limit; make a smaller copy$"), (encoded("TIFF", Image.new("1", (20_000, 9_000))), "it has more than 179 million pixels"),
+        (encoded("GIF").replace(struct.pack("<HH", 32, 32), b"\xff" * 4, 1), "it has more than 179 million pixels"), (PNG, "its format is none that is known$"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "(it is a damaged HEIC file|pip install pillow-heif)$"),
+        *((forged.jpeg(block), r"its EXIF data are damaged \(.*\), so it cannot be turned upright; remove them$") for block in forged.UNREADABLE.values()),
+    ],
+)  # fmt: skip
+def test_messages_are_in_plain_words(data, message):
+    with pytest.raises(ValueError, match=rf"^a\.jpg cannot be read as an image: {message}"):
+        load_image(data, "a.jpg")
+
+
+@pytest.mark.parametrize("of", ["bytes", "file", "image"])
+def test_a_large_image_is_no_warning(of, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    given = {"bytes": encoded("PNG"), "file": tmp_path / "a.png", "image": picture()}[of]
+    assert load_image(given).size == (32, 32)
+    assert not recwarn
 
 
 @pytest.mark.parametrize("name", forged.UNREADABLE)

@@ -114,7 +114,8 @@ def test_every_answer_is_its_own_photos(locate, models, tmp_path):
         point = next(
             feature for feature in collection["features"] if feature["properties"].get("rank") == 1
         )
-        assert point["properties"]["file"] == str(file)
+        about = {"file": str(file), "model": str(models["tiles"]), "samples": 20, "seed": 0}
+        assert about.items() <= point["properties"].items()
         assert point["geometry"]["coordinates"][::-1] == pytest.approx(expected(file), abs=1e-2)
     before = (tmp_path / "out" / "a.geojson").read_bytes()
     save(x, seed=3)
@@ -157,8 +158,11 @@ def test_a_photo_and_the_tile_model(locate, tmp_path):
         )
         == 1
     )
-    assert "WARNING: not a satellite tile: 1 of 2 images" in err
-    assert "--model plonk-yfcc" in err
+    warning = "WARNING: not a satellite tile: 1 of 2 images. "
+    for run in (err, locate("in", maps=True)[2]):  # what was answered before is no better
+        assert warning in run
+        assert "--model plonk-yfcc" in run
+    assert "not a satellite tile: 1 of 1 image. " in locate("in/photo.jpg")[2]
     assert [bool(row["warning"]) for row in table(tmp_path)] == [True, True, False, False]
     for name, warned in (("photo", True), ("tile", False)):
         collection = json.loads((tmp_path / "out" / f"{name}.geojson").read_text(encoding="utf-8"))
@@ -235,6 +239,7 @@ def test_bad_photos_and_entries_are_named_and_counted(locate, tmp_path):
     ):
         assert err.count(name) == 1
     assert err.splitlines()[-1] == "geoflow: 4 of 5 images could not be read"
+    assert locate("in/bad0.jpg")[2].endswith("\ngeoflow: 1 of 1 image could not be read\n")
     assert len(err.splitlines()) == 5
     assert [row["file"] for row in table(tmp_path)] == [str(tmp_path / "in" / "good.png")] * 2
 
@@ -334,7 +339,8 @@ def test_a_model_trained_anew_under_its_name_is_asked_again(locate, models, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--k", "0"), "--k 0; expected at least 1"), (("--k", "30"), "--samples 20; expected at least --k 30"), (("--samples", "0"), "--samples 0; expected at least --k 2"), (("--out", "a.png"), "--out a.png is a file; expected a folder"),
+        (("--k", "0"), "--k 0; expected at least 1"), (("--k", "30"), "--samples 20; expected at least --k 30"), (("--samples", "0"), "--samples 0; expected at least --k 2"), (("--samples", 10**11), "--samples 100000000000; expected at least --k 2, at most 1,000,000"),
+        *((("--out", out), f"--out {out} is a file, or below one; expected a folder") for out in ("a.png", "a.png/b", "/dev/null")), (("--out", "o" * 300), f"--out {'o' * 300} cannot be written: File name too long"), (("--out", "/proc/o"), "--out /proc/o cannot be written"),
         (("--model", "land"), "model land looks at no image"), (("--model", "photos"), "unknown model 'photos'"), (("--guidance", "nan"), "guidance of nan"), (("nothing.jpg",), "no image file at nothing.jpg"),
     ],
 )  # fmt: skip
@@ -373,10 +379,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(locate, tmp_path, monkeypatch
         patch.setattr(commands, "_answer", interrupted)
         status, _, err = locate("in")
     assert status == 130
-    assert (
-        err
-        == "geoflow: stopped; out/places.csv holds the answers for 1 image; run the same command again to go on\n"
-    )
+    assert err.startswith("geoflow: interrupted; out/places.csv holds the answers for 1 image. ")
+    assert err.endswith(". To go on: " + " ".join(sys.argv) + "\n")
     status, out, _ = locate("in")
     assert (status, "3 images, 1 answered before" in out, len(table(tmp_path))) == (0, True, 6)
 
@@ -455,6 +459,21 @@ def test_one_run_claims_a_folder_and_a_killed_one_leaves_it(locate, models, tmp_
     rows = table(tmp_path)
     assert len(rows) == 80
     assert len({(row["file"], row["rank"]) for row in rows}) == 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_says_what_is_kept(number, expected, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02d}.png", seed=i)
+    run = start(models, "in", "--samples", "4000")
+    wait_for(lambda: (tmp_path / "out" / "places.csv").exists() and len(table(tmp_path)) >= 4)
+    run.send_signal(number)
+    _, err = run.communicate()
+    assert run.returncode == expected
+    answered = len(table(tmp_path)) // 2
+    assert f"out/places.csv holds the answers for {answered} images. To go on: geoflow" in err
 
 
 @pytest.mark.slow

@@ -57,8 +57,35 @@ def test_what_cannot_be_read_in_a_folder_is_told(tmp_path, monkeypatch):
         f"{tmp_path / 'locked'} cannot be read: Permission denied",
         f"{tmp_path / 'pipe.png'} cannot be read: it is no regular file",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no image file at .*dangling\.jpg"):
-        photos.find([tmp_path / "dangling.jpg"])
+
+
+def test_what_a_shell_makes_of_a_pattern(tmp_path):
+    """Of *.png: links to nothing and pipes are told, results are left out, the photos stay."""
+    good, other = save(tmp_path / "good.png"), save(tmp_path / "other.png")
+    (tmp_path / "dangling.png").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe.png")
+    write_results(tmp_path / "result", good)
+    told = []
+    assert photos.find(sorted(tmp_path.glob("*.png")), told.append) == [good, other]
+    assert [line.rpartition("/")[2] for line in told] == [
+        "dangling.png cannot be read: it is a link to nothing",
+        "pipe.png cannot be read: it is no regular file",
+    ]
+    for name in ("dangling.png", "pipe.png"):
+        with pytest.raises(FileNotFoundError, match=rf"no image file at .*{name}"):
+            photos.find([tmp_path / name])
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*lost\.png"):
+        photos.find([good, tmp_path / "lost.png"])
+
+
+@pytest.mark.parametrize("name", ["._a.jpg", "trip/._b.PNG"])
+def test_what_macos_keeps_of_a_photo_is_none(name, tmp_path):
+    a = save(tmp_path / "a.jpg")
+    (tmp_path / "trip").mkdir()
+    (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    told = []
+    assert photos.find([tmp_path], told.append) == [a]
+    assert told == []
 
 
 def test_an_image_is_found_once_through_links_too(tmp_path):

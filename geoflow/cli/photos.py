@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from tqdm import tqdm
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import Model, Out, Seed, Weights, argument, option
+from geoflow.cli.common import Model, Out, Seed, Weights, argument, option, working_in
+from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder
+MOST_SAMPLES = 1_000_000  # they are in memory together
 NOT_A_TILE = "NOT A SATELLITE TILE, SO THE ANSWER MEANS NOTHING"
 ADVICE = (
     "The model knows nothing but satellite images 300 km wide. For photos name a photo model, "
@@ -31,7 +32,9 @@ def locate(
     out: Out = Path("outputs/locate"),
     k: Annotated[int, option("places per image")] = 3,
     samples: Annotated[int, option("drawn per image; fewer are faster and coarser")] = 1024,
-    guidance: float = 0.0,
+    guidance: Annotated[
+        float, option("towards what the image tells; 0 is the model as it is")
+    ] = 0.0,
     seed: Seed = 0,
     maps: Annotated[
         bool, option("maps, regions and densities too, which take most of the time")
@@ -51,10 +54,9 @@ def locate(
     """
     if k < 1:
         raise ValueError(f"--k {k}; expected at least 1")
-    if samples < k:
-        raise ValueError(f"--samples {samples}; expected at least --k {k}")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; expected a folder")
+    if not k <= samples <= MOST_SAMPLES:
+        most = f"at most {MOST_SAMPLES:,}"
+        raise ValueError(f"--samples {samples}; expected at least --k {k}, {most}")
     unreadable: list[str] = []
 
     def told(line: str) -> None:
@@ -62,23 +64,23 @@ def locate(
         _complain(line)
 
     files = geoflow.photos.find(images, told)
-    geo = _model(model, weights)
     how = {"guidance": guidance, "seed": seed}
-    with runtime.alone(out):
+    with working_in(out):
+        geo = _model(model, weights)
         asked = {"model": model, "weights": _fingerprint(geo), "samples": samples, "exif": exif}
         answers = geoflow.photos.Answers(out / "places.csv", k, maps, **asked, **how)
-        question = _Question(geo, answers, k, samples, maps, exif, how)
+        question = _Question(geo, model, answers, k, samples, maps, exif, how)
         try:
             failed = _answer_all(question, files) + len(unreadable)
-        except KeyboardInterrupt:
-            _complain(f"stopped; {_kept(answers)}")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as interruption:
+            raise type(interruption)(_kept(answers)) from None
         except OSError as error:
-            raise OSError(f"{error}; {_kept(answers)}") from error
+            what = f"{error.strerror or error}; {_kept(answers)}"
+            raise OSError(error.errno, what, error.filename) from error
     print(f"results: {out}")
     if failed:
-        total = len(files) + len(unreadable)
-        raise ValueError(f"{failed} of {total} images could not be read")
+        total = count(len(files) + len(unreadable), "image")
+        raise ValueError(f"{failed} of {total} could not be read")
 
 
 def _complain(line: str) -> None:
@@ -111,6 +113,7 @@ class _Question:
     """What is asked about every image."""
 
     geo: "geoflow.Geolocator"
+    model: str  # its name
     answers: "geoflow.photos.Answers"
     k: int
     samples: int
@@ -123,26 +126,26 @@ def _answer_all(question: _Question, files: list[Path]) -> int:
     """Answer for each image that is not yet in the table; return how many cannot be read."""
     todo = [file for file in files if not question.answers.hold(file)]
     before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
-    print(f"{len(files)} image{'s' * (len(files) > 1)}{before}")
-    started, found = time.perf_counter(), []
+    print(f"{count(len(files), 'image')}{before}")
+    started, estimated = time.perf_counter(), False
     with runtime.progress(total=len(todo), unit="image") as bar:
         for number, (photo, cond) in enumerate(_embedded(question, todo), 1):
             if photo is not None:
-                text, warning = _answer(question, photo, cond)
-                bar.write(text)
-                found.append(warning)
-                if len(found) == 1 and (left := len(todo) - number):
+                bar.write(_answer(question, photo, cond))
+                if not estimated and (left := len(todo) - number):
                     seconds = (time.perf_counter() - started) * left
                     bar.write(f"about {runtime.duration(seconds)} for the other {left}")
+                estimated = True
             bar.update()
-    if unlike := sum(map(bool, found)):
-        _complain(f"WARNING: not a satellite tile: {unlike} of {len(todo)} images. {ADVICE}")
-    return len(todo) - len(found)
+    answers = [question.answers.of(file) for file in files]
+    if unlike := sum(bool(rows and rows[0]["warning"]) for rows in answers):
+        of = count(len(files), "image")
+        _complain(f"WARNING: not a satellite tile: {unlike} of {of}. {ADVICE}")
+    return answers.count([])
 
 
 def _kept(answers) -> str:
-    count = f"{len(answers.rows)} image{'s' * (len(answers.rows) != 1)}"
-    return f"{answers.table} holds the answers for {count}; run the same command again to go on"
+    return f"{answers.table} holds the answers for {count(len(answers.rows), 'image')}"
 
 
 def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
@@ -169,8 +172,8 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
             yield from zip(photos, question.geo.embed(torch.stack(pixels)).split(1), strict=True)
 
 
-def _answer(question: _Question, photo, cond) -> tuple[str, str]:
-    """Find the best places of an image, write them and its map: lines about it, and a warning."""
+def _answer(question: _Question, photo, cond) -> str:
+    """Find the best places of an image, write them and its map; return lines about it."""
     how = {"cond": cond, **question.how}
     best = question.geo.predict(k=question.k, n=question.samples, **how)
     rows = geoflow.photos.rows(best, photo.place if question.exif else None)
@@ -187,7 +190,7 @@ def _answer(question: _Question, photo, cond) -> tuple[str, str]:
     lines += [f"  {_sentence(row)}" for row in rows]
     if question.exif and photo.place is None:
         lines.append(f"  the camera did not say where it was: {photo.no_place}")
-    return "\n".join(lines), warning
+    return "\n".join(lines)
 
 
 def _warning(geo, photo) -> str:
@@ -206,8 +209,10 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
     density = geo.density(cond=how["cond"], guidance=how["guidance"])
     files = geoflow.photos.results(stem)
     about = {"file": geoflow.photos.identity(photo.file), "sha256": photo.sha256}
+    about |= {"warning": warning, "model": question.model, "samples": question.samples}
+    about |= question.how
     samples = geo.sample(n=question.samples, **how)[0]
-    collection = geoflow.photos.to_geojson(density, samples, rows, {**about, "warning": warning})
+    collection = geoflow.photos.to_geojson(density, samples, rows, about)
     runtime.write_atomically(files["geojson"], json.dumps(collection))  # first: it says whose
     density.to_geotiff(files["geotiff"])
     title = geoflow.photos.shown(photo.file.name)[:40].replace("$", r"\$")

@@ -4,6 +4,8 @@ The fields are as the EXIF standard (CIPA DC-008) has them; programs that write 
 are many, so every field is checked, and what cannot be told is no place.
 """
 
+import math
+
 from PIL import ExifTags, Image
 from PIL.ExifTags import GPS, Base
 
@@ -73,10 +75,13 @@ def _degrees(name: str, gps: dict, tag: int, side: int, most: float, sides: dict
     parts = value if isinstance(value, (tuple, list)) else [value]
     text = f"its EXIF data have the {name} {repr(value)[:80]}"
     try:
-        degrees, *smaller = [float(part) for part in parts]
+        parts = [float(part) for part in parts]
+        degrees, *smaller = parts
         minutes, seconds = [*smaller, 0.0, 0.0][: max(2, len(smaller))]
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{text}; expected degrees, minutes, seconds") from error
+    if any(map(math.isnan, parts)):
+        raise ValueError(f"its EXIF data have no {name}: a part of it is no number, or 0/0")
     size = abs(degrees) + minutes / 60 + seconds / 3600
     twice = (degrees % 1 and minutes + seconds) or (minutes % 1 and seconds)  # fractions, and parts
     if not (0 <= minutes <= 60 and 0 <= seconds <= 60 and size <= most) or twice:

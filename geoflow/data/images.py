@@ -2,12 +2,15 @@
 
 import functools
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+# What is read, whatever a file's ending; others, such as EPS, are programs or mistaken for images.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
 
 
@@ -33,14 +36,16 @@ def load_image(image, name: str = "") -> Image.Image:
     elif isinstance(image, (np.ndarray, Tensor)):
         image = _from_array(image)
     elif not isinstance(image, (Image.Image, bytes)):
-        expected = "expected a PIL image, a path, an array (H, W, 3) of uint8, or a list of them"
-        raise ValueError(f"an image of type {type(image).__name__}; {expected}")
+        expected = "a PIL image, a path, an array (H, W, 3) of uint8, bytes, or a list of them"
+        raise ValueError(f"an image of type {type(image).__name__}; expected {expected}")
     try:
-        if isinstance(image, Image.Image):
-            return _upright_rgb(image)
-        data = image if isinstance(image, bytes) else image.read_bytes()
-        with open_photo(data) as opened:
-            return _upright_rgb(opened)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of EXIF blocks and sizes that it can read
+            if isinstance(image, Image.Image):
+                return _upright_rgb(image)
+            data = image if isinstance(image, bytes) else image.read_bytes()
+            with open_photo(data) as opened:
+                return _upright_rgb(opened)
     except Exception as error:  # damaged files make decoders raise nearly anything
         what = name or getattr(image, "filename", "") or "the image"
         why = str(error) or type(error).__name__
@@ -51,16 +56,23 @@ def open_photo(data: bytes) -> Image.Image:
     """The image in the bytes of a file, not yet decoded: its size, mode and EXIF are known.
 
     Raises:
-        ValueError: no known format, or HEIC without pillow-heif; decoders may raise anything else.
+        ValueError: no known format, HEIC without pillow-heif, or more pixels than Pillow's limit,
+            twice `PIL.Image.MAX_IMAGE_PIXELS`; decoders may raise anything else.
     """
     heic = _reads_heic()
+    Image.init()
     try:
-        return Image.open(io.BytesIO(data))
+        known = [name for name in FORMATS if name in Image.OPEN]
+        return Image.open(io.BytesIO(data), formats=known)
+    except Image.DecompressionBombError as error:
+        most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
+        raise ValueError(f"it has more than {most}, the limit; make a smaller copy") from error
     except UnidentifiedImageError as error:
-        if data[4:12] in HEIC and not heic:
-            advice = "HEIC needs the extra 'heic': pip install pillow-heif"
-            raise ValueError(advice) from error
-        raise ValueError("its format is none that is known") from error
+        why = "its format is none that is known" if data else "it is empty"
+        if data[4:12] in HEIC:
+            needs = "HEIC needs the extra 'heic': pip install pillow-heif"
+            why = "it is a damaged HEIC file" if heic else needs
+        raise ValueError(why) from error
 
 
 @functools.cache
@@ -76,7 +88,12 @@ def _reads_heic() -> bool:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"it has {image.width} × {image.height} pixels")
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's, which writes all EXIF fields anew to change one
+        what = f"its EXIF data are damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{what}, so it cannot be turned upright; remove them") from error
     if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode[0] in "IF":

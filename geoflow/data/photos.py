@@ -34,37 +34,45 @@ COLUMNS = (
 def find(paths: Iterable, unreadable: Callable[[str], object] = lambda line: None) -> list[Path]:
     """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
 
-    What `geoflow locate` wrote is no photo, wherever it lies.
+    What `geoflow locate` wrote is no photo, wherever it lies, nor are files that begin with `._`,
+    in which macOS keeps what it knows of a photo.
 
     >>> [file.name for file in find([__file__])]
     ['photos.py']
 
     Args:
-        unreadable: called with a line about each entry of a folder that may be an image, or hold
-            some, and cannot be read, such as a link to nothing.
+        unreadable: called with a line about each path, or entry of a folder, that may be an image,
+            or hold some, and cannot be read, such as a link to nothing.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: a folder without an image file, or a result of `geoflow locate`.
+        ValueError: a folder without an image file, or nothing but results of `geoflow locate`.
     """
+    paths = list(map(Path, paths))
     found: list[Path] = []
-    for path in map(Path, paths):
+    written: list[Path] = []
+    for path in paths:
         if path.is_dir():
             inside = [file for file in _below(path, unreadable) if not _is_result(file)]
             if not inside:
-                ends = ", ".join(SUFFIXES)
-                raise ValueError(f"no image file in {path}; expected one that ends in {ends}")
-        elif path.is_file():
+                ends = f"expected one that ends in {', '.join(SUFFIXES)}"
+                raise ValueError(f"no image file in {shown(path)}; {ends}")
+        elif os.path.lexists(path):
             if _is_result(path):
-                raise ValueError(f"{path} was written by geoflow locate; expected a photo")
-            inside = [path]
+                written.append(path)  # as when a shell expands *.png
+                continue
+            inside = [path] if _is_regular(path, unreadable) else []
         else:
             pattern = str(path.relative_to(path.anchor))
             matching = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
             inside = [file for file in matching if not _is_result(file)]
             if not inside:
-                raise FileNotFoundError(f"no image file at {path}")
+                raise FileNotFoundError(f"no image file at {shown(path)}")
         found += inside
+    if written and not found:
+        raise ValueError(f"{shown(written[0])} was written by geoflow locate; expected a photo")
+    if paths and not found:
+        raise FileNotFoundError(f"no image file at {', '.join(map(shown, paths))}")
     once: dict[str, Path] = {}
     for file in found:
         once.setdefault(os.path.realpath(file), file)
@@ -85,13 +93,17 @@ def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
         seen.add(real)
         folders.sort()
         for file in (Path(here, name) for name in sorted(names)):
-            if file.suffix.lower() not in SUFFIXES:
-                continue
-            if file.is_file():
+            wanted = file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
+            if wanted and _is_regular(file, unreadable):
                 yield file
-            else:
-                what = "a link to nothing" if file.is_symlink() else "no regular file"
-                unreadable(f"{shown(file)} cannot be read: it is {what}")
+
+
+def _is_regular(file: Path, unreadable: Callable[[str], object]) -> bool:
+    if file.is_file():
+        return True
+    what = "a link to nothing" if file.is_symlink() else "no regular file"
+    unreadable(f"{shown(file)} cannot be read: it is {what}")
+    return False
 
 
 def shown(path) -> str:
@@ -236,9 +248,13 @@ class Answers:
         writer.writerows(itertools.chain.from_iterable(self.rows.values()))
         runtime.write_atomically(self.table, text.getvalue())
 
+    def of(self, file: Path) -> list[dict]:
+        """The rows of an image; none if it is not answered."""
+        return self.rows.get(identity(file), [])
+
     def hold(self, file: Path) -> bool:
         """Whether this question is answered for this content of the file, its results included."""
-        rows = self.rows.get(identity(file), [])
+        rows = self.of(file)
         if len(rows) != self.k or not all(self.asked.items() <= row.items() for row in rows):
             return False
         if self.mapped:
