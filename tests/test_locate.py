@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import forged
 import pytest
@@ -262,6 +263,36 @@ def test_an_image_that_became_unreadable_loses_its_answer(locate, tmp_path):
     assert status == 1
     assert "a.png cannot be read as an image" in err
     assert table(tmp_path) == []
+
+
+def test_a_locked_photo_is_told_and_keeps_its_answer(locate, tmp_path, monkeypatch):
+    """Also among the files that a shell makes of a pattern, where typer would refuse them all."""
+    save(tmp_path / "a.png", seed=1)
+    b = save(tmp_path / "b.png", seed=2)
+    locate("a.png")
+    before = table(tmp_path)
+
+    def locked(function):
+        def refusing(file, *rest, **options):
+            if file.name == "a.png":
+                raise PermissionError(13, "Permission denied", str(file))
+            return function(file, *rest, **options)
+
+        return refusing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda file, mode, **_: Path(file).name != "a.png")
+        patch.setattr(Path, "open", locked(Path.open))
+        patch.setattr(Path, "read_bytes", locked(Path.read_bytes))
+        status, _, err = locate("a.png", "b.png")
+    assert status == 1
+    assert err == (
+        "geoflow: a.png cannot be read: Permission denied\n"
+        "geoflow: 1 of 2 images could not be read\n"
+    )
+    assert table(tmp_path)[:2] == before
+    assert [row["file"] for row in table(tmp_path)[2:]] == [str(b)] * 2
+    assert locate("a.png", "b.png")[1].startswith("2 images, 2 answered before")
 
 
 def test_the_cameras_place_and_why_there_is_none(locate, tmp_path):

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import typer
 from tqdm import tqdm
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import Model, Out, Seed, Weights, argument, option, working_in
+from geoflow.cli.common import Model, Out, Seed, Weights, option, working_in
 from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder
@@ -26,7 +27,9 @@ ADVICE = (
 
 
 def locate(
-    images: Annotated[list[Path], argument("image files, folders, or patterns in quotes")],
+    images: Annotated[
+        list[Path], typer.Argument(help="image files, folders, or patterns", readable=False)
+    ],
     model: Model = "tiles",
     weights: Weights = "",
     out: Out = Path("outputs/locate"),
@@ -127,21 +130,21 @@ def _answer_all(question: _Question, files: list[Path]) -> int:
     todo = [file for file in files if not question.answers.hold(file)]
     before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
     print(f"{count(len(files), 'image')}{before}")
-    started, estimated = time.perf_counter(), False
+    started, answered = time.perf_counter(), 0
     with runtime.progress(total=len(todo), unit="image") as bar:
         for number, (photo, cond) in enumerate(_embedded(question, todo), 1):
             if photo is not None:
                 bar.write(_answer(question, photo, cond))
-                if not estimated and (left := len(todo) - number):
+                answered += 1
+                if answered == 1 and (left := len(todo) - number):
                     seconds = (time.perf_counter() - started) * left
                     bar.write(f"about {runtime.duration(seconds)} for the other {left}")
-                estimated = True
             bar.update()
-    answers = [question.answers.of(file) for file in files]
-    if unlike := sum(bool(rows and rows[0]["warning"]) for rows in answers):
+    firsts = [row for file in files for row in question.answers.of(file)[:1]]
+    if unlike := sum(bool(row["warning"]) for row in firsts):
         of = count(len(files), "image")
         _complain(f"WARNING: not a satellite tile: {unlike} of {of}. {ADVICE}")
-    return answers.count([])
+    return len(todo) - answered
 
 
 def _kept(answers) -> str:
@@ -162,8 +165,10 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
                 pixels.append(encoder.preprocess(photo.image))  # ty: ignore[missing-union-attribute]
             except (ValueError, OSError, MemoryError) as error:
                 name = geoflow.photos.shown(file)
-                _complain(str(error) if name in str(error) else f"{name}: {error or 'no memory'}")
-                question.answers.drop(file)
+                why = getattr(error, "strerror", None) or str(error) or "it needs too much memory"
+                _complain(why if name in why else f"{name} cannot be read: {why}")
+                if isinstance(error, ValueError):  # it changed; it may be locked for a while only
+                    question.answers.drop(file)
                 yield None, None
             else:
                 photo.image.thumbnail((512, 512))  # what a map shows of it
