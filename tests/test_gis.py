@@ -91,6 +91,16 @@ def test_outlines_leave_out_what_is_no_cell(cells, levels):
     assert wrong.mean() < 2e-3
 
 
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [(0.5, "50%"), (0.999, "99.9%"), (0.005, "0.5%"), (0.683, "68.3%"), (0.28, "28%"), (0.9545, "95.45%")],
+)  # fmt: skip
+def test_a_region_names_its_probability(probability, words):
+    one = torch.tensor([5]), torch.tensor([3])
+    about = outlines.region(*one, probability, probability, 1.0)["properties"]
+    assert f"The smallest region that holds {words} of the probability" in about["description"]
+
+
 def test_a_hole_is_a_hole():
     around = torch.tensor([cell for cell in range(64) if cell != 27])
     [[_, hole]] = outlines.multipolygon(around, torch.full_like(around, 3))
@@ -148,6 +158,20 @@ def test_any_raster_adds_up_to_the_integral(rows, seed):
     mass = values.double().exp() * math.pi / 3 / 4.0 ** levels.double()
     pixels = raster(cells, levels, values, rows).exp() * rasters.pixel_areas(rows)[:, None]
     assert float(pixels.sum()) == pytest.approx(float(mass.sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize("south", [-90, -30, 41.8, 80])
+@pytest.mark.parametrize("rows", [6, 37, 180])
+def test_a_density_that_is_zero_somewhere(south, rows):
+    """Uniform north of a latitude and −∞ nats south of it."""
+    cells, levels = mixed(6)
+    inside = healpix.centers(cells, levels)[:, 2] > math.sin(math.radians(south))
+    area = math.pi / 3 / 4.0 ** levels.double()
+    values = torch.where(inside, -area[inside].sum().log(), -math.inf)
+    pixels = raster(cells, levels, values, rows).exp() * rasters.pixel_areas(rows)[:, None]
+    assert float(pixels.sum()) == pytest.approx(1, rel=1e-9)
+    far = axes(rows)[0] < south - 180 / rows - 8  # further than a pixel and a cell
+    assert float(pixels[far].sum()) < 1e-9
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -236,3 +260,7 @@ def test_netcdf(peak, tmp_path):
         total = float((peak.exp() * rasters.pixel_areas(18)[:, None]).sum())
         assert variables["probability"][:].sum(dtype=float) == pytest.approx(total, rel=1e-6)
         assert variables["probability"].dimensions == ("lat", "lon")
+        for name in ("density", "probability"):
+            grid = variables[variables[name].grid_mapping.decode()]
+            assert rasterio.CRS.from_wkt(grid.crs_wkt.decode()).to_epsg() == 4326
+            assert grid.grid_mapping_name == b"latitude_longitude"

@@ -129,14 +129,47 @@ def test_density_does_not_depend_on_the_grid_that_samples_it():
         np.asarray(maps.draw_density(ax, field, "nats", colorbar=False).get_array())
         for field in fields
     ]
-    assert np.abs(shown[0] - shown[1]).max() < 0.02
-    assert np.abs(shown[2] - shown[1]).max() < 0.02
+    assert np.nanmax(np.abs(shown[0] - shown[1])) < 0.02
+    assert np.nanmax(np.abs(shown[2] - shown[1])) < 0.02
 
 
-def test_nothing_is_drawn_off_the_globe():
-    ax = maps.world("orthographic", (0, 0))
+@pytest.mark.parametrize(
+    ("projection", "share"),
+    [
+        ("orthographic", math.pi / 4),  # a disc in a square
+        ("equal-earth", 4 * math.pi / (4 * 2.7066299836 * 1.3173627592)),  # the Earth's area
+        ("robinson", 0.8730),  # from its table of the lengths of parallels
+    ],
+)
+def test_nothing_is_drawn_off_the_globe(projection, share):
+    ax = maps.world(projection, (0, 130))
     values = np.ma.masked_invalid(np.asarray(maps.draw_density(ax, vmf(0, 0, 1.0)[0]).get_array()))
-    assert values.count() / values.size == pytest.approx(math.pi / 4, abs=0.01)
+    assert values.count() / values.size == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("projection", ["equal-earth", "robinson", "orthographic"])
+@pytest.mark.parametrize("place", [(80, -100), (85, 90), (-82, 60), (60, -150), (0, -170)])
+def test_a_needle_is_drawn_once_and_on_the_globe(projection, place):
+    density, _ = vmf(0, 0, 1.0)
+    density.log_density = torch.full_like(density.log_density, -50.0)
+    density.log_density[int(90 - place[0]), int(place[1] + 180)] = 8.0
+    ax = maps.world(projection, (place[0] / 2, 0 if projection != "orthographic" else place[1]))
+    image = maps.draw_density(ax, density, "nats", colorbar=False)
+    values = np.asarray(image.get_array())
+    left, right, bottom, top = image.get_extent()
+    row, column = np.nonzero(values > 5)
+    pixels = np.stack(
+        [
+            left + (column + 0.5) * (right - left) / values.shape[1],
+            top - (row + 0.5) * (top - bottom) / values.shape[0],
+        ],
+        axis=1,
+    )
+    drawn = next(c for c in ax.collections if c.get_array() is not None)
+    found = np.concatenate([pixels, np.asarray(drawn.get_offsets())])
+    plain = ccrs.PlateCarree(globe=ax.projection.globe)
+    x, y = ax.projection.transform_point(place[1] + 0.5, place[0] - 0.5, plain)
+    assert len(found) and np.hypot(*(found - [x, y]).T).max() < 3e5
 
 
 @pytest.mark.parametrize("resolution", [1.0, 0.25])
@@ -302,9 +335,9 @@ def upside_down():
     return density
 
 
-def with_nan():
+def with_value(value):
     density, _ = vmf(0, 0, 1.0)
-    density.log_density[3, 4] = torch.nan
+    density.log_density[3, 4] = value
     return density
 
 
@@ -321,7 +354,34 @@ def cropped():
         (lambda: maps.world(center=(100, 0)), "latitude 100"),
         (lambda: maps.draw_density(maps.world(), vmf(0, 0, 1.0)[0], "per-area"), "unknown unit 'per-area'.*did you mean 'per_area'"),
         (lambda: maps.draw_density(maps.world(), upside_down()), "lat runs from -89.5 to 89.5; expected"),
-        (lambda: maps.draw_density(maps.world(), with_nan()), "NaN"),
+        (lambda: maps.draw_density(maps.world(), with_value(math.nan)), "log_density holds nan; expected nats per steradian"),
+        (lambda: maps.draw_density(maps.world(), with_value(math.inf)), "log_density holds inf"),
+        (lambda: maps.draw_density(maps.world(), with_value(800.0)), "log_density holds 800"),
+        (lambda: maps.density_figure(torch.zeros(180, 360)), "a Tensor is no density; expected a DensityMap"),
+        *(
+            (lambda peak=peak: maps.draw_density(maps.world(), vmf(0, 0, 1.0)[0], "nats", peak), f"peak {peak!r}; expected")
+            for peak in (0, -1, math.nan, math.inf, 1000, "3", True)
+        ),
+        *(
+            (lambda mass=mass: maps.density_figure(vmf(0, 0, 1.0)[0], guesses=[(1, 2)], mass=mass), "expected a probability for each of 1 guesses")
+            for mass in ([0.5, 0.3], [], 0.5, [math.nan], [-0.1], [50])
+        ),
+        *(
+            (lambda width=width: maps.density_figure(vmf(0, 0, 1.0)[0], width=width), f"width {width!r}; expected")
+            for width in (0, -1, math.nan, 1000, "7", None)
+        ),
+        *(
+            (lambda columns=columns: maps.contact_sheet([{"density": vmf(0, 0, 1.0)[0]}], columns), f"columns {columns!r}; expected a whole number")
+            for columns in (0, -1, 1.5, None)
+        ),
+        (lambda: maps.contact_sheet([]), "no panels; expected at least one"),
+        (lambda: maps.contact_sheet([{"title": "sea"}]), "a NoneType is no density"),
+        (lambda: maps.contact_sheet([{"density": vmf(0, 0, 1.0)[0], "titel": "sea"}]), "unknown entry of a panel 'titel'.*did you mean 'title'"),
+        (lambda: maps.trajectories_figure(torch.zeros(3, 0, 2)), "no trajectories"),
+        *(
+            (lambda times=times: maps.draw_trajectories(maps.world(), torch.rand(3, 4, 2), times), "in order")
+            for times in ([1, 0.5, 0], [0, math.nan, 1], [0, 1, 0.5], [0, math.inf, math.inf])
+        ),
         (lambda: maps.draw_density(maps.world(), cropped()), r"shape \(180, 100\)"),
         (lambda: maps.density_figure(vmf(0, 0, 1.0)[0], inset="southpole"), "unknown inset 'southpole'.*did you mean 'south-pole'"),
         (lambda: maps.draw_truth(maps.world(), (91.0, 0.0)), "latitude 91"),

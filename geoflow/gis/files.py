@@ -13,8 +13,9 @@ from geoflow.gis.rasters import pixel_areas
 PER_KM2, PER_PIXEL = "probability per square kilometre", "probability of the pixel"
 NOTE = (
     "A probability density on a sphere of radius 6371 km: the mass of the cells of its grid in the "
-    f"pixels that they overlap. '{PER_PIXEL}' adds up to the probability of a region, and over all "
-    f"pixels to the integral. '{PER_KM2}' is the mean over a pixel, alike at all latitudes."
+    f"pixels that they overlap. '{PER_PIXEL}' adds up to the probability of a region of many "
+    f"pixels, and over all to the integral. '{PER_KM2}' is the mean over a pixel, alike at all "
+    "latitudes."
 )
 
 
@@ -53,6 +54,7 @@ def write_netcdf(path, log_density: Tensor) -> Path:
 
     `xarray.open_dataset(path)` reads it.
     """
+    from rasterio import CRS
     from scipy.io import netcdf_file
 
     axes = (
@@ -68,7 +70,10 @@ def write_netcdf(path, log_density: Tensor) -> Path:
             variable = file.createVariable(name, "f8", (name,))
             variable[:] = start + way * (np.arange(count) + 0.5) * 180 / len(log_density)
             variable.units, variable.standard_name = units, words
+        crs = file.createVariable("crs", "i4", ())
+        crs.grid_mapping_name, crs.crs_wkt = "latitude_longitude", CRS.from_epsg(4326).to_wkt()
         for name, (words, values, units) in shown.items():
             variable = file.createVariable(name, "f4", ("lat", "lon"))
             variable[:], variable.units, variable.long_name = values, units, words
+            variable.grid_mapping = "crs"
     return Path(path)

@@ -17,8 +17,8 @@ CORNER = 2.0**-30  # of a face, cut off at a pole, which has no longitude
 def region(cells: Tensor, levels: Tensor, probability: float, mass: float, area_km2: float) -> dict:
     """A GeoJSON Feature of the cells of a highest-density region, and what it says about them."""
     words = (
-        f"The smallest region that holds {probability:.0%} of the probability, as cells of the "
-        "density map's grid: those of highest density. mass: the probability that they hold; "
+        f"The smallest region that holds {100 * probability:g}% of the probability, as cells of "
+        "the density map's grid: those of highest density. mass: the probability that they hold; "
         "area_km2: their area on a sphere of radius 6371 km."
     )
     about = {"probability": probability, "mass": round(mass, 4), "area_km2": area_km2}

@@ -38,7 +38,7 @@ def mean_log_density(
         cells, levels: (M,) nested numbers and numbers of subdivisions.
         lat, lon: (H,), (2H,) centres of the pixels, degrees, from 90° N and 180° W.
     """
-    rows = len(lat)
+    rows, log_density = len(lat), log_density.clamp(min=-700)  # −∞ has no slope
     smooth = interpolate(x, log_density, lat, lon).flatten()
     found = torch.zeros_like(smooth)
     for large, cell, pixel, weight in _overlaps(cells, levels, rows):

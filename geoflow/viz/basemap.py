@@ -157,10 +157,16 @@ def visible(ax: GeoAxes, places) -> np.ndarray:
 @lru_cache(maxsize=8)
 def pixels(crs: ccrs.Projection, xlim, ylim) -> tuple[np.ndarray, float]:
     """Places (h, w, 2) of pixels, top row first, NaN off the Earth; and the side of one in m."""
+    from scipy import ndimage
+
     width, height = xlim[1] - xlim[0], ylim[1] - ylim[0]
     side = math.sqrt(width * height / 300_000)  # 0.47° at the equator of a world map
     w, h = round(width / side), round(height / side)
     x = xlim[0] + (np.arange(w) + 0.5) * width / w
     y = ylim[1] - (np.arange(h) + 0.5) * height / h
-    lonlat = LATLON.transform_points(crs, *np.meshgrid(x, y))[..., :2]
-    return np.where(np.isfinite(lonlat).all(-1, keepdims=True), lonlat, np.nan)[..., ::-1], side
+    xy = np.stack(np.meshgrid(x, y), -1)
+    lonlat = LATLON.transform_points(crs, *np.moveaxis(xy, -1, 0))[..., :2]
+    back = crs.transform_points(LATLON, *np.moveaxis(lonlat, -1, 0))[..., :2]
+    there = (np.abs(back - xy) < 0.01 * side).all(-1)  # Equal Earth goes on beyond 180°
+    there = ndimage.binary_dilation(there, np.ones((3, 3)))[..., None]  # whole pixels at its edge
+    return np.where(there & np.isfinite(lonlat), lonlat, np.nan)[..., ::-1], side

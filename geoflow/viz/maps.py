@@ -21,16 +21,20 @@ from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from geoflow import sphere
+from geoflow import runtime, sphere
 from geoflow.runtime import choose
 from geoflow.viz import basemap
 from geoflow.viz.basemap import COAST, GRATICULE, SEA, MapFigure, world  # noqa: F401
 
 UNIFORM_PER_AREA = 1e6 / sphere.EARTH_AREA_KM2  # probability per 10⁶ km² when nothing is known
+MOST = 700.0  # nats, whose exponential is a number
 UNITS = {"per_area": "probability per 10⁶ km²", "nats": "nats over uniform"}
 TRUTH = "#00e5ff"
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 EQUAL_EARTH_RATIO = 0.487  # height of an Equal Earth map over its width
+
+WIDEST = 50  # inches
+PANEL = ("density", "image", "truth", "guesses", "mass", "title", "inset")
 
 _ARM = np.array([[0.1, 0.4], [0.1, 1], [-0.1, 1], [-0.1, 0.4], [0.1, 0.4]])
 _CROSS = Path.make_compound_path(
@@ -82,7 +86,9 @@ def draw_density(
     """
     choose("unit", unit, UNITS)
     nats, first_lon = _grid(density)
-    peak = peak_of(density) if peak is None else peak
+    peak = peak_of(density) if peak is None else runtime.number(f"peak {peak!r}", peak)
+    if not 0 < peak < MOST:
+        raise ValueError(f"peak {peak:g}; expected nats over uniform, from 0 to {MOST:g}")
     over_uniform = _at_pixels(ax, np.exp(nats), first_lon)
     xy, dots = _narrow_peaks(ax, over_uniform, np.exp(nats), first_lon)
     if unit == "per_area":
@@ -135,13 +141,16 @@ def peak_of(*densities) -> float:
 
 def _grid(density) -> tuple[np.ndarray, float]:
     """Checked (H, W) nats over uniform, and the longitude of the first column."""
-    fields = density.lat, density.lon, density.log_density
+    names = "lat", "lon", "log_density"
+    if not all(hasattr(density, name) for name in names):
+        raise ValueError(f"a {type(density).__name__} is no density; expected a DensityMap")
+    fields = (getattr(density, name) for name in names)
     lat, lon, values = (torch.as_tensor(field).detach().cpu().double().numpy() for field in fields)
     if lat.ndim != 1 or lon.ndim != 1 or values.shape != (lat.size, lon.size):
         shapes = f"log_density has shape {values.shape}, lat {lat.shape}, lon {lon.shape}"
         raise ValueError(f"{shapes}; expected (H, W), (H,), (W,)")
-    if np.isnan(values).any():
-        raise ValueError("log_density holds NaN; expected nats per steradian")
+    if not (values < MOST).all():
+        raise ValueError(f"log_density holds {values.max():g}; expected nats per steradian")
     rows, columns = 180 / lat.size, 360 / lon.size
     if not np.allclose(lat, 90 - (np.arange(lat.size) + 0.5) * rows, atol=0.01 * rows):
         expected = f"{lat.size} cell centres from {90 - rows / 2:g} to {rows / 2 - 90:g}"
@@ -229,7 +238,10 @@ def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
     """Mark the best guesses (k, 2) with numbered rings; the legend tells their `mass` (k,)."""
     xy, label = basemap.visible(ax, latlon), "guesses, best first"
     if mass is not None:
-        label = f"guesses: {', '.join(f'{100 * float(m):.0f}' for m in mass)} %"
+        mass = torch.as_tensor(mass, dtype=torch.float64).tolist()
+        if np.shape(mass) != (len(xy),) or not all(0 <= m < 1.001 for m in mass):
+            raise ValueError(f"mass {mass}; expected a probability for each of {len(xy)} guesses")
+        label = f"guesses: {', '.join(f'{100 * m:.0f}' for m in mass)} %"
     style: dict[str, Any] = dict(marker="o", markersize=7, markerfacecolor="none")
     rings = _mark(ax, xy, **style, markeredgewidth=1.0, zorder=5, label=label)
     text: dict[str, Any] = dict(fontsize=7, fontweight="bold", path_effects=HALO, zorder=7)
@@ -305,8 +317,10 @@ def checked(trajectories, times=None, least: int = 2) -> tuple[torch.Tensor, np.
         expected = "expected (T + 1, n, 2), latitude and longitude, one image at a time"
         raise ValueError(f"trajectories have shape {tuple(latlon.shape)}; {expected}")
     times = np.linspace(0, 1, len(latlon)) if times is None else np.asarray(times, dtype=float)
-    if times.shape != (len(latlon),) or not np.isfinite(times).all():
-        expected = f"expected ({len(latlon)},), one finite time for each state"
+    if times.shape != (len(latlon),) or not (
+        np.isfinite(times).all() and sorted(times) == [*times]
+    ):
+        expected = f"expected ({len(latlon)},), finite, one for each state, in order"
         raise ValueError(f"times have shape {times.shape}; {expected}")
     return latlon, times
 
@@ -370,7 +384,14 @@ def contact_sheet(
     >>> density = Geolocator(None, "uniform").density(resolution=4)
     >>> figure = contact_sheet([{"density": density, "title": "nothing is known"}], columns=1)
     """
-    peak = peak_of(*(panel["density"] for panel in panels))
+    columns = runtime.whole(f"columns {columns!r}", columns)
+    if not 0 < runtime.number(f"width {width!r}", width) <= WIDEST:
+        raise ValueError(f"width {width}; expected inches, from 0 to {WIDEST}")
+    if not panels:
+        raise ValueError("no panels; expected at least one")
+    for name in {name: None for panel in panels for name in panel}:
+        choose("entry of a panel", name, PANEL)
+    peak = peak_of(*(panel.get("density") for panel in panels))
     rows, cell = math.ceil(len(panels) / columns), width / columns
     beside = any(panel.get("image") is not None or panel.get("inset") for panel in panels)
     gap, side = 0.02 * cell, 0.17 * cell if beside else 0.0
@@ -419,6 +440,8 @@ def trajectories_figure(
     >>> figure = trajectories_figure(ways, image=image, truth=(24, 6))
     """
     latlon, times = checked(trajectories, times)
+    if not latlon.shape[1]:
+        raise ValueError("no trajectories; expected at least one")
     end = sphere.from_latlon(latlon)[-1]
     most_neighbours = (end @ end.T > math.cos(math.radians(15))).sum(1).argmax()
     center = latlon[-1, most_neighbours].tolist() if truth is None else basemap.latlon_of(truth)[0]
