@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -191,7 +192,7 @@ class PhotoEncoder(nn.Module):
                 raise ModuleNotFoundError(f"{needs}: pip install transformers") from error
             source = self.source or self.photo.repository
             what = f"encoder {self.name!r} could not be read from {source}"
-            silent = self.source is None and hub_is_silent()
+            silent = not Path(source).is_dir() and hub_is_silent()
             how = dict(local_files_only=silent, output_loading_info=True)
             try:
                 body, report = getattr(transformers, self.photo.model).from_pretrained(

@@ -226,7 +226,10 @@ def test_a_published_model_loads_after_an_encoder(photo_encoder):
     assert Geolocator.from_pretrained(official.FOLDER).network is not None
 
 
-def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "said"), [(None, "geolocal/StreetCLIP"), ("no-such-folder", "no-such-folder")]
+)
+def test_without_a_network_it_is_said_at_once(source, said, monkeypatch):
     """Nobody waits for the client's 30 s of retries."""
     import huggingface_hub
     import transformers
@@ -245,9 +248,9 @@ def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
     )
     with pytest.raises(
         ConnectionError,
-        match="encoder 'streetclip' could not be read from geolocal/StreetCLIP: it is not in the cache, and the hub gives no answer; .*--weights",
+        match=f"encoder 'streetclip' could not be read from {said}: it is not in the cache, and the hub gives no answer; .*--weights",
     ):
-        encoders.PhotoEncoder("streetclip").load()
+        encoders.PhotoEncoder("streetclip", source).load()
     assert asked["local_files_only"]
 
 

@@ -186,7 +186,7 @@ def test_a_camera_that_says_nothing_or_nonsense(tmp_path, recwarn):
 @pytest.mark.parametrize(
     ("size", "block", "reason"),
     [
-        ((32, 32), b"", ""), ((64, 64), b"", ""), ((20, 20), b"", ""), ((65, 65), b"", "it has 65 × 65 pixels"), ((32, 31), b"", "it has 32 × 31 pixels"), ((4000, 3000), b"", "it has 4000 × 3000 pixels"),
+        ((32, 32), b"", ""), ((64, 64), b"", ""), ((20, 20), b"", ""), *((size, b"", "it has {} × {} pixels".format(*size)) for size in ((65, 65), (15, 15), (1, 1))), ((32, 31), b"", "it has 32 × 31 pixels"), ((4000, 3000), b"", "it has 4000 × 3000 pixels"),
         ((32, 32), forged.exif({forged.MODEL: forged.text("Pixel 9")}), "its EXIF names a camera, Pixel 9"), ((32, 32), forged.exif({forged.ORIENTATION: forged.short(1)}), ""),
         ((32, 32), forged.exif({}, exif={forged.EXPOSURE_TIME: forged.rationals((1, 250))}), "its EXIF names a camera, unnamed"),
     ],

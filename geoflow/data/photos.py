@@ -178,7 +178,7 @@ def read(file) -> Photo:
             width, height = opened.size
             camera, (place, why) = exif.camera(opened), exif.place(opened)
     differences = [f"its EXIF names a camera, {shown(camera)}"] if camera else []
-    if width != height or width > 2 * tiles.SIZE:
+    if width != height or not tiles.SIZE / 2 <= width <= 2 * tiles.SIZE:
         differences.insert(0, f"it has {width} × {height} pixels")
     sha256 = runtime.sha256_of(data)[:16]
     return Photo(Path(file), sha256, image, place, why, "; ".join(differences))
