@@ -320,7 +320,7 @@ def checked(trajectories, times=None, least: int = 2) -> tuple[torch.Tensor, np.
     if times.shape != (len(latlon),) or not (
         np.isfinite(times).all() and sorted(times) == [*times]
     ):
-        expected = f"expected ({len(latlon)},), finite, one for each state, in order"
+        expected = f"expected ({len(latlon)},), one finite time for each state, in order"
         raise ValueError(f"times have shape {times.shape}; {expected}")
     return latlon, times
 
