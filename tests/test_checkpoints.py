@@ -1,6 +1,7 @@
 """Checkpoints: whole after any kill, the one before in place of a damaged one, and nothing in them is executed."""
 
 import json
+import math
 import os
 import pickle
 import resource
@@ -298,6 +299,14 @@ DAMAGES = {
     "other shapes": spoil(
         lambda s: s["state_dict"].update({k: v[None] for k, v in s["state_dict"].items()})
     ),
+    "negative step": spoil(lambda s: s.update(global_step=-1)),
+    "absurd step": spoil(lambda s: s.update(global_step=10**18)),
+    "step beyond the end": spoil(lambda s: s.update(global_step=13)),
+    "step as a text": spoil(lambda s: s.update(global_step="6")),
+    "step as a tensor": spoil(lambda s: s.update(global_step=torch.tensor(6))),
+    "no optimiser": spoil(lambda s: s.update(optimizer_states=[])),
+    "no step": spoil(lambda s: s.pop("global_step")),
+    "optimiser": spoil(lambda s: s["optimizer_states"][0]["state"][0]["exp_avg"].fill_(torch.inf)),
     "a bit of the first weight": flip(0),
     "a bit of a weight": flip(0.5),
 }
@@ -317,7 +326,8 @@ def stopped(tmp_path_factory):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, stopped, damage):
     shutil.copytree(stopped, tmp_path / "run")
     file, said, module = tmp_path / "run" / "last.ckpt", [], flow()
-    needed = {"state_dict": module.state_dict(), "global_step": int, "loops": dict}
+    needed = {"state_dict": module.state_dict(), "global_step": range(13), "loops": dict}
+    needed["optimizer_states"] = list
     assert checkpoints.newest(file, needed, said.append)[1]["global_step"] == 6
     assert said == []
     damage(file)
@@ -344,6 +354,44 @@ def test_a_run_goes_on_from_the_checkpoint_before(tmp_path, stopped, whole):
     assert "last.ckpt is damaged" in said[0]
     assert said[1].endswith("goes on at step 5 of 12")
     assert same_run(folder, whole)
+
+
+STEP = (
+    "loops",
+    "fit_loop",
+    "epoch_loop.automatic_optimization.optim_progress",
+    "optimizer",
+    "step",
+    "total",
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ((*STEP, "completed"), 5), ((*STEP, "completed"), -1), ((*STEP, "completed"), "x"), ((*STEP, "ready"), None), (("loops", "fit_loop", "epoch_loop.batch_progress"), []),
+        (("loops", "fit_loop"), {}), (("callbacks", "Checkpoints", "best"), "low"), (("callbacks", "Checkpoints", "best"), math.nan), (("callbacks", "Checkpoints", "waited"), None),
+        (("TensorBatches", "step"), 5), (("TensorBatches", "step"), "6"), (("TensorBatches", "seconds"), -1.0), (("TensorBatches", "seconds"), math.inf),
+        (("optimizer_states", 0, "state", 0), "x"), (("optimizer_states", 0, "param_groups", 0), {}), (("lr_schedulers",), [7]),
+    ],
+)  # fmt: skip
+def test_absurd_parts_of_a_checkpoint_are_named(tmp_path, stopped, where, value):
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    part = state
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    torch.save(state, folder / "last.ckpt")
+    expected = (
+        r"last.ckpt is damaged: no step follows it \(.*\); delete it to go on from the one before"
+    )
+    with pytest.raises(ValueError, match=expected) as error:
+        train(folder)
+    assert "\n" not in str(error.value)
+    (folder / "last.ckpt").unlink()
+    assert train(folder).seen == list(range(5, 12))
 
 
 def test_the_one_before_outlives_a_damaged_checkpoint(tmp_path, stopped, whole):

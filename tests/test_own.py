@@ -97,7 +97,15 @@ def test_a_large_data_set_gets_the_recipe_itself():
 
 
 @pytest.mark.parametrize(
-    "given", [{"steps": 7}, {"batch": 5}, {"lr": 0.5}, {"steps": 9, "lr": 1e-5}]
+    "given",
+    [
+        {"steps": 7},
+        {"batch": 5},
+        {"lr": 0.5},
+        {"steps": 9, "lr": 1e-5},
+        {"patience": 0},
+        {"patience": 9},
+    ],
 )
 def test_what_is_given_is_taken(given):
     for fitted in (
@@ -116,7 +124,8 @@ def test_what_is_given_is_taken(given):
         ({"lr": 0.0}, "--lr 0.0; expected"),
         ({"lr": float("nan")}, "--lr nan; expected"),
         ({"lr": float("inf")}, "--lr inf; expected"),
-        ({"batch": 301}, "--batch 301 of 300 images that train; expected at most as many"),
+        ({"batch": 301}, "--batch 301, and there are 300 images to train on; expected at most"),
+        ({"patience": -1}, "--patience -1; expected a number of at least 0"),
     ],
 )
 def test_what_is_given_makes_sense(given, message):
@@ -126,15 +135,15 @@ def test_what_is_given_makes_sense(given, message):
 
 
 def test_a_published_recipe_on_few_images_is_told():
-    message = "takes batches of 1,024, and 285 images train; for data of your own there is recipe 'photos'"
+    message = "takes batches of 1,024 of 285 images to train on; for data of your own there is recipe 'photos'"
     with pytest.raises(ValueError, match=message):
         own.overridden(read_recipe("osv5m", "paper"), 285, {})
 
 
 def test_few_images_are_told():
-    for few in (0, 1, 19):
-        with pytest.raises(ValueError, match=f"{few} images are too few .* expected at least 20"):
-            own.warning(few)
+    for few in ("0 images", "1 image", "19 images"):
+        with pytest.raises(ValueError, match=f"{few} to train on: too few; expected at least 20"):
+            own.warning(int(few.split()[0]))
     assert "worse than none" in own.warning(20)
     assert "expect it to tell regions" in own.warning(999)
     assert own.warning(1000) == ""

@@ -48,25 +48,33 @@ def check_out(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def working_in(out: Path) -> Generator[None]:
-    """Do the work of a command in --out, which no other process writes to meanwhile.
-
-    An interruption ends it with what is kept, how to go on, and the usual exit status: 130 after
-    Ctrl-C, 143 after SIGTERM.
+def interruptible(out: Path) -> Generator[None]:
+    """End a command that is interrupted with what is kept in --out, how to go on, and the usual
+    exit status: 130 after Ctrl-C, 143 after SIGTERM or a hang-up.
     """
-    from geoflow.training.interruptions import Terminated, terminated_by_sigterm
+    from geoflow.training.interruptions import Terminated, tell, terminated_by_sigterm
 
-    first = runtime.is_first_process()
-    check_out(out)
     try:
-        with terminated_by_sigterm(), runtime.alone(out) if first else contextlib.nullcontext():
+        with terminated_by_sigterm():
             yield
     except KeyboardInterrupt as error:
         kept = str(error) or f"what was written before is kept in {out}"
-        if first:
+        if runtime.is_first_process():
             again = shlex.join(["geoflow", *sys.argv[1:]])
-            print(f"geoflow: interrupted; {kept}. To go on: {again}", file=sys.stderr)
+            tell(f"geoflow: interrupted; {kept}. To go on: {again}")
         raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
+
+
+@contextlib.contextmanager
+def working_in(out: Path) -> Generator[None]:
+    """Do the work of a command in --out, which no other process writes to meanwhile.
+
+    It is `interruptible`.
+    """
+    check_out(out)
+    alone = runtime.alone(out) if runtime.is_first_process() else contextlib.nullcontext()
+    with interruptible(out), alone:
+        yield
 
 
 def score_tiles(geo, name: str, scale: str, most: int | None = None, **options):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import geoflow
-from geoflow.cli.common import Weights, argument, option
+from geoflow.cli.common import Weights, argument, interruptible, option
 from geoflow.runtime import choose
 
 SOURCES = ("osv5m", "inat21", "yfcc")
@@ -53,34 +53,47 @@ def embed(
     Prints what is listed, usable and missing, what it will take, and what could not be read.
     Shards that are damaged, or whose rows or images have changed, are made anew.
     """
-    from geoflow.data import records
-    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
     from geoflow.training.embedding import embed as write
 
+    with interruptible(out):
+        chosen = _encoder(encoder, weights)
+        images = _images(dataset, root, split)
+        model = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+        write(images, chosen, out, shard, batch, workers, devices, model=model)
+
+
+def _encoder(encoder: str, weights: str):
+    """The encoder that is asked for."""
+    from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
+
     if encoder in PHOTO_ENCODERS:
-        chosen = PhotoEncoder(encoder, weights or None)
-    elif weights:
+        return PhotoEncoder(encoder, weights or None)
+    if weights:
         names = " and ".join(PHOTO_ENCODERS)
         raise ValueError(f"--weights is for {names}; {encoder!r} has its own")
-    elif (chosen := geoflow.Geolocator.from_pretrained(encoder).encoder) is None:
+    if (chosen := geoflow.Geolocator.from_pretrained(encoder).encoder) is None:
         raise ValueError(f"model {encoder!r} has no image encoder; expected one that has")
+    return chosen
+
+
+def _images(dataset: str, root: Path | None, split: str | None):
+    """The located images of a table, a folder of tars, or a data set."""
+    from geoflow.data import records
+
     folder, table = Path(dataset).is_dir(), bool(Path(dataset).suffix)
     if split is not None and (folder or table):
         raise ValueError(f"--split is for {', '.join(SOURCES)}; {dataset} has no splits")
     if folder and root is not None:
         raise ValueError(f"--root is for tables and data sets; the images are in {dataset} itself")
     if folder:
-        images = records.read_tars(dataset)
-    elif table:
-        images = records.read_table(dataset, root).with_images()
-    else:
-        name = choose("table, folder or data set", dataset, SOURCES)
-        reader = importlib.import_module(f"geoflow.data.{name}")
-        if root is None:
-            raise ValueError(f"--root is missing: the folder where {dataset} lies")
-        images = reader.read(root, split or "train")
-    model = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
-    write(images, chosen, out, shard, batch, workers, devices, model=model)
+        return records.read_tars(dataset)
+    if table:
+        return records.read_table(dataset, root).with_images()
+    name = choose("table, folder or data set", dataset, SOURCES)
+    reader = importlib.import_module(f"geoflow.data.{name}")
+    if root is None:
+        raise ValueError(f"--root is missing: the folder where {dataset} lies")
+    return reader.read(root, split or "train")
 
 
 def verify(

@@ -28,6 +28,10 @@ Scale = Annotated[
 Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]
 Steps = Annotated[int | None, option("of the optimiser; default: the recipe's, or what fits")]
 Batch = Annotated[int | None, option("images per step; default: the recipe's, or what fits")]
+Patience = Annotated[
+    int | None,
+    option("of 20 validations, how many without a lower loss end it; 0: it runs through"),
+]
 Rate = Annotated[float | None, option("peak learning rate; default: the recipe's, or what fits")]
 
 
@@ -42,6 +46,7 @@ def train(
     steps: Steps = None,
     batch: Batch = None,
     lr: Rate = None,
+    patience: Patience = None,
     devices: Annotated[
         int | None, option("GPUs, or CPU processes, of each machine; default: 1")
     ] = None,
@@ -62,7 +67,7 @@ def train(
     """
     folders = _folders(data)
     name = _recipe_name(recipe, folders)
-    given = {"steps": steps, "batch": batch, "lr": lr}
+    given = {"steps": steps, "batch": batch, "lr": lr, "patience": patience}
     machines = {"devices": devices, "nodes": nodes}
     flags = {"data": folders, "stream": stream, "wandb": wandb}
     flags = {what: value or None for what, value in flags.items()}

@@ -5,6 +5,7 @@ sees what one that was not sees, and each process finds its share without asking
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -222,8 +223,10 @@ class Batches(L.LightningDataModule):
         return {"step": self.trainer.global_step, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict):
-        self.order = replace(self.order, first_step=state_dict["step"])
-        self.seconds_before = state_dict["seconds"]
+        step, seconds = state_dict["step"], state_dict["seconds"]
+        if type(step) is not int or not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"{state_dict}; expected a step, and the seconds that it took")
+        self.order, self.seconds_before = replace(self.order, first_step=step), seconds
 
 
 class TensorBatches(Batches):

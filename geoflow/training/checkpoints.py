@@ -11,6 +11,7 @@ import os
 import pickle
 import time
 import zipfile
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geoflow import runtime
 from geoflow.training.interruptions import Interruptions
+from geoflow.training.modules import Optimization
 
 EVERY = timedelta(seconds=20)
 NAMES = ("last", "best")
@@ -84,7 +86,8 @@ def newest(file: Path, needed: dict, log=print) -> tuple[Path, dict] | None:
     """The checkpoint `file`, or the one before if it is missing or damaged, which is said.
 
     Args:
-        needed: what a state must hold: key → the value's kind, or the weights of `state_dict`.
+        needed: what a state must hold: key → the value's kind, the range of a number, or the
+            weights of `state_dict`.
 
     Returns:
         Where it lies and its state; None if there is neither.
@@ -114,12 +117,28 @@ def newest(file: Path, needed: dict, log=print) -> tuple[Path, dict] | None:
 def check(state: dict, file: Path, needed: dict) -> None:
     """A ValueError that names the file if a state lacks something or its weights do not fit."""
     for key, kind in needed.items():
-        wanted = dict if isinstance(kind, dict) else kind
+        wanted = dict if isinstance(kind, dict) else int if isinstance(kind, range) else kind
         if not isinstance(state.get(key), wanted):
             holds = f"it holds {type(state.get(key)).__name__} as {key}"
             raise ValueError(f"{file} is damaged: {holds}, expected {wanted.__name__}")
         if isinstance(kind, dict):
             _check_weights(state[key], file, kind)
+        if isinstance(kind, range) and state[key] not in kind:
+            wrong = f"{key} = {state[key]!r}, expected 0 to {kind[-1]:,}"
+            raise ValueError(f"{file} is damaged: {wrong}")
+    optimizer = list(_tensors(state.get("optimizer_states")))
+    missing = "optimizer_states" in needed and not optimizer
+    if missing or not all(tensor.isfinite().all() for tensor in optimizer):
+        raise ValueError(f"{file} is damaged: the optimiser's state is missing or not finite")
+
+
+def _tensors(state) -> Iterator[torch.Tensor]:
+    """All tensors in a nested state."""
+    if torch.is_tensor(state):
+        yield state
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    for part in parts:
+        yield from _tensors(part)
 
 
 def _check_weights(found: dict, file: Path, wanted: dict) -> None:
@@ -135,13 +154,6 @@ def _shape(weight) -> str:
     if not torch.is_tensor(weight):
         return "nothing"
     return f"{str(weight.dtype).removeprefix('torch.')} {tuple(weight.shape)}"
-
-
-def check_loss(name: str, loss: float, step: int) -> None:
-    """A FloatingPointError if a loss is not finite."""
-    if not math.isfinite(loss):
-        advice = "the last checkpoint is intact; a lower learning rate may help"
-        raise FloatingPointError(f"the {name} is {loss} at step {step:,}; {advice}")
 
 
 class PlainCheckpoints(TorchCheckpointIO):
@@ -162,28 +174,36 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: where to.
-        patience: validations in a row without a lower loss that end the training; 0: none do.
+        optimization: whose patience ends a training.
         interruptions: asks to stop.
     """
 
-    def __init__(self, folder: Path, patience: int, interruptions: Interruptions):
-        self.folder, self.patience, self.interruptions = folder, patience, interruptions
+    def __init__(self, folder: Path, optimization: Optimization, interruptions: Interruptions):
+        self.folder, self.optimization, self.interruptions = folder, optimization, interruptions
         self.best, self.best_step, self.waited = math.inf, 0, 0
-        self.saved_at = time.monotonic()
+        self.begun = False  # whether a step has been taken
+        self.saved_at, self.at = time.monotonic(), 0
 
     def state_dict(self) -> dict:
         return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self.best, self.best_step, self.waited = (state_dict[k] for k in self.state_dict())
+        best, *counts = (state_dict[name] for name in self.state_dict())
+        if not isinstance(best, float) or best != best or any(type(n) is not int for n in counts):
+            raise ValueError(f"{state_dict}; expected a loss and two numbers of steps")
+        self.best, (self.best_step, self.waited) = best, counts
 
     def on_load_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
-        """Take the lowest loss from a checkpoint that an earlier version wrote."""
+        """Note its step; take the lowest loss from one that an earlier version wrote."""
+        self.at = checkpoint["global_step"]
         for key, state in checkpoint["callbacks"].items():
             if key.startswith("ModelCheckpoint") and "'val_loss'" in key:
                 self.best = float(state["best_model_score"] or math.inf)
 
     def on_train_start(self, trainer, pl_module) -> None:
+        steps = {self.at, trainer.global_step, trainer.datamodule.order.first_step}
+        if len(steps) > 1:
+            raise ValueError(f"its parts are of steps {', '.join(map(str, steps))}")
         before = previous_of(self.folder / "last.ckpt")
         if trainer.is_global_zero and trainer.ckpt_path == str(before):
             before.replace(self.folder / "last.ckpt")  # which is damaged
@@ -191,12 +211,14 @@ class Checkpoints(Checkpoint):
         self._end_early(trainer)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.begun = True
+        self._check_loss("loss", float(outputs["loss"]), trainer.global_step)
         if trainer.global_step % trainer.val_check_batch:
             self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer, pl_module) -> None:
         loss = float(trainer.callback_metrics["val_loss"])
-        check_loss("validation loss", loss, trainer.global_step)
+        self._check_loss("validation loss", loss, trainer.global_step)
         if loss < self.best:
             self.best, self.best_step, self.waited = loss, trainer.global_step, 0
             trainer.save_checkpoint(self.folder / "best.ckpt")
@@ -206,8 +228,17 @@ class Checkpoints(Checkpoint):
         self._save_or_stop(trainer)
 
     def _end_early(self, trainer) -> None:
-        if self.patience and self.waited >= self.patience:
+        if 0 < self.optimization.patience <= self.waited:
             trainer.should_stop = True
+
+    def _check_loss(self, name: str, loss: float, step: int) -> None:
+        """A FloatingPointError if a loss is not finite: before the step is saved."""
+        if math.isfinite(loss):
+            return
+        last = self.folder / "last.ckpt"
+        kept = f"{last}, of an earlier step, is kept" if last.exists() else "nothing was saved yet"
+        advice = f"train into another folder at a learning rate below {self.optimization.lr:.2g}"
+        raise FloatingPointError(f"the {name} is {loss} at step {step:,}; {kept}; {advice} (--lr)")
 
     def _save_or_stop(self, trainer) -> None:
         """Write `last.ckpt` now and then, by the clock of the first process, or when asked to stop.

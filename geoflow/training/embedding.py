@@ -29,6 +29,7 @@ from geoflow.data.images import load_image
 from geoflow.data.records import Records, read_ids, write_ids
 from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
 from geoflow.runtime import count
+from geoflow.training.interruptions import end_quietly
 
 IDS = "ids.parquet"
 OURS = (".lock", "run.json", "manifest.json")  # of these a folder of shards holds one
@@ -245,7 +246,8 @@ def _write_shards(
     batches = {file: _cut(span, batch) for file, span in spans.items()}
     sampler = [part for parts in batches.values() for part in parts]
     images = _Images(records, encoder.preprocess)
-    loader = iter(torch.utils.data.DataLoader(images, None, sampler=sampler, num_workers=workers))
+    readers: dict = {"num_workers": workers, "worker_init_fn": end_quietly}
+    loader = iter(torch.utils.data.DataLoader(images, None, sampler=sampler, **readers))
     started, total, done = time.perf_counter(), sum(map(len, sampler)), 0
     with runtime.progress(total=total, desc="embedding", unit="image", disable=not bar) as shown:
         for file, parts in batches.items():

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: a training stops at the end of a step, and what it has learnt is kept."""
+"""Ctrl-C, SIGTERM, hang-ups: a training stops at the end of a step and keeps what it has learnt."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,12 @@ class Stopped(BaseException):
 def raise_for(number: int, text: str = ""):
     """Raise what a signal means: KeyboardInterrupt, or Terminated."""
     raise (KeyboardInterrupt if number == signal.SIGINT else Terminated)(text)
+
+
+def tell(text: str) -> None:
+    """Print to the terminal, which after a hang-up may be gone."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class Interruptions(contextlib.AbstractContextManager):
@@ -56,7 +63,7 @@ class Interruptions(contextlib.AbstractContextManager):
             return  # schedulers repeat a SIGTERM; the state is being saved
         self.received = number
         if runtime.is_first_process():
-            print("stopping at the end of this step …", file=sys.stderr, flush=True)
+            tell("stopping at the end of this step …")
 
     def stop(self, step: int, steps: int, folder: Path) -> None:
         """End the training, after its state was saved."""
@@ -74,12 +81,22 @@ class Interruptions(contextlib.AbstractContextManager):
 
 @contextlib.contextmanager
 def terminated_by_sigterm():
-    """Turn SIGTERM into an exception in the block, so that files are closed and locks released."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: raise_for(number))
+    """Turn SIGTERM and hang-ups into an exception in the block, so that files are closed and locks
+    released.
+    """
+    before: dict = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, *HANGUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                before[number] = signal.signal(number, lambda number, _frame: raise_for(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_quietly(_number: int = 0) -> None:
+    """Let a process that reads data end without a word when the whole group is terminated."""
+    for number in (signal.SIGTERM, *HANGUP):
+        signal.signal(number, lambda *_: os._exit(0))

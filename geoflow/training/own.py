@@ -14,6 +14,7 @@ from geoflow import runtime, sphere
 from geoflow.data.shards import FIELDS, Shards
 from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, TileEncoder, from_config
 from geoflow.geolocator import Geolocator, shipped_models
+from geoflow.runtime import count
 
 FEWEST, VERY_FEW, FEW = 20, 100, 1000  # images: fewer are refused; two degrees of warnings
 PASSES = 20  # over the images
@@ -32,9 +33,10 @@ def verdict(geo: Geolocator, judged) -> tuple[float, str]:
     cond, x = judged[rows]
     log_p = geo.log_prob(sphere.to_latlon(x)[:, None], cond=cond)
     nats = sphere.LOG_UNIFORM - float(log_p.mean())
-    text = f"NLL of {len(rows)} validation images: {nats:+.2f} nats over the uniform guess"
+    judges = count(len(rows), "validation image")
+    text = f"NLL of {judges}: {nats:+.2f} nats over the uniform guess"
     if nats >= 0:
-        text += ". WARNING: the model is no better; more images, or another --lr, may help"
+        text += ". WARNING: that is not better; more images or another --lr may help"
     return nats, text
 
 
@@ -63,7 +65,7 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
     Args:
         recipe: what fits a large data set, from `read_recipe`.
         images: n, that train.
-        given: `steps`, `batch` or `lr` that the user wants; None stands for a choice.
+        given: `steps`, `batch`, `lr` or `patience` that the user wants; None stands for a choice.
 
     Returns:
         The recipe with these settings, and why they were chosen, a line each.
@@ -84,6 +86,12 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
     recipe["flow"]["draws"] = draws
     ema = min(o["ema"], max(0.0, 1 - 12 / steps))
     o |= {"batch": batch, "steps": steps, "lr": lr, "ema": ema, "warmup": max(1, steps // 20)}
+    o["patience"] = given.get("patience", o["patience"])
+    early = (
+        f"it ends early if {count(o['patience'], 'validation')} of 20 in a row bring no lower loss"
+        if o["patience"]
+        else "it does not end early"
+    )
     why = {
         "steps": f"{steps * batch / images:.0f} passes over the images",
         "batch": "about an eighth of the images",
@@ -91,23 +99,22 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
     }
     why |= {name: f"by --{name}" for name in given}
     return recipe, [
-        f"{steps:,} steps: {why['steps']}",
+        f"{count(steps, 'step')}: {why['steps']}",
         f"batches of {batch:,}: {why['batch']}",
         f"width {width}, depth {network['depth']}: about 4 √images, at most {largest}",
         f"learning rate {lr:.2g}: {why['lr']}",
-        f"{draws} noisy places of each image in a step: about 512 / batch",
-        f"it ends early if {o['patience']} of its 20 validations in a row bring no lower loss; "
-        "the weights of the lowest are kept",
+        f"{count(draws, 'noisy place')} of each image in a step: about 512 / batch",
+        f"{early} (--patience); the weights of the lowest validation loss are kept",
     ]
 
 
 def overridden(recipe: dict, images: int, given: dict) -> dict:
-    """A recipe with the `steps`, `batch` and `lr` that are given; errors as in `fitted`."""
+    """A recipe with what of `steps`, `batch`, `lr`, `patience` is given; errors as in `fitted`."""
     recipe = copy.deepcopy(recipe)
     o = recipe["flow"]["optimization"]
     o |= _checked(given, images)
     if o["batch"] > images:
-        text = f"the recipe takes batches of {o['batch']:,}, and {images:,} images train"
+        text = f"the recipe takes batches of {o['batch']:,} of {count(images, 'image')} to train on"
         raise ValueError(
             f"{text}; for data of your own there is recipe 'photos', or choose --batch"
         )
@@ -118,10 +125,11 @@ def _checked(given: dict, images: int) -> dict:
     """What is given, without None."""
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"--{name} {value}; expected a number above 0")
+        if not (value >= 0 if name == "patience" else 0 < value < math.inf):
+            least = "of at least 0" if name == "patience" else "above 0"
+            raise ValueError(f"--{name} {value}; expected a number {least}")
     if given.get("batch", 0) > images:
-        text = f"--batch {given['batch']:,} of {images:,} images that train"
+        text = f"--batch {given['batch']:,}, and there are {count(images, 'image')} to train on"
         raise ValueError(f"{text}; expected at most as many as there are")
     return given
 
@@ -137,7 +145,8 @@ def warning(images: int) -> str:
         ValueError: there are too few images to train on.
     """
     if images < FEWEST:
-        raise ValueError(f"{images} images are too few to train on; expected at least {FEWEST}")
+        there = count(images, "image")
+        raise ValueError(f"{there} to train on: too few; expected at least {FEWEST}")
     if images >= FEW:
         return ""
     text = f"{images} images are few (below {FEW:,}): a network soon knows them by heart"

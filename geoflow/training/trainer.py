@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from torch import Tensor
 
 from geoflow import runtime
+from geoflow.runtime import count
 from geoflow.training import checkpoints
 from geoflow.training.batches import Batches
 from geoflow.training.interruptions import Interruptions
@@ -57,7 +58,7 @@ def fit(
     Raises:
         ValueError: the folder holds another run or damaged files, or wandb is not installed.
         OSError: another process trains there, or the disk is full.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss is not finite; the last checkpoint is from before.
         KeyboardInterrupt: it was interrupted; the message says what is kept.
     """
     folder = Path(folder)
@@ -68,7 +69,8 @@ def fit(
         if not (folder / "done.json").exists():
             _train(module, batches, folder, (devices, nodes, wandb), log)
         end = ended(folder)
-        weights = {"state_dict": module.state_dict(), "global_step": int}
+        steps = range(module.optimization.steps + 1)
+        weights = {"state_dict": module.state_dict(), "global_step": steps}
         best = checkpoints.newest(folder / "best.ckpt", weights, log)
         if best is None or best[1]["global_step"] != end.get("best_step", best[1]["global_step"]):
             file = folder / "best.ckpt"
@@ -110,15 +112,29 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
     with warnings.catch_warnings(), _full_disk_named(folder), Interruptions() as interruptions:
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        keep = checkpoints.Checkpoints(folder, o.patience, interruptions)
+        keep = checkpoints.Checkpoints(folder, o, interruptions)
         trainer = _trainer(o, folder, keep, *machines)
-        trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
+        with _resuming_from(found and found[0], keep):
+            trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
     step = trainer.global_step
     if step < o.steps:
         text = f"the validation loss has not fallen since step {keep.best_step:,}"
         log(f"stopped early, at step {step:,} of {o.steps:,}: {text}, whose weights are kept")
     end = {"seconds": batches.seconds, "step": step, "best_step": keep.best_step}
     runtime.write_json(folder / "done.json", end)
+
+
+@contextlib.contextmanager
+def _resuming_from(file: Path | None, keep: checkpoints.Checkpoints) -> Generator[None]:
+    """A `ValueError` that names the checkpoint if no step can be taken from it."""
+    try:
+        yield
+    except Exception as error:  # Lightning's and torch's, whatever is wrong with a state
+        if file is None or keep.begun or isinstance(error, OSError | FloatingPointError):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        advice = f"delete it to go on from the one before, or {file.parent} to train anew"
+        raise ValueError(f"{file} is damaged: no step follows it ({said}); {advice}") from error
 
 
 @contextlib.contextmanager
@@ -146,7 +162,8 @@ def _needed(module: Module, batches: Batches) -> dict[str, Any]:
     """What `last.ckpt` must hold to go on from it."""
     weights = module.state_dict()
     plain = {"lr_schedulers": list, "loops": dict, "callbacks": dict, type(batches).__name__: dict}
-    needed = {"state_dict": weights, "global_step": int, "optimizer_states": list, **plain}
+    steps = range(module.optimization.steps + 1)
+    needed = {"state_dict": weights, "global_step": steps, "optimizer_states": list, **plain}
     return needed | ({"current_model_state": weights} if module.optimization.ema else {})
 
 
@@ -159,8 +176,8 @@ def _trainer(
     wandb: str | None,
 ):
     if devices > (gpus := torch.cuda.device_count()) > 0:
-        raise ValueError(f"{devices} devices; this machine has {gpus} GPUs")
-    callbacks: list[L.Callback] = [keep, _StopOnNaN()]
+        raise ValueError(f"--devices {devices}; this machine has {count(gpus, 'GPU')}")
+    callbacks: list[L.Callback] = [keep]
     if o.ema:
         callbacks.append(WeightEMA(o.ema))
     if runtime.show_progress():
@@ -224,11 +241,6 @@ class _Progress(TQDMProgressBar):
         self.train_progress_bar.initial = trainer.global_step
         self.train_progress_bar.reset(total=trainer.max_steps)
         self.train_progress_bar.set_description(self.description)
-
-
-class _StopOnNaN(L.Callback):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        checkpoints.check_loss("loss", float(outputs["loss"]), trainer.global_step)
 
 
 def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float:
