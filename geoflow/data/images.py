@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor
 # What is read, whatever a file's ending; others, such as EPS, are programs or mistaken for images.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it raises says which file
 
 
 def load_image(image, name: str = "") -> Image.Image:
@@ -48,7 +51,7 @@ def load_image(image, name: str = "") -> Image.Image:
                 return _upright_rgb(opened)
     except Exception as error:  # damaged files make decoders raise nearly anything
         what = name or getattr(image, "filename", "") or "the image"
-        why = str(error) or type(error).__name__
+        why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{what} cannot be read as an image: {why}") from error
 
 
