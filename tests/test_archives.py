@@ -52,7 +52,7 @@ HEADER = 11 * (512 + 1024)  # of the twelfth member
 )
 def test_a_damaged_tar_is_refused(tar, damage):
     tar.write_bytes(damage(tar.read_bytes()))
-    with pytest.raises(OSError, match=r"a.tar is no whole tar archive"):
+    with pytest.raises(OSError, match=r"a.tar is not a whole tar archive"):
         archives.tar_members(tar)
 
 
@@ -63,7 +63,7 @@ def test_a_link_in_place_of_an_image_is_told(tar, kind):
     link.type, link.linkname = kind, "3.jpg"
     with tarfile.open(tar, "a") as opened:
         opened.addfile(link)
-    with pytest.raises(OSError, match=r"a.tar is no whole tar archive \(copy.jpg in it is a link"):
+    with pytest.raises(OSError, match=r"a.tar is not a whole tar archive \(copy.jpg in it is a link"):
         archives.members(tar)
 
 
@@ -148,7 +148,7 @@ def test_zips_are_read_and_damaged_ones_refused(tmp_path):
     assert not archives.exists(tmp_path / "a.zip" / "00" / "2.jpg")
     assert not archives.exists(tmp_path / "b.zip" / "00" / "2.jpg")
     (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
-    with pytest.raises(OSError, match=r"a.zip is no whole zip archive"):
+    with pytest.raises(OSError, match=r"a.zip is not a whole zip archive"):
         archives.exists(tmp_path / "a.zip" / "00" / "1.jpg")
 
 

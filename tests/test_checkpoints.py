@@ -464,7 +464,7 @@ def test_a_payload_does_not_run(tmp_path, stopped, where, form):
         file.write_bytes(pickle.dumps(spoilt))
     else:
         torch.save(spoilt, file, _use_new_zipfile_serialization=form == "zip")
-    expected = {"zip": "no checkpoint of geoflow: it holds more than tensors"}.get(form, "damaged")
+    expected = {"zip": "not a checkpoint of geoflow: it holds more than tensors"}.get(form, "damaged")
     with pytest.raises(ValueError, match=rf"last.ckpt is {expected}") as error:
         checkpoints.read(file)
     assert "\n" not in str(error.value)
@@ -483,7 +483,7 @@ def test_a_payload_in_a_run_does_not_run(tmp_path, stopped, whole, name):
     for file in folder.glob(f"{name}*.ckpt"):
         state = torch.load(file, weights_only=True)
         torch.save({**state, "hyper_parameters": Payload(proof)}, file)
-    with pytest.raises(ValueError, match=f"{name}.ckpt is no checkpoint of geoflow: it holds more"):
+    with pytest.raises(ValueError, match=f"{name}.ckpt is not a checkpoint of geoflow: it holds more"):
         train(folder)
     assert not proof.exists()
 

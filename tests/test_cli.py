@@ -189,7 +189,7 @@ def test_flags_of_train_reach_the_training(tmp_path, monkeypatch):
     )
     result = run("train", "osv5m", "--data", tmp_path / "shards", "--out", tmp_path / "run", *flags)
     assert (result.returncode, result.stderr) == (1, "geoflow: caught\n")
-    assert "20 images train, 20 validate; 40 steps of 16" in result.stdout
+    assert "20 images to train on, 20 to validate; 40 steps of 16" in result.stdout
     assert (asked["nodes"], asked["devices"], asked["wandb"]) == (2, 4, "maps")
     assert asked["folder"] == tmp_path / "run" / "flow"
     assert (asked["run"]["stream"], asked["run"]["seed"], asked["run"]["method"]) == (

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from synthetic import run_here
 
 from geoflow.data import delimited
 from geoflow.data.records import read_table
@@ -63,6 +64,23 @@ ACCEPTED = {
     "minus": PLAIN.replace("-", "−"),
     "degree signs": lines("id,lat,lon,path", ",", "{}°".format),
     "exponents": lines("id,lat,lon,path", ",", "{:.8e}".format),
+    "German": lines("Id;Breitengrad;Längengrad;Datei", ";", comma),
+    "German, short": lines("id;Breite;Laenge;Dateiname", ";", comma),
+    "Spanish": lines("id;Latitud;Longitud;Archivo", ";", comma),
+    "Italian": lines("id,latitudine,longitudine,path", ","),
+    "Polish": lines("id,szerokość,długość,path", ","),
+    "Danish": lines("id,Breddegrad,Længdegrad,path", ","),
+    "Russian": lines("id,Широта,Долгота,path", ","),
+    "Chinese": lines("id,纬度,经度,path", ","),
+    "abbreviated": lines("id,lat.,lon.,path", ","),
+    "of an object": lines("id,geo.lat,geo.lon,path", ","),
+    "of coordinates": lines("id,coords_latitude,coords_longitude,path", ","),
+    "of WGS 84": lines("id,lat_wgs84,lon_wgs84,path", ","),
+    "comments": "# photos of 2024, with their places\n#\n" + PLAIN,
+    "a commented header": "#" + PLAIN,
+    "sides": lines("id,lat,lon,path", ",").replace("48.8584", "48.8584 N").replace("-33.8568", "33.8568° s").replace("-78.25", "78.25W"),
+    "minutes": PLAIN.replace("0.5,-78.25", "0°30′ N,-78°15'"),
+    "minutes and seconds": PLAIN.replace("48.8584", "48°51'30.24\"N").replace("151.2153", "151° 12′ 55.08″ E").replace("-33.8568", "33°51'24.48''S"),
     "0 to 360": PLAIN.replace("-78.25", "281.75"),
 }  # fmt: skip
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252")
@@ -115,11 +133,11 @@ def test_a_table_without_ids_takes_the_paths(tmp_path):
 
 
 def test_a_table_without_paths_says_which_columns_it_has(tmp_path):
-    records = read(tmp_path, "ID;Lat;Lng;Bild;Notiz\na;48,5;2,3;x.jpg;\n")
+    records = read(tmp_path, "ID;Lat;Lng;Anhang;Notiz\na;48,5;2,3;x.jpg;\n")
     assert records.latlon.tolist() == [[48.5, 2.3]]  # enough for points
     with pytest.raises(
         ValueError,
-        match=r"photos.csv: no column of path.*expected one called path, file.*not used: 'Bild', 'Notiz'",
+        match=r"photos.csv: no column of path.*expected one called path, file.*not used: 'Anhang', 'Notiz'",
     ):
         records.with_images()
 
@@ -161,9 +179,9 @@ REFUSED = {
     "header and blanks": ("id,lat,lon,path\n\n \n", None, "holds a header and no rows"),
     "nothing": ("", None, "is empty; expected a header"),
     "blank lines only": ("\n\n", None, "is empty; expected a header"),
-    "no header": ("a,48.1,2.2,p.jpg\nb,48.2,2.3,q.jpg\n", 1, "no column of id; expected one called id, key, .*found 'a', '48.1'"),
-    "no latitude": ("id,breite,lon,path\na,1,2,p\n", 1, "no column of latitude; expected one called latitude, lat"),
-    "no longitude": ("id;lat;länge;path\na;1;2;p\n", 1, "no column of longitude"),
+    "no header": ("a,48.1,2.2,p.jpg\nb,48.2,2.3,q.jpg\n", 1, "no column of id; expected one called id, key, .*the columns are 'a', '48.1', '2.2', 'p.jpg'"),
+    "no latitude": ("id,hoehe,lon,path\na,1,2,p\n", 1, "no column of latitude; expected one called latitude, lat, .*, or --columns latitude=NAME; the columns are 'id', 'hoehe', 'lon', 'path'"),
+    "no longitude": ("id;lat;weite;path\na;1;2;p\n", 1, "no column of longitude"),
     "no id and no path": ("lat,lon\n1,2\n", 1, "no column of id"),
     "empty path": ("id,lat,lon,path\na,1,2,p\nb,3,4,\n", 3, "no path"),
     "empty id": ("id,lat,lon,path\na,1,2,p\n  ,3,4,q\n", 3, "no id"),
@@ -172,12 +190,18 @@ REFUSED = {
     "metres": ("id,y,x,path\na,5411952,253434,p\n", 2, r"latitude 5.41195e\+06; .*are these degrees"),
     "longitude beyond 360": ("id,lat,lon,path\na,1,361,p\n", 2, "longitude 361; expected −180 to 180"),
     "0 to 360 with negatives": ("id,lat,lon,path\na,1,-5,p\nb,1,300,q\n", 3, "longitude 300; expected −180 to 180"),
-    "infinite": ("id,lat,lon,path\na,inf,2,p\n", 2, "latitude 'inf'; expected degrees"),
+    "infinite": ("id,lat,lon,path\na,inf,2,p\n", 2, "latitude 'inf'; expected decimal degrees"),
     "huge": ("id,lat,lon,path\na,1e999,2,p\n", 2, "latitude inf; expected −90 to 90"),
-    "words": ("id,lat,lon,path\na,1,2,p\nb,north,2,q\n", 3, "latitude 'north'; expected degrees such as"),
-    "minutes": ("id,lat,lon,path\na,48°51',2,p\n", 2, "latitude \"48°51'\"; expected degrees"),
-    "underscores": ("id,lat,lon,path\na,1_0,2,p\n", 2, "latitude '1_0'; expected degrees"),
-    "thousands": ("id;lat;lon;path\na;1.234,5;2;p\n", 2, "latitude '1.234,5'; expected degrees"),
+    "a side of the other": ("id,lat,lon,path\na,1,2,p\nb,48°51'24\"E,2,q\n", 3, ".*48°51.*E'; expected decimal degrees"),
+    "an east that may be a west": ("id,lat,lon,path\na,1,2,p\nb,1,2°30'O,q\n", 3, "longitude \"2°30'O\"; expected decimal degrees such as −33.86, or 33°51′36″W"),
+    "a sign and a side": ("id,lat,lon,path\na,1,2,p\nb,-33°S,2,q\n", 3, "latitude '-33°S'; expected"),
+    "sixty minutes": ("id,lat,lon,path\na,1,2,p\nb,33°60'S,2,q\n", 3, "latitude \"33°60'S\"; expected"),
+    "spaced parts": ("id,lat,lon,path\na,1,2,p\nb,48 51 24,2,q\n", 3, "latitude '48 51 24'; expected"),
+    "a code": ("id,lat,lon,path\na,1,2,p\nb,8FVC9G8F+6X,2,q\n", 3, "latitude '8FVC9G8F\\+6X'; expected"),
+    "words": ("id,lat,lon,path\na,1,2,p\nb,north,2,q\n", 3, "latitude 'north'; expected decimal degrees such as −33.86, or 33°51′36″S"),
+    "minutes": ("id,lat,lon,path\na,48°51',2,p\n", 2, "latitude \"48°51'\"; expected decimal degrees"),
+    "underscores": ("id,lat,lon,path\na,1_0,2,p\n", 2, "latitude '1_0'; expected decimal degrees"),
+    "thousands": ("id;lat;lon;path\na;1.234,5;2;p\n", 2, "latitude '1.234,5'; expected decimal degrees"),
     "same id": ("id,lat,lon,path\na,1,2,p\nb,1,2,q\na,3,4,r\n", 4, "id 'a' is also in line 2; expected another"),
     "ragged, fewer": ("id,lat,lon,path\na,1,2,p\nb,1,2\n", 3, "3 values in 'b,1,2'; expected 4, as the header has"),
     "ragged, more": ("id,lat,lon,path\na,1,2,p,5\n", 2, "5 values in .*; expected 4"),
@@ -188,10 +212,10 @@ REFUSED = {
     "NUL": ("id,lat,lon,path\na,1,2,p\nb\0c,1,2,q\n", 3, "a NUL character"),
     "control characters": ("id,lat,lon,path\na\x01b,1,2,p\n", 2, r"id 'a\\x01b'; expected a text without control"),
     "line end in a path": ('id,lat,lon,path\na,1,2,"p\nq"\n', 2, r"path 'p\\nq'; expected a text without control"),
-    "a spreadsheet": (b"PK\x03\x04\x14\x00" + bytes(60), None, "is no text but a spreadsheet or an archive; save it as CSV"),
-    "damaged UTF-8": ("id,lat,lon,path\né,1,2,p\n".encode() + b"\xff,1,2,q\n", 3, "byte 0xff is no utf-8"),
-    "no cp1252": (b"id,lat,lon,path\na\x81,1,2,p\n", 2, "byte 0x81 is no cp1252"),
-    "half a character": ("id,lat,lon,path\na,1,2,p\n".encode("utf-16")[:-1], None, "is no utf-16"),
+    "a spreadsheet": (b"PK\x03\x04\x14\x00" + bytes(60), None, "is a spreadsheet or an archive, not a text; save it as CSV"),
+    "damaged UTF-8": ("id,lat,lon,path\né,1,2,p\n".encode() + b"\xff,1,2,q\n", 3, "byte 0xff is not utf-8"),
+    "no cp1252": (b"id,lat,lon,path\na\x81,1,2,p\n", 2, "byte 0x81 is not cp1252"),
+    "half a character": ("id,lat,lon,path\na,1,2,p\n".encode("utf-16")[:-1], None, "is not utf-16"),
 }  # fmt: skip
 
 
@@ -272,3 +296,25 @@ def test_files_of_several_streams_are_read_whole(tmp_path, suffix, pack):
 def test_names_do_not_overlap():
     names = [name for names in delimited.NAMES.values() for name in names]
     assert len(names) == len(set(names))
+
+
+def test_columns_that_the_user_states(tmp_path):
+    """They decide between two, name what nobody would guess, and must be there."""
+    text = "nr,lat,lat_old,WGS_X,Bild 1,Bild 2\n7,1,2,3,a.jpg,b.jpg\n"
+    given = {"latitude": "lat_old", "longitude": "WGS_X", "path": "Bild 2", "id": "nr"}
+    file = tmp_path / "photos.csv"
+    file.write_text(text, encoding="utf-8")
+    assert found(read_table(file, columns=given)) == [("7", 2, 3, "b.jpg")]
+    pa.parquet.write_table(
+        pa.table({name: ["1"] for name in text.split("\n")[0].split(",")}), tmp_path / "t.parquet"
+    )
+    assert found(read_table(tmp_path / "t.parquet", columns=given)) == [("1", 1, 1, "1")]
+    for wrong, message in {
+        "latitude=Breite": "--columns latitude=Breite: expected one such column; the columns are 'nr', 'lat', 'lat_old', 'WGS_X'",
+        "breite=lat": "unknown name of ours in --columns 'breite'",
+        "latitude": "--columns latitude; expected for example latitude=NAME",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run_here(f"embed {file} --encoder tiles --out {tmp_path}/out --columns {wrong}")
+    with pytest.raises(ValueError, match="--columns is for tables; .* is not one"):
+        run_here(f"embed {tmp_path} --encoder tiles --out {tmp_path}/out --columns id=x")

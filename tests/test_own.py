@@ -276,7 +276,7 @@ def test_from_images_to_a_model_that_knows_more_than_nothing(tmp_path):
     said = run_here(f"train --data {tmp_path}/shards --out {tmp_path}/run")
     assert "WARNING: 300 images are few" in said
     assert "270 images, so (--steps, --batch and --lr change it)" in said
-    assert "270 images train, 30 validate; 169 steps of 32" in said
+    assert "270 images to train on, 30 to validate; 169 steps of 32" in said
     assert re.search(r": about [\d.,]+ (s|min) on one device", said)
     geo = Geolocator.from_pretrained(tmp_path / "run" / "model")
     assert geo.encoder is not None
@@ -343,7 +343,7 @@ def test_what_changed_against_the_folder_is_told(tmp_path, shards):
         ("compare --encoder land", "--encoder land: it has no encoder of tiles of width 256"),
         ("train photos", "--data is missing"),
         ("train osv5m", "--data is missing"),
-        ("train {shards}", "is no recipe; did you mean --data"),
+        ("train {shards}", "is not a recipe; did you mean --data"),
         ("train earth-events --data {shards}", "unknown recipe 'earth-events'"),
         ("train --data {shards}/00000.tar", "is a file; expected a folder of shards"),
         ("train --data {shards} --lr 0", "--lr 0.0; expected a number above 0"),

@@ -52,7 +52,7 @@ def test_tars_of_images(tmp_path):
         assert records.read(row["path"]) == pictures[row["id"]]
         assert row["country"] == "CL"
     (root / "0001.tar").write_bytes((root / "0001.tar").read_bytes()[:20_000])
-    with pytest.raises(OSError, match=r"0001\.tar is no whole tar archive"):
+    with pytest.raises(OSError, match=r"0001\.tar is not a whole tar archive"):
         read_tars(root)
     with pytest.raises(FileNotFoundError, match="no tars of images"):
         read_tars(tmp_path)
@@ -88,9 +88,9 @@ def test_images_of_tars_that_nothing_describes_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "match"),
     [
-        ([("a.jpg", b""), ("a.json", b"{")], "0.tar: a.json is no json of a sample"), ([("a.jpg", b""), ("a.json", b"[]")], "a list, not an object"),
-        ([("a.json", b'{"latitude": "x", "longitude": 1}')], "latitude 'x'; expected degrees"), ([("a.json", b"[" * 100_000)], "0.tar: a.json is no json"),
-        ([("a.json", b'{"id": "\\ud800", "latitude": 1, "longitude": 1}')], "0.tar: a.json is no json of a sample: .*surrogates"),
+        ([("a.jpg", b""), ("a.json", b"{")], "0.tar: a.json is not the json of a sample"), ([("a.jpg", b""), ("a.json", b"[]")], "a list, not an object"),
+        ([("a.json", b'{"latitude": "x", "longitude": 1}')], "latitude 'x'; expected degrees"), ([("a.json", b"[" * 100_000)], "0.tar: a.json is not the json"),
+        ([("a.json", b'{"id": "\\ud800", "latitude": 1, "longitude": 1}')], "0.tar: a.json is not the json of a sample: .*surrogates"),
         ([("a.json", b'{"id": "\\u0000", "latitude": 1, "longitude": 1}')], r"the id '\\x00' holds a control character"),
         ([("a.jpg", b"")], "hold no .json, which says where"),
     ],
@@ -232,7 +232,7 @@ def test_spoilt_tables_are_refused(tmp_path):
         clean("x", pa.table({"id": ["a"], "lat": [1.0], "longitude": [1.0]}), ".")
     with pytest.raises(
         ValueError,
-        match=r"1 of 4 places are not on Earth, the first of them 'b' with latitude 139.7.*swapped",
+        match=r"not on Earth: 1 of 4 places, the first of them 'b' with latitude 139.7.*swapped",
     ):
         clean("x", table(latitude=[1.0, 139.7, 3.0, 4.0]), ".")
     with pytest.raises(ValueError, match=r"latitude should be degrees, but .*'48°N'"):
@@ -252,11 +252,11 @@ def test_spoilt_copies_are_refused(tmp_path):
         osv5m.read(root, "val")
     archive = root / "images" / "train" / "00.zip"
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(OSError, match=r"00.zip is no whole zip archive"):
+    with pytest.raises(OSError, match=r"00.zip is not a whole zip archive"):
         osv5m.read(root, "train")
     for file in (root / "images" / "test").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="none of the 20 images is in"):
+    with pytest.raises(ValueError, match="none of 20 images is in"):
         osv5m.read(root, "test")
     with pytest.raises(FileNotFoundError, match=r"no train.csv in"):
         osv5m.read(tmp_path, "train")

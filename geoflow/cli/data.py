@@ -6,7 +6,7 @@ from typing import Annotated
 
 import geoflow
 from geoflow.cli.common import Weights, argument, interruptible, option
-from geoflow.runtime import choose
+from geoflow.runtime import choose, count
 
 SOURCES = ("osv5m", "inat21", "yfcc")
 Split = Annotated[str, option("train or test")]
@@ -36,6 +36,9 @@ def embed(
     root: Annotated[
         Path | None, option("folder of the data; for a table, of its images (default: beside it)")
     ] = None,
+    columns: Annotated[
+        list[str] | None, option("of a table: latitude=NAME, longitude=NAME, path=NAME, id=NAME, …")
+    ] = None,
     split: Annotated[str | None, option("train or test, of a data set; default: train")] = None,
     encoder: Annotated[str, option("dinov2, streetclip, or a model that has one")] = "dinov2",
     weights: Weights = "",
@@ -57,7 +60,7 @@ def embed(
 
     with interruptible(out):
         chosen = _encoder(encoder, weights)
-        images = _images(dataset, root, split)
+        images = _images(dataset, root, split, columns or [])
         model = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
         write(images, chosen, out, shard, batch, workers, devices, model=model)
 
@@ -76,7 +79,7 @@ def _encoder(encoder: str, weights: str):
     return chosen
 
 
-def _images(dataset: str, root: Path | None, split: str | None):
+def _images(dataset: str, root: Path | None, split: str | None, columns: list[str]):
     """The located images of a table, a folder of tars, or a data set."""
     from geoflow.data import records
 
@@ -85,10 +88,15 @@ def _images(dataset: str, root: Path | None, split: str | None):
         raise ValueError(f"--split is for {', '.join(SOURCES)}; {dataset} has no splits")
     if folder and root is not None:
         raise ValueError(f"--root is for tables and data sets; the images are in {dataset} itself")
+    if columns and (folder or not table):
+        raise ValueError(f"--columns is for tables; {dataset} is not one")
+    if odd := [text for text in columns if not all(text.partition("=")[::2])]:
+        raise ValueError(f"--columns {odd[0]}; expected for example latitude=NAME")
     if folder:
         return records.read_tars(dataset)
     if table:
-        return records.read_table(dataset, root).with_images()
+        named = dict(text.split("=", 1) for text in columns)
+        return records.read_table(dataset, root, named).with_images()
     name = choose("table, folder or data set", dataset, SOURCES)
     reader = importlib.import_module(f"geoflow.data.{name}")
     if root is None:
@@ -108,5 +116,7 @@ def verify(
     shards = open_shards(folder, field)
     shards.verify()
     how = "as their checksums say" if all(shards.recorded) else "every sample was read"
-    what = f"{len(shards):,} embeddings ({shards.field}) in {len(shards.files)} shards are whole"
-    print(f"{folder}: {what}; {how}")
+    what = (
+        f"{count(len(shards), 'embedding')} ({shards.field}) in {count(len(shards.files), 'shard')}"
+    )
+    print(f"{folder}: whole: {what}; {how}")

@@ -109,7 +109,7 @@ def _folders(data: list[Path] | None) -> list[Path]:
 def _recipe_name(recipe: str, folders: list[Path]) -> str:
     name = recipe or ("photos" if folders else "tiles")
     if name not in ("tiles", *ON_SHARDS) and Path(name).exists():
-        raise ValueError(f"{name} is no recipe; did you mean --data {name}?")
+        raise ValueError(f"{name} is not a recipe; did you mean --data {name}?")
     return runtime.choose("recipe", name, ("tiles", *ON_SHARDS))
 
 
@@ -158,7 +158,7 @@ def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) ->
     warning = own.warning(sum(map(len, shards)))
     fitted, why = own.fitted(recipe, images, given)
     lines = [f"  {line}" for line in why]
-    title = f"{images:,} images, so (--steps, --batch and --lr change it):"
+    title = f"{runtime.count(images, 'image')}, so (--steps, --batch and --lr change it):"
     return fitted, [*([f"WARNING: {warning}"] if warning else []), title, *lines]
 
 
@@ -285,8 +285,8 @@ def _competitor(method: str, scale: str, folder: Path, seed: int, encoder):
         return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
     if method in REFERENCES:
         return geoflow.Geolocator(None, method)
-    train = tiles.load("train", recipe["tiles"])
-    validation = tiles.load("validation", recipe["validation_tiles"])
+    train = tiles.load("train", recipe["tiles"], recipe["views"])
+    validation = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
     retrieval = references.Retrieval(encoder.embed(train.images), train.x)
     tuned = retrieval.tuned(encoder.embed(validation.images), validation.x)
     return geoflow.Geolocator(tuned, method, encoder=encoder)

@@ -70,7 +70,7 @@ def _list_zip(archive: Path) -> list:
     try:
         opened = zipfile.ZipFile(archive)
     except Exception as error:  # a damaged list of members raises more than BadZipFile
-        raise OSError(f"{archive} is no whole zip archive ({error}); fetch it again") from error
+        raise OSError(f"{archive} is not a whole zip archive ({error}); fetch it again") from error
     names = [each.filename for each in opened.infolist() if not each.is_dir()]
     return [(name, functools.partial(opened.read, name)) for name in names]
 
@@ -86,7 +86,7 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
             listed = [each for each in opened if not each.isdir()]
             for each in listed:
                 if not each.isfile() or each.issparse():
-                    raise tarfile.TarError(f"{each.name} in it is a link or no plain file")
+                    raise tarfile.TarError(f"{each.name} in it is a link or not a plain file")
             raw.seek(opened.offset)
             blocks = iter(functools.partial(raw.read, 1 << 20), b"")
             zeros = all(not block.strip(b"\0") for block in blocks)  # up to the first that is not
@@ -94,7 +94,7 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
                 at = f"byte {opened.offset:,}"
                 raise tarfile.TarError(f"its list of members breaks off at {at}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise OSError(f"{file} is no whole tar archive ({error}); fetch it again") from error
+        raise OSError(f"{file} is not a whole tar archive ({error}); fetch it again") from error
     return [(each.name, each.offset_data, each.size) for each in listed]
 
 

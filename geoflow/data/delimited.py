@@ -1,8 +1,9 @@
 """Tables of located photos as people and programs write them: CSV, TSV and the like.
 
 What has one meaning is accepted: commas, semicolons, tabs or bars between the values; UTF-8, UTF-16
-or cp1252; the usual names of columns, in any capitals; commas as decimal points. Anything else is a
-`ValueError` of one line that names the file, the line, the value, and what was expected.
+or cp1252; the usual names of columns, in any capitals and several languages, or those that the user
+states; commas as decimal points; degrees, minutes and seconds. Anything else is a `ValueError` of
+one line that names the file, the line, the value, and what was expected.
 """
 
 import bz2
@@ -12,24 +13,42 @@ import gzip
 import io
 import itertools
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geoflow import runtime
 from geoflow.data.towns import LEVELS
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-NAMES = {  # our name → names that mean the same, in small letters and digits
+NAMES = {  # our name → names that mean the same, in small letters and digits without accents
     "id": ("id", "key", "imageid", "photoid"),
-    "latitude": ("latitude", "lat", "gpslatitude", "decimallatitude"),
-    "longitude": ("longitude", "lon", "lng", "long", "gpslongitude", "decimallongitude"),
-    "path": ("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "photo"),
+    "latitude": (
+        *("latitude", "lat", "latitud", "latitudine", "breite", "breitengrad", "breedtegraad"),
+        *("breddegrad", "breddgrad", "szerokosc", "enlem", "широта", "纬度", "緯度"),
+    ),
+    "longitude": (
+        *("longitude", "lon", "lng", "long", "longitud", "longitudine", "lange", "langengrad"),
+        *("laenge", "laengengrad", "lengtegraad", "lengdegrad", "længdegrad", "langdgrad"),
+        *("dlugosc", "boylam", "долгота", "经度", "経度", "經度"),
+    ),
+    "path": (
+        *("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "photo"),
+        *("datei", "dateiname", "pfad", "bild", "fichier", "archivo", "fichero", "bestand"),
+    ),
     **{level: (level.replace("-", ""),) for level in LEVELS},
 }
+AFFIXES = r"^(geo|gps|location|position|coordinates?|coords?|decimal|exif)+|(deg|degrees?|wgs84)$"
 AXES = {"latitude": "y", "longitude": "x"}  # where no other column is meant
 COORDINATES = {"latitude": 90, "longitude": 180}
 MISSING = ("", "nan", "na", "n/a", "null", "none")  # of numbers; as an id or a country, "NA" is one
+NUMBER = r"([0-9]+(?:[.,][0-9]*)?)"
+ANGLE = re.compile(  # 48°51'24"N, 48° 51.4′ N, 48.8566 N, -48°51'
+    rf"([+-]?){NUMBER}\s*°?(?:(?<=°)\s*{NUMBER}\s*['′’](?:\s*{NUMBER}\s*(?:[\"″”]|''))?)?\s*([NSEW]?)",
+    re.IGNORECASE,
+)
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark begins this one
@@ -48,14 +67,18 @@ class Columns:
     notes: tuple[str, ...]  # how it was read
 
 
-def read(file: Path) -> Columns:
-    """A delimited text file with a header, perhaps compressed (.gz, .bz2)."""
+def read(file: Path, given: dict[str, str] | None = None) -> Columns:
+    """A delimited text file with a header, perhaps compressed (.gz, .bz2).
+
+    Args:
+        given: our name → name of the column that is meant, where it is not a usual one.
+    """
     text, encoding = _decoded(file)
     lines = io.StringIO(text, newline="")
     skipped = _skip_to_header(lines)
     start, first = lines.tell(), lines.readline()
     lines.seek(start)
-    delimiter = max(DELIMITERS, key=lambda each: _known(first, each))
+    delimiter = max(DELIMITERS, key=lambda each: _known(first, each, given))
     numbers, rows = _rows(file, lines, delimiter, skipped)
     if not rows:
         raise ValueError(f"{file} is empty; expected a header such as id,latitude,longitude,path")
@@ -68,10 +91,12 @@ def read(file: Path) -> Columns:
 
     for number, row in enumerate(rows):
         if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
-            wrong = f"{at(number)}: {len(row)} values in {delimiter.join(row)[:80]!r}"
+            wrong = (
+                f"{at(number)}: {runtime.count(len(row), 'value')} in {delimiter.join(row)[:80]!r}"
+            )
             hint = " (a value that holds a comma must be quoted)" if delimiter == "," else ""
             raise ValueError(f"{wrong}; expected {len(header)}, as the header has{hint}")
-    found = columns_of(f"{file}, line {numbers[0]}", header)
+    found = columns_of(f"{file}, line {numbers[0]}", header, given)
     values = {name: [row[i].strip() for row in rows] for name, i in found.items()}
     notes = (f"{encoding}, {DELIMITERS[delimiter]} between values", names_in(header, found))
     return checked(Columns(values, at, notes))
@@ -86,18 +111,18 @@ def _decoded(file: Path) -> tuple[str, str]:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged: it cannot be decompressed ({error})") from error
     if content.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
-        raise ValueError(f"{file} is no text but a spreadsheet or an archive; save it as CSV")
+        raise ValueError(f"{file} is a spreadsheet or an archive, not a text; save it as CSV")
     marks = (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark))
     encoding = next(marks, "") or _unmarked(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        wrong = f"byte {content[error.start]:#04x} is no {encoding}"
+        wrong = f"byte {content[error.start]:#04x} is not {encoding}"
         raise ValueError(f"{file}, line {line}: {wrong}; save the table as UTF-8") from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"{file}, line {line}: a NUL character; the file is damaged or no text")
+        raise ValueError(f"{file}, line {line}: a NUL character; the file is damaged or not a text")
     return text, encoding.replace("utf", "UTF").removesuffix("-sig")
 
 
@@ -127,31 +152,42 @@ def _unmarked(content: bytes) -> str:
 
 
 def _skip_to_header(lines: io.StringIO) -> int:
-    """Move on to the header, past blank lines and a spreadsheet's `sep=;`: lines passed."""
+    """Move on to the header, past blank lines, a spreadsheet's `sep=;` and comments (#) without
+    the names of two columns: lines passed.
+    """
     passed = 0
     while True:
         at, line = lines.tell(), lines.readline()
         blank = bool(line) and not line.strip()
-        if not blank and not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
+        comment = line.startswith("#") and max(_known(line, each)[0] for each in DELIMITERS) < 2
+        if not blank and not comment and not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
             lines.seek(at)
             return passed
         passed += 1
 
 
-def _known(line: str, delimiter: str) -> tuple[int, int]:
+def _known(line: str, delimiter: str, given: dict[str, str] | None = None) -> tuple[int, int]:
     """How many cells of a header are names that we know, and how many cells it has."""
     cells = line.split(delimiter)
-    names = {*AXES.values(), *itertools.chain(*NAMES.values())}
+    names = {
+        *AXES.values(),
+        *itertools.chain(*NAMES.values()),
+        *map(_plain, (given or {}).values()),
+    }
     return sum(_plain(cell) in names for cell in cells), len(cells)
 
 
 def _plain(name: str) -> str:
-    """A column's name without capitals, spaces, signs and a unit.
+    """A column's name without capitals, accents, spaces, signs and a unit; of a coordinate, without
+    what it belongs to.
 
-    >>> _plain(" GPS-Latitude (deg)")
-    'gpslatitude'
+    >>> [_plain(name) for name in (" GPS-Latitude (deg)", "Länge", "geo.lat", "image_id")]
+    ['latitude', 'lange', 'lat', 'imageid']
     """
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"[(\[].*", "", name.casefold()))
+    name = unicodedata.normalize("NFKD", re.sub(r"[(\[].*", "", name).casefold())
+    name = re.sub(r"[\W_]", "", name.replace("ł", "l"))
+    bare = re.sub(AFFIXES, "", name)
+    return bare if bare in (*NAMES["latitude"], *NAMES["longitude"]) else name
 
 
 def _rows(
@@ -172,8 +208,10 @@ def _rows(
     return numbers, rows
 
 
-def columns_of(where: str, header: Sequence[str]) -> dict[str, int]:
-    """Our name → number of the column that is meant.
+def columns_of(
+    where: str, header: Sequence[str], given: dict[str, str] | None = None
+) -> dict[str, int]:
+    """Our name → number of the column that is meant: one that is given, else a usual name.
 
     A column without an id is its path. Two that could both be meant are a `ValueError`, and so is
     a table without places.
@@ -181,9 +219,17 @@ def columns_of(where: str, header: Sequence[str]) -> dict[str, int]:
     >>> columns_of("photos.csv", ["Lat", "Lng", "File"])
     {'latitude': 0, 'longitude': 1, 'path': 2, 'id': 2}
     """
-    plain = [_plain(name) for name in header]
+    plain, bare = [_plain(name) for name in header], [name.strip() for name in header]
+    named = f"the columns are {', '.join(map(repr, bare[:20]))}"
     found: dict[str, int] = {}
+    for ours, name in (given or {}).items():
+        runtime.choose("name of ours in --columns", ours, NAMES)
+        if bare.count(name) != 1:
+            raise ValueError(f"{where}: --columns {ours}={name}: expected one such column; {named}")
+        found[ours] = bare.index(name)
     for ours, names in NAMES.items():
+        if ours in found:
+            continue
         meant = [i for i, name in enumerate(plain) if name in names]
         meant = meant or [i for i, name in enumerate(plain) if name == AXES.get(ours)]
         exact = [i for i in meant if plain[i] == names[0]]
@@ -191,16 +237,16 @@ def columns_of(where: str, header: Sequence[str]) -> dict[str, int]:
             meant = exact
         if len(meant) > 1:
             both = " and ".join(repr(header[i].strip()) for i in meant)
-            raise ValueError(f"{where}: columns {both} could each be the {ours}; expected one")
+            advice = f"say which, as --columns {ours}=NAME"
+            raise ValueError(f"{where}: columns {both} could each be the {ours}; {advice}")
         if meant:
             found[ours] = meant[0]
     if "path" in found:
         found.setdefault("id", found["path"])
     for ours in ("id", *COORDINATES):
         if ours not in found:
-            named = ", ".join(map(repr, header[:20]))
-            expected = f"expected one called {', '.join(NAMES[ours])}"
-            raise ValueError(f"{where}: no column of {ours}; {expected}; found {named}")
+            expected = f"expected one called {', '.join(NAMES[ours][:4])}, or --columns {ours}=NAME"
+            raise ValueError(f"{where}: no column of {ours}; {expected}; {named}")
     return found
 
 
@@ -263,12 +309,18 @@ def _degrees(value, name: str, table: Columns, row: int) -> float | None:
     if text.casefold() in MISSING:
         return None
     plain = text.removesuffix("°").replace("−", "-").strip()
-    if not re.fullmatch(
-        r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", plain, re.IGNORECASE
-    ):
-        wrong = f"{name} {text!r}; expected degrees such as −33.86"
-        raise ValueError(f"{table.at(row)}: {wrong}")
-    return float(plain.replace(",", "."))
+    if re.fullmatch(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", plain, re.IGNORECASE):
+        return float(plain.replace(",", "."))
+    angle = ANGLE.fullmatch(plain)
+    sign, *parts, side = angle.groups("") if angle else ("",) * 5
+    degrees, minutes, seconds = (float(part.replace(",", ".") or 0) for part in parts)
+    sides = {"latitude": "NS", "longitude": "EW"}[name]
+    told = (sign + side).upper() in ("+", "-", *sides)  # else the side may be in another column
+    if not told or max(minutes, seconds) >= 60:
+        expected = f"decimal degrees such as −33.86, or 33°51′36″{sides[1]}"
+        raise ValueError(f"{table.at(row)}: {name} {text!r}; expected {expected}")
+    size = degrees + minutes / 60 + seconds / 3600
+    return -size if sign == "-" or side.upper() == sides[1] else size
 
 
 def _wrap(longitudes: list[float | None]) -> bool:

@@ -61,7 +61,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with file.open("rb") as opened:
             pickle = opened.read(4).startswith(PICKLES)
         why = "it is a pickle, which could run code and is not read" if pickle else error
-        raise ValueError(f"{file} is damaged or no safetensors: {why}") from error
+        raise ValueError(f"{file} is damaged or not a safetensors file: {why}") from error
 
 
 def check_keys(file: Path, found: Collection[str], needed: set[str], known: set[str]) -> None:

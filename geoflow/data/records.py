@@ -74,9 +74,10 @@ class Records:
     def with_images(self, found: pa.Array | pa.ChunkedArray | None = None) -> "Records":
         """The rows whose image is there, as `found` says; None: every path is looked up."""
         if "path" not in self.rows.column_names:
-            names = ", ".join(delimited.NAMES["path"])
+            names = ", ".join(delimited.NAMES["path"][:4])
             text = f"{self.name}: no column of path, which says where each image is"
-            raise ValueError("; ".join([f"{text}; expected one called {names}", *self.notes]))
+            expected = f"expected one called {names}, or --columns path=NAME"
+            raise ValueError("; ".join([f"{text}; {expected}", *self.notes]))
         paths = self.rows["path"]
         if found is None:
             bar = runtime.progress(paths, desc=f"looking for images of {self.name}", unit="image")
@@ -86,7 +87,7 @@ class Records:
             raise ValueError(f"{self}: there is no image")
         if not pc.any(found).as_py():
             first = f"; the first is {paths[0]}" if paths[0].is_valid else ""
-            text = f"{self.name}: none of the {len(self):,} images is in {self.root}"
+            text = f"{self.name}: none of {runtime.count(len(self), 'image')} is in {self.root}"
             raise ValueError(f"{text}{first}")
         records = self.without("whose image is missing", found)
         if len(records) < len(self):
@@ -129,7 +130,8 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
     on_earth = pc.and_(*(pc.less_equal(pc.abs(size), most) for most, size in sizes.items()))
     outside = records.rows.filter(pc.invert(on_earth))
     if outside.num_rows > MOST_OUTSIDE * len(records):
-        text = f"{name}: {outside.num_rows:,} of {len(records):,} places are not on Earth"
+        places = runtime.count(len(records), "place")
+        text = f"{name}: not on Earth: {outside.num_rows:,} of {places}"
         id_, lat, lon = (outside[column][0].as_py() for column in ("id", *COORDINATES))
         text += f", the first of them {id_!r} with latitude {lat}, longitude {lon}"
         raise ValueError(f"{text}: are the columns swapped, or no degrees?")
@@ -158,7 +160,7 @@ def types_of(columns: Iterable[str], numbers: Iterable[str] = COORDINATES) -> di
     return {name: pa.float64() if name in numbers else pa.string() for name in columns}
 
 
-def read_table(file, root=None) -> Records:
+def read_table(file, root=None, columns: dict[str, str] | None = None) -> Records:
     """Any CSV, TSV or Parquet of id, latitude, longitude and perhaps path, country, …, city.
 
     See `geoflow.data.delimited` for what the columns may be called and how texts may be written.
@@ -166,6 +168,7 @@ def read_table(file, root=None) -> Records:
     Args:
         file: ends in .csv, .tsv, .txt or .parquet; of a text .gz and .bz2 after that are fine.
         root: folder of the images; default: the file's.
+        columns: our name → name of the column that is meant, where it is not a usual one.
     """
     file = Path(file)
     if not file.is_file():
@@ -174,18 +177,18 @@ def read_table(file, root=None) -> Records:
     kind = next((s.lower() for s in reversed(file.suffixes) if s.lower() in kinds), None)
     if kind is None:
         raise ValueError(f"{file} should end in .csv, .tsv or .parquet")
-    table = _parquet(file) if kind == ".parquet" else delimited.read(file)
+    table = (_parquet if kind == ".parquet" else delimited.read)(file, columns)
     types = types_of(name for name in COLUMNS if name in table.values)
-    columns = {name: pa.array(table.values[name], kind) for name, kind in types.items()}
+    arrays = {name: pa.array(table.values[name], kind) for name, kind in types.items()}
     root = file.parent if root is None else root
-    return replace(clean(file.name, pa.table(columns), root), notes=table.notes)
+    return replace(clean(file.name, pa.table(arrays), root), notes=table.notes)
 
 
-def _parquet(file: Path) -> delimited.Columns:
+def _parquet(file: Path, given: dict[str, str] | None) -> delimited.Columns:
     """The columns of a Parquet file that we know, checked like those of a text."""
     with naming(file):
         header = pa.parquet.read_schema(file).names
-        found = delimited.columns_of(str(file), header)
+        found = delimited.columns_of(str(file), header, given)
         wanted = sorted({header[i] for i in found.values()})
         table = pa.parquet.read_table(file, columns=wanted, page_checksum_verification=True)
         texts = {name: table[header[i]].cast(pa.string()) for name, i in found.items()}
@@ -251,7 +254,7 @@ def read_tars(folder) -> Records:
             try:
                 rows.append({**_row(json.loads(members[name]()), key), "path": images.get(key)})
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{file}: {name} is no json of a sample: {error}") from error
+                raise ValueError(f"{file}: {name} is not the json of a sample: {error}") from error
     if not rows:
         raise ValueError(f"the tars in {folder} hold no .json, which says where an image was taken")
     table = pa.Table.from_pylist(rows, schema=pa.schema(types_of(COLUMNS)))

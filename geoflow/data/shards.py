@@ -136,7 +136,7 @@ class Shards:
                 raise ValueError(f"{file}: {text}")
             rows.append(row)
         if len(rows) != expected:
-            text = f"{file} holds {len(rows)} samples, expected {expected}"
+            text = f"{file} holds {runtime.count(len(rows), 'sample')}, expected {expected}"
             raise OSError(f"{text}; it has changed since it was listed")
         places = [(row["latitude"], row["longitude"]) for row in rows]
         latlon = torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
@@ -200,7 +200,8 @@ class Shards:
                 damaged[self.files[number].name] = str(error)
         if damaged:
             first, *others = damaged
-            more = f"; {len(others)} more are damaged: {', '.join(others[:9])}" if others else ""
+            more = f"; also damaged: {', '.join(others[:9])}" if others else ""
+            more += f" and {len(others) - 9} more" if len(others) > 9 else ""
             raise OSError(f"{damaged[first]}{more}")
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from geoflow import sphere
 from geoflow.data.shards import Shards
+from geoflow.runtime import count
 
 
 class Rows(Dataset):
@@ -85,7 +86,7 @@ class Order:
 
     def __post_init__(self):
         if self.batch % self.world:
-            text = f"a batch of {self.batch} over {self.world} processes"
+            text = f"a batch of {self.batch} over {count(self.world, 'process', 'processes')}"
             raise ValueError(f"{text}; expected a multiple")
 
     def epoch_seed(self, epoch: int) -> int:
@@ -106,7 +107,7 @@ class StepSampler(Sampler):
 
     def __init__(self, n: int, order: Order):
         if order.batch > n:
-            text = f"a batch of {order.batch} from {n} examples"
+            text = f"a batch of {order.batch} from {count(n, 'example')}"
             raise ValueError(f"{text}; expected at most as many as there are")
         self.n, self.order = n, order
 
@@ -138,7 +139,8 @@ class ShardStream(IterableDataset):
     def __init__(self, folders: Sequence[Shards], order: Order, group: int = 8):
         self.shards = [(f, i) for f in folders for i in range(len(f.files)) if f.counts[i]]
         if len(self.shards) < order.world:
-            text = f"{len(self.shards)} shards for {order.world} processes"
+            processes = count(order.world, "process", "processes")
+            text = f"{count(len(self.shards), 'shard')} for {processes}"
             raise ValueError(f"{text}; expected at least one each (smaller ones: --shard)")
         if len({(folder.field, folder.dim) for folder in folders}) != 1:
             found = ", ".join(f"{folder.field} ({folder.dim})" for folder in folders)

@@ -73,7 +73,7 @@ def read(file: Path) -> dict[str, Any]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = "it holds more than tensors and plain values, and opening that would run its code"
-        raise ValueError(f"{file} is no checkpoint of geoflow: {text}") from error
+        raise ValueError(f"{file} is not a checkpoint of geoflow: {text}") from error
     except Exception as error:  # a crafted file makes the reader raise nearly anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{file} is damaged: {why}") from error

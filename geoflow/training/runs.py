@@ -14,6 +14,7 @@ from geoflow.data import tiles
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import TileEncoder
 from geoflow.geolocator import Geolocator
+from geoflow.runtime import count
 from geoflow.training import modules, own
 from geoflow.training.batches import Batches, Order, Part, Rows, StreamBatches, TensorBatches
 from geoflow.training.modules import Module, network_module
@@ -37,8 +38,8 @@ def train_tiles(
     """
     run = _tiles_run(recipe, seed, method, encoder)
     width = recipe["encoder"]["dim"]
-    numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
-    parts = [tiles.load(part, number) for part, number in numbers.items()]
+    judged = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
+    train = tiles.load("train", recipe["tiles"], recipe["views"])
     L.seed_everything(seed, verbose=False)
     teacher = None
     if encoder is None:
@@ -48,16 +49,18 @@ def train_tiles(
         teacher = modules.EncoderModule(classifier, o, seed)
     module = network_module(recipe, method, width, seed)
 
-    unseen = Rows((torch.zeros(len(parts[0]), 1).expand(-1, width), parts[0].x))
+    unseen = Rows((torch.zeros(len(train), 1).expand(-1, width), train.x))
     text = f"{_estimate(module, _in_memory(module, unseen, unseen))} ({method})"
     if teacher is not None:
-        batches = _in_memory(teacher, *(Rows((part.images, part.x)) for part in parts))
+        lessons = tiles.load("encoder", recipe["tiles"], recipe["views"])
+        batches = _in_memory(teacher, *(Rows((p.images, p.x)) for p in (lessons, judged)))
         text = f"{_estimate(teacher, batches)} (encoder) + {text}"
     log(f"training from scratch takes {text} on this machine")
     seconds = {}
     if teacher is not None:
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
-    batches = _in_memory(module, *(Rows((encoder.embed(part.images), part.x)) for part in parts))
+    embedded = (Rows((encoder.embed(part.images), part.x)) for part in (train, judged))
+    batches = _in_memory(module, *embedded)
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
     return module.network, encoder, _provenance(run, seconds)
 
@@ -127,7 +130,7 @@ def train_shards(
     own.check_same_encoder(data)
     folder = Path(folder) / "flow"
     distinct = {shards.fingerprint: shards for shards in data}
-    contents = [f"{len(shards):,} images, {shards.fingerprint[:16]}" for shards in data]
+    contents = [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
     run = {"recipe": recipe, "seed": seed, "method": method, "data": contents, "stream": stream}
     if (folder / "run.json").exists():
         runtime.claim(folder, run)
@@ -143,8 +146,8 @@ def train_shards(
         images = sum(map(len, batches.train)) if stream else len(batches.train)
         epochs = o.steps * o.batch / images
         log(
-            f"{images:,} images train, {len(batches.validation):,} validate; "
-            f"{o.steps:,} steps of {o.batch:,} ({epochs:.1f} epochs): "
+            f"{count(images, 'image')} to train on, {len(batches.validation):,} to validate; "
+            f"{count(o.steps, 'step')} of {o.batch:,} ({epochs:.1f} epochs): "
             f"{_estimate(module, batches)} on one device"
         )
     seconds = _fit(method, log, module, batches, folder, run, **machines)
@@ -188,7 +191,8 @@ def train_points(
     points, judged = (Rows((torch.zeros(len(x), 0), x.float())) for x in (train, validation))
     batches = _in_memory(module, points, judged, most=len(train))
     steps = module.optimization.steps
-    log(f"{len(train):,} points, {steps:,} steps: {_estimate(module, batches)} on this machine")
+    what = f"{count(len(train), 'point')}, {count(steps, 'step')}"
+    log(f"{what}: {_estimate(module, batches)} on this machine")
     identity = runtime.sha256_of(torch.cat([train, validation]).double().numpy().tobytes())[:16]
     run = {"recipe": recipe, "seed": seed, "points": identity}
     return module.network, _fit("flow", log, module, batches, folder, run)
@@ -214,7 +218,7 @@ def plan(
     module = network_module(recipe, method, width)
     o, images = module.optimization, recipe["images"]
     if devices < 1 or o.batch % devices:
-        text = f"a batch of {o.batch} over {devices} devices"
+        text = f"a batch of {o.batch} over {count(devices, 'device')}"
         raise ValueError(f"{text}; expected a multiple of at least one")
     n = o.batch // devices
     rows = Rows((torch.zeros(n, width), sphere.uniform(n, torch.Generator().manual_seed(0))))
@@ -254,7 +258,7 @@ def _fit(name: str, log, module: Module, batches, folder, run: dict, **machines)
     seconds = fit(module, batches, folder, run, log=log, **machines)
     steps = ended(folder).get("step", module.optimization.steps)
     when = "trained before, " if before else ""
-    log(f"{name}: {when}{steps:,} steps, {runtime.duration(seconds)}")
+    log(f"{name}: {when}{count(steps, 'step')}, {runtime.duration(seconds)}")
     return seconds
 
 
