@@ -145,7 +145,7 @@ def test_a_truncated_shard_is_refused(tmp_path, share):
             use(open_shards(tmp_path))
     for described in tmp_path.glob("*.json"):  # as shards of others
         described.unlink()
-    with pytest.raises(OSError, match=r"00001.tar is no whole tar archive"):
+    with pytest.raises(OSError, match=r"00001.tar is not a whole tar archive"):
         open_shards(tmp_path)
 
 
@@ -380,7 +380,7 @@ def test_verify_names_every_damaged_shard(tmp_path):
     (tmp_path / "00001.tar").write_bytes(b"")
     (tmp_path / "00003.tar").unlink()
     with pytest.raises(
-        OSError, match=r"00001.tar differs from its checksum.*; 1 more are damaged: 00003.tar"
+        OSError, match=r"00001.tar differs from its checksum.*; also damaged: 00003.tar"
     ):
         shards.verify()
     foreign(tmp_path / "foreign")
@@ -397,7 +397,7 @@ def test_the_command_says_whether_shards_are_whole(tmp_path):
     write(tmp_path)
     text = synthetic.run_here(f"data verify {tmp_path}")
     assert (
-        text == f"{tmp_path}: 8 embeddings (tiles) in 2 shards are whole; as their checksums say\n"
+        text == f"{tmp_path}: whole: 8 embeddings (tiles) in 2 shards; as their checksums say\n"
     )
     foreign(tmp_path / "b")
     text = synthetic.run_here(f"data verify {tmp_path / 'b'}")
