@@ -26,7 +26,8 @@ def save(file, exif=None, size=(8, 6), color=10):
 def test_files_folders_and_patterns(tmp_path):
     a, b, c = (save(tmp_path / name) for name in ("a.jpg", "trip/b.PNG", "trip/deep/c.webp"))
     (tmp_path / "trip" / "notes.txt").write_text("no image")
-    assert photos.find([a]) == [a]
+    assert photos.find([a]) == photos.find(a) == photos.find(str(a)) == [a]
+    assert photos.find([]) == []
     assert photos.find([tmp_path]) == [a, b, c]
     assert photos.find([str(tmp_path / "trip" / "*.PNG"), b]) == [b]
     with pytest.raises(FileNotFoundError, match=r"no image file at .*nothing"):

@@ -31,16 +31,19 @@ COLUMNS = (
 # Which files
 
 
-def find(paths: Iterable, unreadable: Callable[[str], object] = lambda line: None) -> list[Path]:
+def find(
+    paths: Iterable | str | Path, unreadable: Callable[[str], object] = lambda line: None
+) -> list[Path]:
     """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
 
     What `geoflow locate` wrote is no photo, wherever it lies, nor are files that begin with `._`,
     in which macOS keeps what it knows of a photo.
 
-    >>> [file.name for file in find([__file__])]
+    >>> [file.name for file in find(__file__)]
     ['photos.py']
 
     Args:
+        paths: one, or several.
         unreadable: called with a line about each path, or entry of a folder, that may be an image,
             or hold some, and cannot be read, such as a link to nothing.
 
@@ -48,7 +51,7 @@ def find(paths: Iterable, unreadable: Callable[[str], object] = lambda line: Non
         FileNotFoundError: nothing is there.
         ValueError: a folder without an image file, or nothing but results of `geoflow locate`.
     """
-    paths = list(map(Path, paths))
+    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     found: list[Path] = []
     written: list[Path] = []
     for path in paths:
