@@ -28,10 +28,11 @@ def raster_axes(resolution: float) -> tuple[Tensor, Tensor]:
     """Latitudes (H,) and longitudes (2H,) of the pixel centres of a world raster, degrees.
 
     Raises:
-        ValueError: resolution not in (0, 30] degrees.
+        ValueError: resolution not in [0.05, 30] degrees.
     """
-    if not 0 < resolution <= 30:
-        raise ValueError(f"resolution of {resolution} degrees; expected a number in (0, 30]")
+    resolution = runtime.number(f"resolution of {resolution!r} degrees", resolution)
+    if not 0.05 <= resolution <= 30:
+        raise ValueError(f"resolution of {resolution} degrees; expected a number in [0.05, 30]")
     rows = round(180 / resolution)
     lat = 90 - (torch.arange(rows) + 0.5) * 180 / rows
     lon = -180 + (torch.arange(2 * rows) + 0.5) * 180 / rows
@@ -61,7 +62,7 @@ class DensityMap(Raster):
     def entropy(self) -> float:
         """−∫ p log p, nats; the uniform density has log 4π = 2.531."""
         mass = self.cell_mass / self.integral
-        return float(-(mass * (self.cell_log_density - math.log(self.integral))).sum())
+        return float(-(mass * (self.cell_log_density.clamp(-700) - math.log(self.integral))).sum())
 
     @property
     def mode(self) -> Tensor:
@@ -97,7 +98,8 @@ class DensityMap(Raster):
         what these hold. Where the density is constant, that may be more than `probability`.
         """
         features = []
-        for probability in sorted(probabilities, reverse=True):
+        chosen = {runtime.number(f"probability {p!r}", p) for p in probabilities}
+        for probability in sorted(chosen, reverse=True):
             inside = self.cell_log_density >= self.region_threshold(probability)
             mass = float(self.cell_mass[inside].sum()) / self.integral
             known = probability, mass, self.region_area_km2(probability)
@@ -153,7 +155,7 @@ def density_map(
         desc: description of a progress bar that counts towards `max_cells`; empty for none.
 
     Raises:
-        ValueError: resolution not in (0, 30].
+        ValueError: resolution not in [0.05, 30], or a density that is NaN, infinite or zero.
     """
     lat, lon = raster_axes(resolution)
     done: list[tuple[Tensor, ...]] = []
@@ -180,6 +182,8 @@ def density_map(
             if not len(cells):
                 break
     x, area, log_density, mass, *grid = (torch.cat(parts) for parts in zip(*done, strict=True))
+    if not 0 < mass.sum() < math.inf:
+        raise ValueError(f"log_prob is no density: it integrates to {mass.sum():g}; expected 1")
     raster = rasters.mean_log_density(x, log_density, mass, *grid, lat, lon)
     return DensityMap(lat, lon, raster, x, area, log_density, mass, *grid)
 
@@ -227,7 +231,7 @@ def _tree(x: Tensor):
 # The integral without a grid
 
 NEAREST = 8  # samples within the width of a kernel
-UNIFORM_SHARE = 0.02  # of the points, for what the samples have missed
+UNIFORM_SHARE = 0.05  # of the points, for what the samples have missed
 
 
 def importance_integral(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geoflow import checkpoint, density, encoders, inputs, methods, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
-from geoflow.runtime import number, whole
+from geoflow.runtime import whole
 from geoflow.samplers import SolverOptions
 from geoflow.scores import metrics
 
@@ -310,9 +310,9 @@ class Geolocator:
             guidance: ω of the field whose density it is.
 
         Raises:
-            ValueError: more than one image, or a resolution outside (0, 30].
+            ValueError: more than one image, or a resolution outside [0.05, 30].
         """
-        resolution = number(f"resolution of {resolution!r} degrees", resolution)
+        density.raster_axes(resolution)  # refused before any work
         batch, cond = self._condition(images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")

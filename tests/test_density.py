@@ -356,7 +356,35 @@ def test_raster_has_no_seam(mode):
         assert (raster[row] - raster[row].roll(180)).abs().max() < 30 * math.radians(1) + 0.3
 
 
-@pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, -800.0, 800.0])
+def test_what_is_no_density_is_refused(value):
+    with pytest.raises(ValueError, match=r"log_prob is no density: it integrates to .*; expected"):
+        density.density_map(lambda x: torch.full((len(x),), value), sphere.uniform(1000), 10.0)
+
+
+def test_entropy_where_a_density_is_zero():
+    """Of a uniform density on the northern half: log 2π."""
+
+    def log_prob(x):
+        return torch.where(x[:, 2] > 0, -math.log(2 * math.pi), -math.inf).float()
+
+    x = sphere.uniform(20_000, torch.Generator().manual_seed(0))
+    mapped = density.density_map(log_prob, x[x[:, 2] > 0], 10.0)
+    assert mapped.entropy == pytest.approx(math.log(2 * math.pi), abs=0.02)
+
+
+@pytest.mark.parametrize("given", [np.float32(0.9), torch.tensor(0.9), 0.9])
+def test_probabilities_of_many_types_come_once_each(given, coast_map):
+    features = coast_map.to_geojson((given, 0.5, 0.5))["features"]
+    regions = [f for f in features if f["geometry"]["type"].endswith("Polygon")]
+    assert [r["properties"]["probability"] for r in regions] == pytest.approx([0.9, 0.5])
+    json.dumps(features)
+    for wrong in ("a", None, math.nan):
+        with pytest.raises(ValueError, match=f"probability {wrong!r}"):
+            coast_map.to_geojson((0.5, wrong))
+
+
+@pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan, 1e-7, 1e-320, 0.04, "1"])
 def test_bad_resolution(resolution):
     with pytest.raises(ValueError, match="resolution of"):
         density.density_map(uniform_log_prob, points(10), resolution)
