@@ -98,6 +98,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
 
     make = plonk.averaged_network if config.get("averaged") else methods.network_for
     network, encoder = part("network.", make, config["method"], config["network"]), None
+    model_files.check_keys(file, config["network"], set(network.config) - {"tangent"}, {"tangent"})
     if isinstance(config["encoder"], str):  # that of another shipped model
         encoder = load(config["encoder"]).encoder
     elif config["encoder"] is not None:

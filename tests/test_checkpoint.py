@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from small import model as make
 from small import picture
 
-from geoflow import Geolocator, checkpoint, runtime, sphere
+from geoflow import Geolocator, checkpoint, methods, runtime, sphere
 
 
 @pytest.fixture(scope="module")
@@ -355,3 +355,28 @@ def test_shipped_models_in_r3_give_the_log_densities_they_gave(model, shipped):
     error = (now - BEFORE[f"{model}/log_prob/0"][:, :3]).abs()
     assert error.median() < 0.03
     assert error.max() < 0.3
+
+
+@pytest.mark.parametrize("method", ["riemannian", "flow", "diffusion", "vmf", "vmf-mixture"])
+def test_every_option_of_a_foreign_config_is_checked(tmp_path, method):
+    """Each of a network's options missing, of another kind or absurd, and options of another kind of network: a line that names the file.
+
+    `tangent` came later than the first models, so it may be missing.
+    """
+    tangent = {} if method.startswith("vmf") else {"tangent": method == "riemannian"}
+    size = {"cond_dim": 8, "dim": 16, "depth": 1, **tangent}
+    network = methods.network_for(method, size)
+    folder = Geolocator(network, method).save_pretrained(tmp_path / "model")
+    file = folder / "config.json"
+    whole = json.loads(file.read_text())
+    Geolocator.from_pretrained(folder)
+    bads = ["x", None, [], {}, -1, 10**18, float("nan")]
+    changes = [{name: bad} for name in whole["network"] for bad in bads]
+    changes += [{"heads": 8}, {"fourier": 32} if method.startswith("vmf") else {"components": 3}]
+    parts = [whole["network"] | change for change in changes]
+    parts += [{k: v for k, v in whole["network"].items() if k != name} for name in whole["network"] if name != "tangent"]  # fmt: skip
+    for part in parts:
+        file.write_text(json.dumps({**whole, "network": part}))
+        with pytest.raises(ValueError, match=r"model/(config\.json|model\.safetensors)") as error:
+            Geolocator.from_pretrained(folder)
+        assert "\n" not in str(error.value), part

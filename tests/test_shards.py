@@ -401,7 +401,7 @@ def test_the_command_says_whether_shards_are_whole(tmp_path):
     )
     foreign(tmp_path / "b")
     text = synthetic.run_here(f"data verify {tmp_path / 'b'}")
-    assert text.endswith("1 embeddings (tiles) in 1 shards are whole; every sample was read\n")
+    assert text.endswith("whole: 1 embedding (tiles) in 1 shard; every sample was read\n")
     (tmp_path / "00001.tar").write_bytes(b"")
     with pytest.raises(OSError, match="00001.tar differs from its checksum"):
         synthetic.run_here(f"data verify {tmp_path}")
