@@ -17,7 +17,7 @@ from trainings import RUN, Killed, batches, flow, same, train, train_and_hang, w
 
 from geoflow import runtime, training
 from geoflow.training import checkpoints, fit
-from geoflow.training.interruptions import Terminated
+from geoflow.training.interruptions import Terminated, terminated_by_sigterm
 
 
 @pytest.fixture(autouse=True)
@@ -464,7 +464,9 @@ def test_a_payload_does_not_run(tmp_path, stopped, where, form):
         file.write_bytes(pickle.dumps(spoilt))
     else:
         torch.save(spoilt, file, _use_new_zipfile_serialization=form == "zip")
-    expected = {"zip": "not a checkpoint of geoflow: it holds more than tensors"}.get(form, "damaged")
+    expected = {"zip": "not a checkpoint of geoflow: it holds more than tensors"}.get(
+        form, "damaged"
+    )
     with pytest.raises(ValueError, match=rf"last.ckpt is {expected}") as error:
         checkpoints.read(file)
     assert "\n" not in str(error.value)
@@ -483,7 +485,9 @@ def test_a_payload_in_a_run_does_not_run(tmp_path, stopped, whole, name):
     for file in folder.glob(f"{name}*.ckpt"):
         state = torch.load(file, weights_only=True)
         torch.save({**state, "hyper_parameters": Payload(proof)}, file)
-    with pytest.raises(ValueError, match=f"{name}.ckpt is not a checkpoint of geoflow: it holds more"):
+    with pytest.raises(
+        ValueError, match=f"{name}.ckpt is not a checkpoint of geoflow: it holds more"
+    ):
         train(folder)
     assert not proof.exists()
 
@@ -527,3 +531,32 @@ def test_two_trainings_into_one_folder(tmp_path):
         pytest.raises(OSError, match="another geoflow command writes to"),
     ):
         train(tmp_path / "run")
+
+
+def test_a_hang_up_ends_a_command_as_sigterm_does_unless_it_is_ignored():
+    with pytest.raises(Terminated), terminated_by_sigterm():
+        os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    with terminated_by_sigterm():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+
+
+def test_a_hang_up_takes_the_terminal_with_it(tmp_path, whole, monkeypatch):
+    """What is printed goes nowhere then, and the step is kept all the same."""
+
+    class Gone:
+        def write(self, _):
+            raise OSError(5, "Input/output error")
+
+    def hang_up():
+        monkeypatch.setattr("sys.stderr", Gone())
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    with pytest.raises(Terminated, match="step 5 of 12 is kept"):
+        train(tmp_path / "run", kill_at=4, killer=hang_up)
+    monkeypatch.undo()
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setattr(checkpoints, "EVERY", timedelta(0))
+    train(tmp_path / "run")
+    assert same_run(tmp_path / "run", whole)

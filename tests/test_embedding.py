@@ -5,6 +5,8 @@ import io
 import json
 import multiprocessing
 import os
+import re
+import signal
 import struct
 import subprocess
 import sys
@@ -527,3 +529,34 @@ def test_a_folder_of_other_files_stays_as_it_is(tmp_path, encoder, records):
 def test_fewer_than_no_workers(tmp_path, encoder, records):
     with pytest.raises(ValueError, match=r"--workers -1; expected 0"):
         embed(records, encoder, tmp_path, workers=-1)
+
+
+COMMAND = """
+import time
+from geoflow.cli import main
+from geoflow.encoders import TileEncoder
+preprocess = TileEncoder.preprocess
+TileEncoder.preprocess = lambda self, image: time.sleep(0.1) or preprocess(self, image)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "status"),
+    [(signal.SIGTERM, True, 143), (signal.SIGHUP, False, 143), (signal.SIGINT, True, 130)],
+)
+def test_a_signal_says_what_is_kept(tmp_path, number, group, status):
+    """Sent to the command, or, as a terminal does, to its readers of images too: one last line and no traceback."""
+    table, out = synthetic.table(tmp_path, 100), tmp_path / "out"
+    options = ["--encoder", "tiles", "--out", str(out), "--shard", "5", "--batch", "2"]
+    line = [sys.executable, "-c", COMMAND, "embed", str(table), *options, "--workers", "2"]
+    default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=default) as process:  # fmt: skip
+        while process.poll() is None and not list(out.glob("*.tar")):
+            time.sleep(0.01)
+        (os.killpg if group else os.kill)(process.pid, number)
+        said = process.communicate()[0]
+    assert process.returncode == status
+    assert "Traceback" not in said
+    expected = r"geoflow: interrupted; \d+ whole shards? in .*out kept. To go on: geoflow embed "
+    assert re.match(expected, said.splitlines()[-1])
