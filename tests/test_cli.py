@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+import geoflow
 from geoflow import Geolocator, cli
 from geoflow.cli import train
+from geoflow.cli.common import score_tiles
 from geoflow.data import tiles
 from geoflow.data.shards import ShardWriter
 from geoflow.encoders import TileEncoder
@@ -24,7 +26,7 @@ from geoflow.training import runs
 
 OPTIMIZATION = {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}
 RECIPE = {
-    "tiles": 100, "validation_tiles": 40, "components": 3, "sampling_schedule": "skewed-sigmoid",
+    "views": "any", "tiles": 100, "validation_tiles": 40, "components": 3, "sampling_schedule": "skewed-sigmoid",
     "encoder": {"dim": 16, "geocells": 20, "optimization": OPTIMIZATION},
     "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1}, "optimization": OPTIMIZATION},
 }  # fmt: skip
@@ -129,6 +131,7 @@ def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
         assert scores["test"]["metrics"]["images"] == 100
         assert math.isfinite(scores["test"]["metrics"]["nll"])
         assert scores["test"]["settings"]["trained"] == 1
+        assert scores["test"]["settings"]["views"] == "any"
     before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*-?/**/*") if file.is_file()}
     (tmp_path / "flow-0" / "test.json").unlink()
     again = run(*command)
@@ -139,6 +142,27 @@ def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
         for file, time in before.items()
         if file.parent.name != "flow-0"
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "used"),
+    [
+        ({"recipe": {"views": "any"}}, "", "any"),
+        ({"recipe": {"tiles": 300}}, "", "north-up"),  # of before there were others
+        ({}, "", "any"),
+        ({"recipe": {"views": "any"}}, "north-up", "north-up"),
+    ],
+)
+def test_a_model_is_scored_on_the_views_it_learnt_from(recipe, asked, used, monkeypatch):
+    def evaluate(geo, dataset, name):
+        return SimpleNamespace(settings={}, images=dataset.images)
+
+    monkeypatch.setattr(geoflow, "evaluate", evaluate)
+    report = score_tiles(
+        Geolocator(None, "uniform", provenance=recipe), "test", "smoke", views=asked
+    )
+    assert report.settings["views"] == used
+    assert torch.equal(report.images, tiles.load("test", 100, used).images)
 
 
 def test_another_seed_is_not_taken_for_this_run(demo):
@@ -274,6 +298,8 @@ def test_one_bad_file_does_not_stop_a_folder(demo, tmp_path):
         (("evaluate", "--out", __file__), "is a file, or below one; expected a folder"),
         (("evaluate", "--solver", "rk5"), "did you mean 'rk4'"),
         (("evaluate", "--model", "no/such/folder"), "no model folder"),
+        (("evaluate", "--views", "nort-up"), "unknown views 'nort-up' (did you mean 'north-up'?)"),
+        (("evaluate", "--views", "any", "--data", "shards"), "only Earth tiles have views"),
         (("locate", "no-such-photo.jpg"), "no image file at no-such-photo.jpg"),
         (("locate", __file__, "--k", "0"), "--k 0; expected at least 1"),
         (("locate", __file__, "--weights", "here"), "model tiles has no photo encoder"),

@@ -77,14 +77,19 @@ def working_in(out: Path) -> Generator[None]:
         yield
 
 
-def score_tiles(geo, name: str, scale: str, most: int | None = None, **options):
+def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str = "", **options):
     """Score a model on `test` or `held-out` tiles, fewer at small scales: a Report.
 
-    In a held-out block a likelihood says only that training never saw it, so none is computed.
+    Views are those the model learnt from, if no others are asked for. In a held-out block a
+    likelihood says only that training never saw it, so none is computed.
     """
     from geoflow.data import tiles
 
-    images = tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000))[:most]
+    recipe = geo.provenance.get("recipe", {"views": "any"})
+    views = views or recipe.get("views", "north-up")  # there was no other at first
+    images = tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000), views)[:most]
     if name == "held-out":
         options |= {"likelihood": False, "calibrated": 0}
-    return geoflow.evaluate(geo, images, f"tiles, {name}", **options)
+    report = geoflow.evaluate(geo, images, f"tiles, {name}", **options)
+    report.settings["views"] = views
+    return report

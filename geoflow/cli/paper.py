@@ -32,6 +32,7 @@ def evaluate(
     labels: Annotated[bool, option("compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, option("images whose highest-density regions are checked")] = 0,
     answer: Annotated[str, option("geoscore (highest expected one) or likeliest")] = "geoscore",
+    views: Annotated[str, option("of tiles: any or north-up; default: the model's")] = "",
     name: Annotated[str, option("of the data in reports; default: its own ('osv5m test')")] = "",
 ) -> None:
     """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the
@@ -42,6 +43,8 @@ def evaluate(
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.scores import evaluation
 
+    if views and data is not None:
+        raise ValueError(f"--views {views} with --data; only Earth tiles have views")
     if out is not None:
         check_out(out)
     geo = geoflow.Geolocator.from_pretrained(model)
@@ -49,7 +52,7 @@ def evaluate(
     how: dict[str, Any] = dict(samples=samples, steps=steps, solver=solver, guidance=guidance)
     how |= dict(seed=seed, seeds=seeds, labels=labels, calibrated=calibrated, answer=answer)
     if data is None:
-        reports = (score_tiles(geo, split, runtime.scale(), **how) for split in JUDGED)
+        reports = (score_tiles(geo, split, runtime.scale(), views=views, **how) for split in JUDGED)
     else:
         shards = open_shards(data, FIELDS[geo.encoder.name] if geo.encoder is not None else None)
         if runtime.is_first_process():

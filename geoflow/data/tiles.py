@@ -12,7 +12,8 @@ look-up, where nearly every tile has one answer.
 Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3°
 wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits `train`,
 `validation` and `test` are independent draws from the other blocks (the *seen regions*), and no
-tile's footprint crosses from one side to the other.
+tile's footprint crosses from one side to the other. An image encoder is trained on draws of its
+own (`encoder`), so that the embeddings of training tiles are like those of new ones.
 """
 
 import functools
@@ -38,7 +39,7 @@ SIZE = 32
 SIDE_KM = 300.0
 LAND_SHARE = 0.75
 BLOCK_LEVEL = 3
-SPLITS = ("train", "validation", "test", "held-out")
+SPLITS = ("train", "validation", "test", "held-out", "encoder")
 VIEWS = ("any", "north-up")
 # the six example tiles of the notebooks, figures and widgets: name → (latitude, longitude)
 EXAMPLES = {
