@@ -34,10 +34,7 @@ class Checkpoint:
 
 def shipped_models() -> list[str]:
     """Names of the models in the repository's `data/models`."""
-    folder = runtime.DATA / "models"
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if (path / CONFIG).is_file())
+    return sorted(file.parent.name for file in (runtime.DATA / "models").glob(f"*/{CONFIG}"))
 
 
 def load(name_or_dir, method: str | None = None, revision: str | None = None) -> Checkpoint:

@@ -115,9 +115,8 @@ def machine() -> str:
     """The hardware in words: the accelerator if there is one, else the number of CPU threads."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+    processor = f"{count(torch.get_num_threads(), 'CPU thread')}, {platform.machine()}"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor
 
 
 def is_first_process() -> bool:

@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_a_number_stops_and_spoils_no_checkpoint(tmp_path, sa
     module = flow(loss=lambda step: math.nan if step == 7 else 1.0)
     with pytest.raises(
         FloatingPointError,
-        match=r"loss is nan at step 7; .*last.ckpt, of an earlier step, is kept; train into another folder at a learning rate below ",
+        match=r"loss is nan at step 7; .*last.ckpt, of an earlier step, is kept; train into another folder at a lower learning rate, such as --lr 0.0033",
     ):
         fit(module, batches(module), tmp_path / "run", RUN)
     for name in ("last.ckpt", "best.ckpt"):

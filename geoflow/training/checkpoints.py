@@ -237,8 +237,9 @@ class Checkpoints(Checkpoint):
             return
         last = self.folder / "last.ckpt"
         kept = f"{last}, of an earlier step, is kept" if last.exists() else "nothing was saved yet"
-        advice = f"train into another folder at a learning rate below {self.optimization.lr:.2g}"
-        raise FloatingPointError(f"the {name} is {loss} at step {step:,}; {kept}; {advice} (--lr)")
+        lower = f"--lr {self.optimization.lr / 3:.2g}"
+        advice = f"train into another folder at a lower learning rate, such as {lower}"
+        raise FloatingPointError(f"the {name} is {loss} at step {step:,}; {kept}; {advice}")
 
     def _save_or_stop(self, trainer) -> None:
         """Write `last.ckpt` now and then, by the clock of the first process, or when asked to stop.
