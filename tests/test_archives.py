@@ -63,7 +63,9 @@ def test_a_link_in_place_of_an_image_is_told(tar, kind):
     link.type, link.linkname = kind, "3.jpg"
     with tarfile.open(tar, "a") as opened:
         opened.addfile(link)
-    with pytest.raises(OSError, match=r"a.tar is not a whole tar archive \(copy.jpg in it is a link"):
+    with pytest.raises(
+        OSError, match=r"a.tar is not a whole tar archive \(copy.jpg in it is a link"
+    ):
         archives.members(tar)
 
 

@@ -396,9 +396,7 @@ def test_verify_names_every_damaged_shard(tmp_path):
 def test_the_command_says_whether_shards_are_whole(tmp_path):
     write(tmp_path)
     text = synthetic.run_here(f"data verify {tmp_path}")
-    assert (
-        text == f"{tmp_path}: whole: 8 embeddings (tiles) in 2 shards; as their checksums say\n"
-    )
+    assert text == f"{tmp_path}: whole: 8 embeddings (tiles) in 2 shards; as their checksums say\n"
     foreign(tmp_path / "b")
     text = synthetic.run_here(f"data verify {tmp_path / 'b'}")
     assert text.endswith("whole: 1 embedding (tiles) in 1 shard; every sample was read\n")
