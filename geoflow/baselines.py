@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from geoflow import sphere
 from geoflow.samplers import SolverOptions
-from geoflow.velocity import Block, modulate, zero_linear
+from geoflow.velocity import Block, conditioner, modulate, zero_linear
 from geoflow.vmf import MAX_LOG_CONCENTRATION, Mixture
 
 
@@ -21,7 +21,7 @@ class MixtureNetwork(nn.Module):
     It has the blocks of the velocity network, with a learnt vector in place of the location.
 
     Args:
-        cond_dim, dim, depth, expansion: as in `VelocityTransformer`.
+        cond_dim, dim, depth, expansion, cond_hidden: as in `VelocityTransformer`.
         components: K; 1 is a single vMF, the paper's mixture has 3.
     """
 
@@ -32,14 +32,16 @@ class MixtureNetwork(nn.Module):
         dim: int = 512,
         depth: int = 12,
         expansion: int = 4,
+        cond_hidden: int = 0,
     ):
         super().__init__()
         if int(components) != components or components < 1:
             raise ValueError(f"a mixture of {components} components; expected at least 1")
         self.config = dict(cond_dim=cond_dim, components=components)
         self.config |= dict(dim=dim, depth=depth, expansion=expansion)
+        self.config |= {"cond_hidden": cond_hidden} if cond_hidden else {}
         self.register = nn.Parameter(torch.randn(dim))
-        self.embed_cond = nn.Linear(cond_dim, dim)
+        self.embed_cond = conditioner(cond_dim, cond_hidden, dim)
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
         self.modulation = zero_linear(dim, 2 * dim)
         self.head = nn.Linear(dim, 5 * components)

@@ -63,6 +63,13 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def conditioner(cond_dim: int, hidden: int, dim: int) -> nn.Module:
+    """Embeddings (B, C) → (B, d): linear as in the paper, or with a hidden layer of that width."""
+    if not hidden:
+        return nn.Linear(cond_dim, dim)
+    return nn.Sequential(nn.Linear(cond_dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
 class Block(nn.Module):
     """LayerNorm → scale and shift → MLP → gate → skip, each modulated by the condition.
 
@@ -99,6 +106,7 @@ class VelocityTransformer(nn.Module):
         dim: d, width of the tokens; a multiple of 8.
         depth: number of blocks.
         expansion: width of a block's MLP in units of d.
+        cond_hidden: width of a hidden layer of the `conditioner`; 0 is the paper's linear map.
         fourier: number of random Fourier features of x added to the input, which let a small
             network draw fine detail (Tancik et al., 2020); 0 is the paper's network.
         fourier_scale: standard deviation of their frequencies, radians⁻¹.
@@ -119,6 +127,7 @@ class VelocityTransformer(nn.Module):
         dim: int = 512,
         depth: int = 12,
         expansion: int = 4,
+        cond_hidden: int = 0,
         fourier: int = 0,
         fourier_scale: float = 4.0,
         time_scale: float = 1000.0,
@@ -131,7 +140,8 @@ class VelocityTransformer(nn.Module):
             raise ValueError(f"dim={dim}; expected a multiple of 8, at least 16")
         size = dict(cond_dim=cond_dim, dim=dim, depth=depth, expansion=expansion)
         waves = dict(fourier=fourier, fourier_scale=fourier_scale, time_scale=time_scale)
-        extras = {key: value for key, value in (("clock", clock), ("guess", guess)) if value}
+        extras = dict(cond_hidden=cond_hidden, clock=clock, guess=guess)
+        extras = {name: value for name, value in extras.items() if value}
         self.config: dict[str, Any] = {**size, **waves, **extras, "tangent": tangent}
         self.tangent, self.clock = tangent, clock
         self.path = paths.by_name(guess) if guess else None
@@ -141,7 +151,7 @@ class VelocityTransformer(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=fourier > 0)
         self.embed_location = nn.Linear(3 + 2 * fourier, dim)
         self.embed_time = TimeEmbedding(dim, time_scale)
-        self.embed_cond = nn.Linear(cond_dim, dim) if cond_dim else None
+        self.embed_cond = conditioner(cond_dim, cond_hidden, dim) if cond_dim else None
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
         self.modulation = zero_linear(dim, 2 * dim)
         self.head = nn.Linear(dim, 7 if guess else 3)
@@ -198,7 +208,8 @@ class VelocityTransformer(nn.Module):
         """SiLU(c + time), the input of all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
         c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
-            e = self.embed_cond.bias if cond is None else self.embed_cond(cond)
+            none = torch.zeros(1, self.config["cond_dim"]).to(t)
+            e = self.embed_cond(none if cond is None else cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])
         return silu(c)
 

@@ -138,6 +138,39 @@ def test_light_is_linear_and_clipped():
     assert shown.max() == 255
 
 
+@pytest.mark.parametrize("cover", [0.1, 0.3, 0.6])
+def test_clouds_hide_their_share(cover):
+    views = tiles.any_views(4000, torch.Generator().manual_seed(0))
+    views = dataclasses.replace(views, cover=torch.full((4000,), cover))
+    opacity = tiles.opacity(views)
+    assert opacity.shape == (4000, 1, 32, 32)
+    assert (opacity.min(), opacity.max()) == (0, 1)
+    assert float(opacity.mean()) == pytest.approx(cover, abs=0.03)
+
+
+def test_clouds_are_white_and_hide_what_lies_below():
+    n = 50
+    views = tiles.any_views(n, torch.Generator().manual_seed(0))
+    x = sphere.uniform(n, torch.Generator().manual_seed(1))
+    shown, clear = (
+        tiles.render(x, dataclasses.replace(views, cover=cover)).double()
+        for cover in (views.cover, torch.zeros(n))
+    )
+    share = tiles.opacity(views).double()
+    assert (shown - (1 - share) * clear - share * 235).abs().max() <= 1  # two roundings
+    assert torch.equal(shown[(share == 0).expand_as(shown)], clear[(share == 0).expand_as(shown)])
+    whole = tiles.render(x, dataclasses.replace(views, cover=torch.ones(n)))
+    assert (whole == 235).all()
+
+
+def test_a_seed_moves_the_clouds():
+    first, again, other = (
+        np.asarray(tiles.tile(12, 50.5, cover=0.5, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert (first != other).any(-1).mean() > 0.3
+
+
 def test_any_views_have_their_distributions():
     n = 20_000
     views = tiles.any_views(n, torch.Generator().manual_seed(0))
@@ -148,6 +181,7 @@ def test_any_views_have_their_distributions():
     assert log_gain.std(0).tolist() == pytest.approx([(0.25**2 + 0.1**2) ** 0.5] * 3, rel=0.02)
     assert float(torch.corrcoef(log_gain.T)[0, 1]) == pytest.approx(0.0625 / 0.0725, abs=0.01)
     assert kstest(views.offset.numpy(), "norm", (0, 12)).pvalue > 1e-3
+    assert kstest(views.cover.numpy(), "uniform", (0, tiles.MOST_CLOUDS)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -158,6 +192,8 @@ def test_any_views_have_their_distributions():
         ({"side_km": 0}, "side_km = 0; expected 10 to 5000"),
         ({"side_km": 1e5}, "side_km = 100000"),
         ({"side_km": float("nan")}, "side_km = nan"),
+        ({"cover": 1.1}, "cover = 1.1; expected 0 to 1"),
+        ({"cover": float("nan")}, "cover = nan"),
     ],
 )
 def test_a_tile_with_an_impossible_view(options, message):

@@ -30,8 +30,9 @@ def test_velocity_is_constant_along_rays(float64):
     assert torch.allclose(net(3 * x, 0.5), net(x, 0.5), atol=1e-14)
 
 
-def test_no_condition_is_a_zero_condition():
-    net, x = network(), points(4, 6)
+@pytest.mark.parametrize("cond_hidden", [0, 16])
+def test_no_condition_is_a_zero_condition(cond_hidden):
+    net, x = network(cond_hidden=cond_hidden), points(4, 6)
     assert torch.allclose(net(x, 0.3, None), net(x, 0.3, torch.zeros(4, 8)), atol=1e-6)
 
 
@@ -120,7 +121,9 @@ def test_fresh_network_starts_with_blocks_that_do_nothing():
     assert all(torch.equal(block(h, c), h) for block in net.blocks)
 
 
-@pytest.mark.parametrize("extras", [{}, {"clock": 1e-3, "guess": "riemannian"}])
+@pytest.mark.parametrize(
+    "extras", [{}, {"clock": 1e-3, "guess": "riemannian"}, {"cond_hidden": 16}]
+)
 def test_config_rebuilds_the_network(extras):
     net = network(fourier=8, expansion=2, time_scale=10.0, **extras)
     twin = VelocityTransformer(**json.loads(json.dumps(net.config)))

@@ -30,6 +30,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # argument of a network or an encode
     "fourier_scale": (0.0, 1e6),
     "time_scale": (1e-6, 1e9),
     "clock": (0.0, 0.5),
+    "cond_hidden": (0, 65_536),
 }
 PICKLES = (b"\x80", b"PK\3\4")  # what files of `torch.save` begin with
 

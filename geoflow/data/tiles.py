@@ -5,9 +5,9 @@ tile gives Antarctica and Greenland, a taiga tile Siberia and Canada, a tile of 
 basins, a coast one place.
 
 A tile is the gnomonic (tangent-plane) view around a centre, `SIZE` × `SIZE` pixels. As a photo may
-look anywhere, a tile has any heading, is 200 to 400 km wide and has any light (`any_views`). With
-`views="north-up"` all tiles have north above, `SIDE_KM` a side and the raster's colours: a map
-look-up, where nearly every tile has one answer.
+look anywhere, a tile has any heading, is 200 to 400 km wide, has any light, and clouds hide up to
+`MOST_CLOUDS` of it (`any_views`). With `views="north-up"` all tiles have north above, `SIDE_KM` a
+side, the raster's colours and no clouds: a map look-up, where nearly every tile has one answer.
 
 Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3°
 wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits `train`,
@@ -38,6 +38,8 @@ from geoflow.gis import healpix
 SIZE = 32
 SIDE_KM = 300.0
 LAND_SHARE = 0.75
+MOST_CLOUDS, CLOUD_WHITE = 0.6, 235.0
+CLOUD_NODES, CLOUD_EDGE = 7, 0.4  # of the field that shapes clouds: numbers a side; width of edges
 BLOCK_LEVEL = 3
 SPLITS = ("train", "validation", "test", "held-out", "encoder")
 VIEWS = ("any", "north-up")
@@ -106,12 +108,14 @@ def is_land(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Views:
-    """How n tiles are seen. A pixel's value is gain · raster + offset, of 0 to 255."""
+    """How n tiles are seen. A clear pixel is gain · raster + offset, of 0 to 255."""
 
     heading: Tensor  # (n,) radians, clockwise from north: what lies above
     side_km: Tensor  # (n,) width and height
     gain: Tensor  # (n, 3) of each channel
     offset: Tensor  # (n,)
+    cover: Tensor  # (n,) share that clouds hide
+    clouds: Tensor  # (n, 7, 7) standard normal numbers: where they are
 
     def __len__(self) -> int:
         return len(self.heading)
@@ -121,23 +125,38 @@ class Views:
 
 
 def north_up(n: int) -> Views:
-    """North above, `SIDE_KM` a side, the raster's colours."""
-    return Views(torch.zeros(n), torch.full((n,), SIDE_KM), torch.ones(n, 3), torch.zeros(n))
+    """North above, `SIDE_KM` a side, the raster's colours, no clouds."""
+    side, gain, none = torch.full((n,), SIDE_KM), torch.ones(n, 3), torch.zeros(n)
+    return Views(none, side, gain, none, none, torch.zeros(n, CLOUD_NODES, CLOUD_NODES))
 
 
 def any_views(n: int, generator: torch.Generator) -> Views:
-    """Random views: a uniform heading, a side of 200 · 2^u km with u uniform, and any light.
+    """Random views: any heading, sides of 200 · 2^u km, any light, clouds over MOST_CLOUDS · u'.
 
-    The gain of a channel is exp(0.25 ξ + 0.1 ξ'), with ξ of the tile and ξ' of the channel, the
-    offset 12 ξ'', all standard normal.
+    u and u' are uniform in [0, 1]. The gain of a channel is exp(0.25 ξ + 0.1 ξ'), with ξ of the
+    tile and ξ' of the channel, the offset 12 ξ'', all standard normal.
 
     >>> any_views(5, torch.Generator().manual_seed(0)).gain.shape
     torch.Size([5, 3])
     """
-    heading, zoom = torch.rand(2, n, generator=generator)
+    heading, zoom, cover = torch.rand(3, n, generator=generator)
     light = torch.randn(n, 5, generator=generator)
     gain = (0.25 * light[:, :1] + 0.1 * light[:, 1:4]).exp()
-    return Views(2 * math.pi * heading, 200 * 2**zoom, gain, 12 * light[:, 4])
+    clouds = torch.randn(n, CLOUD_NODES, CLOUD_NODES, generator=generator)
+    heading, side, offset = 2 * math.pi * heading, 200 * 2**zoom, 12 * light[:, 4]
+    return Views(heading, side, gain, offset, MOST_CLOUDS * cover, clouds)
+
+
+def opacity(views: Views) -> Tensor:
+    """How much clouds hide of each pixel: (n, 1, SIZE, SIZE), from 0 to 1.
+
+    Clouds are where a smooth random field is high. It interpolates numbers on a coarse grid, and
+    has a deviation of about 0.83.
+    """
+    size = dict(size=(SIZE, SIZE), mode="bicubic", align_corners=True)
+    field = F.interpolate(views.clouds[:, None], **size)
+    level = 0.83 * torch.special.ndtri(1 - views.cover)[:, None, None, None]
+    return ((field - level) / CLOUD_EDGE + 0.5).clamp(0, 1)
 
 
 def footprint(x: Tensor, views: Views | None = None, size: int = SIZE) -> Tensor:
@@ -175,7 +194,8 @@ def render(x: Tensor, views: Views | None = None) -> Tensor:
     pixels = F.grid_sample(raster[None], grid, mode="bilinear", align_corners=False)
     images = rearrange(pixels, "1 c (n h) w -> n c h w", n=len(x))
     images = views.gain[:, :, None, None] * images + views.offset[:, None, None, None]
-    return images.round().clamp(0, 255).to(torch.uint8)
+    images = torch.lerp(images.clamp(0, 255), torch.tensor(CLOUD_WHITE), opacity(views))
+    return images.round().to(torch.uint8)
 
 
 @functools.lru_cache(maxsize=1)
@@ -190,28 +210,42 @@ def _padded_raster() -> Tensor:
     return torch.cat([raster[:, :, -1:], raster, raster[:, :, :1]], dim=2)
 
 
-def tile(lat: float, lon: float, heading: float = 0.0, side_km: float = SIDE_KM) -> Image.Image:
+def tile(
+    lat: float,
+    lon: float,
+    heading: float = 0.0,
+    side_km: float = SIDE_KM,
+    cover: float = 0.0,
+    seed: int = 0,
+) -> Image.Image:
     """The tile around a place given in degrees, as a PIL image.
 
-    >>> tile(*EXAMPLES["Sahara"], heading=45).size
+    >>> tile(*EXAMPLES["Sahara"], heading=45, cover=0.3).size
     (32, 32)
 
     Args:
         lat, lon: degrees.
         heading: what lies above, in degrees clockwise from north.
         side_km: width and height, 10 to 5000 km.
+        cover: share that clouds hide, about, from 0 to 1.
+        seed: of the clouds.
 
     Raises:
-        ValueError: a place, heading or side that is not on Earth.
+        ValueError: a place, heading, side or share that is not possible.
     """
     if not math.isfinite(heading):
         raise ValueError(f"a tile with heading {heading!r}; expected degrees")
     if not 10 <= side_km <= 5000:
         raise ValueError(f"a tile of side_km = {side_km!r}; expected 10 to 5000 km")
+    if not 0 <= cover <= 1:
+        raise ValueError(f"a tile with cover = {cover!r}; expected 0 to 1")
+    nodes = (1, CLOUD_NODES, CLOUD_NODES)
     view = replace(
         north_up(1),
         heading=torch.tensor([math.radians(heading)]),
         side_km=torch.tensor([float(side_km)]),
+        cover=torch.tensor([float(cover)]),
+        clouds=torch.randn(nodes, generator=torch.Generator().manual_seed(seed)),
     )
     return to_pil(render(sphere.from_latlon([[lat, lon]]).float(), view)[0])
 
@@ -319,8 +353,9 @@ def load(split: str, n: int, views: str = "north-up") -> Tiles:
     """
     runtime.choose("split", split, SPLITS)
     n = runtime.whole(f"{n!r} tiles asked for", n)
-    side = {"side_km": SIDE_KM} if runtime.choose("views", views, VIEWS) == "north-up" else {}
-    recipe = {"version": 3, "size": SIZE, **side, "land_share": LAND_SHARE}
+    north = runtime.choose("views", views, VIEWS) == "north-up"
+    seen = {"side_km": SIDE_KM} if north else {"most_clouds": MOST_CLOUDS}
+    recipe = {"version": 3, "size": SIZE, **seen, "land_share": LAND_SHARE}
     recipe = runtime.sha256_of(json.dumps(recipe | {"block_level": BLOCK_LEVEL}))[:8]
     folder = runtime.cache_dir() / "tiles" / f"{split}-{n}-{recipe}"
     layout = {"images": (np.uint8, (n, 3, SIZE, SIZE)), "x": (np.float32, (n, 3))}

@@ -19,6 +19,7 @@ import geoflow
 from geoflow import density, runtime, sphere, vmf
 from geoflow.data import earth_events
 from geoflow.geolocator import Geolocator
+from geoflow.paper.mixtures import fit_mixture
 from geoflow.paper.results import read_versioned
 from geoflow.paper.tables import markdown_table, read_yaml
 
@@ -37,7 +38,7 @@ def tuned_mixture(train: Tensor, validation: Tensor, seed: int = 0) -> vmf.Mixtu
     mixtures = []
     for components in [k for k in COMPONENTS if k <= len(train) // 2] or COMPONENTS[:1]:
         generator = torch.Generator().manual_seed(seed)
-        mixtures.append(vmf.fit_mixture(train, components, 100, generator=generator))
+        mixtures.append(fit_mixture(train, components, 100, generator=generator))
     return min(mixtures, key=lambda mixture: nll(mixture, validation))
 
 

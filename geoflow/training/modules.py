@@ -151,11 +151,13 @@ def network_module(recipe: dict, method: str, width: int, seed=0) -> FlowModule 
     if method in paths.PATHS:
         path = paths.by_name(method)
         size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}
+        size["guess"] = method if size.get("guess") else ""  # a recipe says whether
         options = {name: flow[name] for name in ("draws", "dropout")}
         options["schedule"] = schedules.by_name(flow["schedule"])
         network = methods.network_for(method, size)
         return FlowModule(network, path, optimization, seed, **options)
-    size = {key: flow["network"][key] for key in ("dim", "depth")}
+    shared = ("dim", "depth", "cond_hidden")
+    size = {name: value for name, value in flow["network"].items() if name in shared}
     components = 1 if method == "vmf" else recipe["components"]
     network = methods.network_for(method, {"cond_dim": width, "components": components, **size})
     return MixtureModule(network, optimization, seed)
