@@ -16,18 +16,18 @@ from PIL import Image
 
 import geoflow
 from geoflow import Geolocator, cli
-from geoflow.cli import train
+from geoflow.cli import compare, train
 from geoflow.cli.common import score_tiles
 from geoflow.data import tiles
 from geoflow.data.shards import ShardWriter
 from geoflow.encoders import TileEncoder
-from geoflow.methods import METHODS
+from geoflow.methods import GENERATIVE, METHODS
 from geoflow.training import runs
 
 OPTIMIZATION = {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}
 RECIPE = {
     "views": "any", "tiles": 100, "validation_tiles": 40, "components": 3, "sampling_schedule": "skewed-sigmoid",
-    "encoder": {"dim": 16, "geocells": 20, "optimization": OPTIMIZATION},
+    "encoder": {"tiles": 100, "dim": 16, "geocells": 20, "optimization": OPTIMIZATION},
     "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1}, "optimization": OPTIMIZATION},
 }  # fmt: skip
 
@@ -44,6 +44,7 @@ def _small():
             return RECIPE if name == "tiles" else recipe
 
         patch.setattr(train, "read_recipe", read_small)
+        patch.setattr(compare, "read_recipe", read_small)
         yield
 
 
@@ -120,18 +121,31 @@ def test_demo_again_reuses_what_is_there(demo):
 
 
 def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
-    command = ("compare", "--encoder", demo[0] / "model", "--seeds", 1, "--out", tmp_path)
+    command = ("compare", "--encoder", demo[0] / "model", "--seeds", 1, "--tiles", 30)
+    command += ("--out", tmp_path)
     result = run(*command)
     assert result.returncode == 0, result.stderr
+    assert "The Riemannian flow is ahead by" in result.stdout
+    found = json.loads((tmp_path / "differences.json").read_text())
     for method in METHODS:
         scores = {
             name: json.loads((tmp_path / f"{method}-{name}.json").read_text())
-            for name in ("test", "held-out")
+            for name in compare.REPORTS
         }
-        assert scores["test"]["metrics"]["images"] == 100
+        assert scores["test"]["metrics"]["images"] == 30
         assert math.isfinite(scores["test"]["metrics"]["nll"])
         assert scores["test"]["settings"]["trained"] == 1
         assert scores["test"]["settings"]["views"] == "any"
+        guided = compare.GUIDANCE if method in GENERATIVE else 0.0
+        assert scores["test-guided"]["settings"]["guidance"] == guided
+        if method != "riemannian":
+            ours, theirs = (
+                json.loads((tmp_path / f"{name}-test.json").read_text())["metrics"]
+                for name in ("riemannian", method)
+            )
+            ahead, error = found["test"][method]["nll"]
+            assert ahead == pytest.approx(theirs["nll"] - ours["nll"], abs=1e-4)
+            assert error > 0
     before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*-?/**/*") if file.is_file()}
     (tmp_path / "flow-0" / "test.json").unlink()
     again = run(*command)

@@ -81,6 +81,16 @@ def test_a_field_of_zero_scores_as_uniform(geo):
     assert report.metrics["geoscore"] == pytest.approx(130.1, abs=40)
 
 
+def test_rows_are_the_scores_of_each_image(geo):
+    report = geoflow.evaluate(geo, data(7), samples=5, steps=2, seeds=2)
+    for name in ("geoscore", "single_geoscore", "energy_km", "nll"):
+        assert report.rows[name].shape == (7,)
+        assert float(report.rows[name].mean()) == pytest.approx(report.metrics[name], rel=1e-5)
+    assert "rows" not in json.loads(report.to_json())
+    alone = geoflow.evaluate(geo, data(7), samples=1, steps=2, likelihood=False)
+    assert sorted(alone.rows) == ["geoscore", "single_geoscore"]
+
+
 def test_likelihood_can_be_left_out(geo):
     assert "nll" not in geoflow.evaluate(geo, data(3), samples=2, steps=1, likelihood=False).metrics
 

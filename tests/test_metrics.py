@@ -433,3 +433,28 @@ def test_spherical_mean_minimises_the_squared_chord():
 def test_antipodal_samples_have_no_mean():
     x = torch.tensor([[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]])
     assert bool(metrics.spherical_mean(x).isnan().all())
+
+
+def test_the_error_of_a_paired_difference_is_that_of_its_mean(generator):
+    """Of n independent differences: their deviation over √n, whatever the images' own spread is."""
+    hard, own = (torch.randn(4000, dtype=torch.float64, generator=generator) for _ in range(2))
+    mean, error = metrics.paired_difference(100 * hard + own + 0.1, 100 * hard)
+    assert mean == pytest.approx(0.1 + float(own.mean()), abs=1e-9)
+    assert error == pytest.approx(float(own.std()) / 4000**0.5, rel=0.1)
+    assert metrics.paired_difference(hard, own) == metrics.paired_difference(hard, own)
+
+
+def test_the_error_of_a_paired_difference_counts_trainings(generator):
+    """With trainings that differ by more than images do, √(σ² (k − 1) / k²) by the bootstrap."""
+    shift = torch.tensor([[-1.0], [0.0], [1.0], [2.0]])
+    noise = 0.01 * torch.randn(4, 500, generator=generator)
+    mean, error = metrics.paired_difference(shift + noise, torch.zeros(4, 500))
+    assert mean == pytest.approx(0.5, abs=0.01)
+    assert error == pytest.approx((1.25 / 4) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("shapes", [((3,), (4,)), ((0,), (0,)), ((2, 2, 2), (2, 2, 2)), ((), ())])
+def test_scores_that_are_not_paired(shapes):
+    a, b = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ValueError, match="expected two equal ones"):
+        metrics.paired_difference(a, b)

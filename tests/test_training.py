@@ -340,7 +340,7 @@ def test_public_names_are_found_where_scripts_look_for_them():
 
 RECIPE = {
     "views": "north-up", "tiles": 40, "validation_tiles": 20, "components": 3,
-    "encoder": {"dim": 16, "geocells": 20, "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}},
+    "encoder": {"tiles": 40, "dim": 16, "geocells": 20, "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1}},
     "flow": {"schedule": "linear", "draws": 2, "dropout": 0.1, "network": {"dim": 16, "depth": 1},
              "optimization": {"steps": 3, "batch": 16, "lr": 1e-3, "warmup": 1, "ema": 0.9}},
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from geoflow import __version__
-from geoflow.cli import data, doctor, paper, photos, train
+from geoflow.cli import compare, data, doctor, paper, photos, train
 from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]
@@ -22,7 +22,15 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 commands = (
-    *(train.train, train.plan, train.compare, data.fetch, data.verify, data.embed, paper.evaluate),
+    *(
+        train.train,
+        train.plan,
+        compare.compare,
+        data.fetch,
+        data.verify,
+        data.embed,
+        paper.evaluate,
+    ),
     *(paper.tables, paper.reproduce, paper.results, photos.locate, photos.explore, train.demo),
     doctor.doctor,
 )

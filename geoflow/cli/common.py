@@ -93,3 +93,13 @@ def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str 
     report = geoflow.evaluate(geo, images, f"tiles, {name}", **options)
     report.settings["views"] = views
     return report
+
+
+def tile_encoder(model: str, recipe: dict):
+    """The encoder of a model, which is one of tiles and of the recipe's width."""
+    from geoflow.encoders import TileEncoder
+
+    found, width = geoflow.Geolocator.from_pretrained(model).encoder, recipe["encoder"]["dim"]
+    if not isinstance(found, TileEncoder) or found.dim != width:
+        raise ValueError(f"--encoder {model}: it has no encoder of tiles of width {width}")
+    return found

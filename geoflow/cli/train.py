@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `plan`, `compare` and `demo`."""
+"""The commands that train: `train`, `plan` and `demo`."""
 
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ from geoflow.cli.common import (
     argument,
     option,
     score_tiles,
+    tile_encoder,
     working_in,
 )
 from geoflow.cli.data import SOURCES
@@ -75,7 +76,7 @@ def train(
     chosen = read_recipe(name, scale or _scale(name))
     with working_in(out):
         if name == "tiles":
-            shared = _tile_encoder(encoder, chosen) if encoder else None
+            shared = tile_encoder(encoder, chosen) if encoder else None
             geoflow.training.trained_on_tiles(chosen, out, seed, method, shared)
         else:
             asked = {name: value or 1 for name, value in machines.items()}
@@ -84,16 +85,6 @@ def train(
             _train_on_shards(name, chosen, shards, out, encoder, given, how)
     if runtime.is_first_process():
         print(f"model: {out / 'model'}")
-
-
-def _tile_encoder(model: str, recipe: dict):
-    """The encoder of a model, which is one of tiles and of the recipe's width."""
-    from geoflow.encoders import TileEncoder
-
-    found, width = geoflow.Geolocator.from_pretrained(model).encoder, recipe["encoder"]["dim"]
-    if not isinstance(found, TileEncoder) or found.dim != width:
-        raise ValueError(f"--encoder {model}: it has no encoder of tiles of width {width}")
-    return found
 
 
 def _folders(data: list[Path] | None) -> list[Path]:
@@ -229,67 +220,6 @@ def _millions(count: int) -> str:
 
 def _size(gigabytes: float) -> str:
     return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.2g} MB"
-
-
-def compare(
-    scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
-    encoder: Annotated[str, option("a model whose encoder to use; default: train one")] = "",
-    seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
-    out: Out = Path("outputs/compare"),
-) -> None:
-    """Every method on equal terms: train each with every seed on one encoder, score all on the same
-    tiles, and the references too.
-
-    Run it again to go on after an interruption.
-    """
-    if seeds < 1:
-        raise ValueError(f"--seeds {seeds}; expected at least 1")
-    with working_in(out):
-        _compare(scale or runtime.scale(), encoder, seeds, out)
-
-
-def _compare(scale: str, encoder: str, seeds: int, out: Path) -> None:
-    from geoflow.methods import METHODS, TRAINED
-    from geoflow.scores import evaluation
-
-    first = out / f"{TRAINED[0]}-0" / "model"
-    known = encoder or (str(first) if first.exists() else None)
-    shared = _tile_encoder(known, read_recipe("tiles", scale)) if known else None
-    weights = runtime.sha256_of_weights(shared)[:16] if encoder and shared else None
-    runtime.claim(out, {"scale": scale, "encoder": weights}, "a comparison")
-    for method in METHODS:
-        folders = [out / f"{method}-{seed}" for seed in range(seeds if method in TRAINED else 1)]
-        for seed, folder in enumerate(folders):
-            missing = [name for name in JUDGED if not (folder / f"{name}.json").exists()]
-            if missing:
-                geo = _competitor(method, scale, folder, seed, shared)
-                shared = geo.encoder or shared
-                folder.mkdir(parents=True, exist_ok=True)
-            for name in missing:
-                report = score_tiles(geo, name, scale, most=500, labels=True)
-                report.to_json(folder / f"{name}.json")
-        for name in JUDGED:
-            reports = [evaluation.read_report(folder / f"{name}.json") for folder in folders]
-            mean = evaluation.mean_report(reports)
-            mean.to_json(out / f"{method}-{name}.json")
-            print(f"{method}, {len(reports)} trained\n{mean.table()}")
-
-
-def _competitor(method: str, scale: str, folder: Path, seed: int, encoder):
-    """Return a model of a method, trained or made from the recipe's tiles."""
-    from geoflow.data import references, tiles
-    from geoflow.methods import REFERENCES, TRAINED
-
-    recipe = read_recipe("tiles", scale)
-    if method in TRAINED:
-        return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
-    if method in REFERENCES:
-        return geoflow.Geolocator(None, method)
-    train = tiles.load("train", recipe["tiles"], recipe["views"])
-    validation = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
-    retrieval = references.Retrieval(encoder.embed(train.images), train.x)
-    tuned = retrieval.tuned(encoder.embed(validation.images), validation.x)
-    return geoflow.Geolocator(tuned, method, encoder=encoder)
 
 
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:

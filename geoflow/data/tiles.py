@@ -153,8 +153,8 @@ def opacity(views: Views) -> Tensor:
     Clouds are where a smooth random field is high. It interpolates numbers on a coarse grid, and
     has a deviation of about 0.83.
     """
-    size = dict(size=(SIZE, SIZE), mode="bicubic", align_corners=True)
-    field = F.interpolate(views.clouds[:, None], **size)
+    nodes = views.clouds[:, None]
+    field = F.interpolate(nodes, size=(SIZE, SIZE), mode="bicubic", align_corners=True)
     level = 0.83 * torch.special.ndtri(1 - views.cover)[:, None, None, None]
     return ((field - level) / CLOUD_EDGE + 0.5).clamp(0, 1)
 
@@ -213,6 +213,7 @@ def _padded_raster() -> Tensor:
 def tile(
     lat: float,
     lon: float,
+    *,
     heading: float = 0.0,
     side_km: float = SIDE_KM,
     cover: float = 0.0,

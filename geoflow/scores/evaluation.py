@@ -5,7 +5,7 @@ Bad input, data or files raise a `ValueError` that names the value and what was 
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,12 +31,18 @@ class Report:
     settings: dict[str, object]
     seconds: float  # of the whole evaluation
     machine: str  # the hardware
+    rows: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """Scores of each image, (B,) in the order of the data, means over the seeds: not in the JSON.
+
+    `geoscore`, `single_geoscore`, `energy_km` and `nll`, as far as they were computed.
+    """
 
     def to_json(self, file=None) -> str:
         """The report as JSON, written to a file if one is given."""
+        values = {name: value for name, value in vars(self).items() if name != "rows"}
         if file is not None:
-            runtime.write_json(Path(file), asdict(self))
-        return runtime.to_json(asdict(self))
+            runtime.write_json(Path(file), values)
+        return runtime.to_json(values)
 
     def table(self) -> str:
         """The report as lines of text."""
@@ -116,17 +122,22 @@ def evaluate(
         settings["evaluations"] = samplers.evaluations(**solved)
     settings["seeds"] = list(range(seed, seed + seeds))
     how = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
-    runs = []
+    runs, rows = [], []
     for s in range(seed, seed + seeds):
-        rows = _sampled(geo, cond, truth, name, samples, how, s, likeliest)
-        runs.append(_sample_scores(rows["points"], truth, labels, rows.get("likeliest")))
+        drawn = _sampled(geo, cond, truth, name, samples, how, s, likeliest)
+        points, best = drawn["points"], drawn.get("likeliest")
+        runs.append(_sample_scores(points, truth, labels, best))
+        rows.append(_sample_rows(points, truth, best))
     scores, deviations = _over_runs(runs)
+    of_images = {kind: torch.stack([row[kind] for row in rows]).mean(0) for kind in rows[0]}
     if likelihood:
-        scores |= _likelihood_scores(geo, cond, truth, name)
+        log_probs = _log_probs(geo, cond, truth, name)
+        scores |= _likelihood_scores(log_probs)
+        of_images["nll"] = -log_probs["log_prob"]
     if calibrated:
         scores |= _calibration_scores(geo, cond[:calibrated], truth[:calibrated], seed)
     seconds = time.perf_counter() - start
-    return Report(name, scores, deviations, settings, seconds, runtime.machine())
+    return Report(name, scores, deviations, settings, seconds, runtime.machine(), of_images)
 
 
 def _embedded(geo, dataset) -> tuple[Tensor, Tensor]:
@@ -208,7 +219,16 @@ def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest) -> di
     return scores
 
 
-def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
+def _sample_rows(points: Tensor, truth: Tensor, likeliest) -> dict[str, Tensor]:
+    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
+    answers = {"geoscore": best, "single_geoscore": points[:, 0]}
+    rows = {name: metrics.geoscore(metrics.error_km(x, truth)) for name, x in answers.items()}
+    return rows | (
+        {"energy_km": metrics.energy_score(points, truth)} if points.shape[1] > 1 else {}
+    )
+
+
+def _log_probs(geo, cond, truth, name) -> dict[str, Tensor]:
     latlon = sphere.to_latlon(truth[:, None])
     ambient = isinstance(geo.model, Flow) and not geo.path.tangent
 
@@ -217,12 +237,15 @@ def _likelihood_scores(geo, cond, truth, name) -> dict[str, float]:
         found = {"log_prob": geo.log_prob(*given)[:, 0]}
         return found | ({"ambient": geo.ambient_log_prob(*given)[:, 0]} if ambient else {})
 
-    rows = _collected(len(truth), f"likelihood of {name}", compute)
-    mean = {kind: float(values.double().mean()) for kind, values in rows.items()}
+    return _collected(len(truth), f"likelihood of {name}", compute)
+
+
+def _likelihood_scores(log_probs: dict[str, Tensor]) -> dict[str, float]:
+    mean = {kind: float(values.double().mean()) for kind, values in log_probs.items()}
     nll = -mean["log_prob"]
     scores = {"nll": nll, "nll_over_uniform": nll + sphere.LOG_UNIFORM}
     scores["bits_per_dimension"] = metrics.bits_per_dimension(-nll)
-    if ambient:
+    if "ambient" in mean:
         scores["ambient_bits_per_dimension"] = metrics.bits_per_dimension(mean["ambient"])
     return scores
 

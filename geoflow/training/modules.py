@@ -151,7 +151,7 @@ def network_module(recipe: dict, method: str, width: int, seed=0) -> FlowModule 
     if method in paths.PATHS:
         path = paths.by_name(method)
         size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}
-        size["guess"] = method if size.get("guess") else ""  # a recipe says whether
+        size["guess"] = method if size.get("guess") else ""  # each path has its own
         options = {name: flow[name] for name in ("draws", "dropout")}
         options["schedule"] = schedules.by_name(flow["schedule"])
         network = methods.network_for(method, size)

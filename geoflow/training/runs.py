@@ -52,7 +52,7 @@ def train_tiles(
     unseen = Rows((torch.zeros(len(train), 1).expand(-1, width), train.x))
     text = f"{_estimate(module, _in_memory(module, unseen, unseen))} ({method})"
     if teacher is not None:
-        lessons = tiles.load("encoder", recipe["tiles"], recipe["views"])
+        lessons = tiles.load("encoder", recipe["encoder"]["tiles"], recipe["views"])
         batches = _in_memory(teacher, *(Rows((p.images, p.x)) for p in (lessons, judged)))
         text = f"{_estimate(teacher, batches)} (encoder) + {text}"
     log(f"training from scratch takes {text} on this machine")

@@ -1,0 +1,140 @@
+"""The command that compares all methods on equal terms: `compare`."""
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import geoflow
+from geoflow import runtime
+from geoflow.cli.common import Out, option, score_tiles, tile_encoder, working_in
+from geoflow.training.recipes import read_recipe
+
+GUIDANCE = 2.0
+REPORTS = {"test": 0.0, "held-out": 0.0, "test-guided": GUIDANCE, "held-out-guided": GUIDANCE}
+BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "single_geoscore": 1}
+
+
+def compare(
+    scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
+    encoder: Annotated[
+        str, option("a model whose encoder all use; default: one for each seed")
+    ] = "",
+    seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
+    tiles: Annotated[int, option("how many of each kind to score, at most")] = 2000,
+    out: Out = Path("outputs/compare"),
+) -> None:
+    """Every method on equal terms: train each with every seed, score all on the same tiles, and the
+    references too; flows with guidance besides. Differences to the Riemannian flow have standard
+    errors by a paired bootstrap over tiles and seeds.
+
+    Run it again to go on after an interruption.
+    """
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds}; expected at least 1")
+    if tiles < 1:
+        raise ValueError(f"--tiles {tiles}; expected at least 1")
+    with working_in(out):
+        _compare(scale or runtime.scale(), encoder, seeds, tiles, out)
+
+
+def _compare(scale: str, encoder: str, seeds: int, tiles: int, out: Path) -> None:
+    from geoflow.methods import METHODS, REFERENCES
+    from geoflow.scores import evaluation
+
+    recipe = read_recipe("tiles", scale)
+    given = tile_encoder(encoder, recipe) if encoder else None
+    weights = runtime.sha256_of_weights(given)[:16] if given else None
+    runtime.claim(out, {"scale": scale, "encoder": weights, "tiles": tiles}, "a comparison")
+    rows = {}
+    for method in METHODS:
+        folders = [out / f"{method}-{i}" for i in range(1 if method in REFERENCES else seeds)]
+        for seed, folder in enumerate(folders):
+            score(
+                folder,
+                functools.partial(_competitor, recipe, method, out, seed, given),
+                scale,
+                tiles,
+            )
+        for name in REPORTS:
+            reports = [evaluation.read_report(folder / f"{name}.json") for folder in folders]
+            mean = evaluation.mean_report(reports)
+            mean.to_json(out / f"{method}-{name}.json")
+            print(f"{method}, {name}, {len(reports)} trained\n{mean.table()}")
+            parts = [load_file(folder / f"{name}.safetensors") for folder in folders]
+            rows[method, name] = {kind: torch.stack([p[kind] for p in parts]) for kind in parts[0]}
+    runtime.write_json(out / "differences.json", found := differences(rows))
+    print(differences_table(found))
+
+
+def score(folder: Path, model, scale: str, tiles: int) -> None:
+    """Write the reports that a folder lacks, and the scores of each tile, of `model()`."""
+    missing = [name for name in REPORTS if not (folder / f"{name}.json").exists()]
+    if not missing:
+        return
+    geo = model()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in missing:
+        guidance = REPORTS[name] if geo.model.guidable else 0.0
+        how = {"guidance": guidance, "labels": not guidance, "likelihood": not REPORTS[name]}
+        report = score_tiles(geo, name.removesuffix("-guided"), scale, tiles, "", **how)
+        with runtime.replacing(folder / f"{name}.safetensors") as partial:
+            save_file(report.rows, partial)
+        report.to_json(folder / f"{name}.json")
+
+
+def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
+    """A model of a method, trained or made from the recipe's tiles, with its seed's encoder."""
+    from geoflow.data import references, tiles
+    from geoflow.methods import REFERENCES, TRAINED
+
+    if method in REFERENCES:
+        return geoflow.Geolocator(None, method, provenance={"recipe": recipe})
+    first = out / f"{TRAINED[0]}-{seed}" / "model"
+    known = tile_encoder(str(first), recipe) if first.exists() and not given else given
+    if method in TRAINED:
+        encoder = None if method == TRAINED[0] and not given else known
+        folder = out / f"{method}-{seed}"
+        return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
+    assert known is not None
+    train = tiles.load("train", recipe["tiles"], recipe["views"])
+    judged = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
+    retrieval = references.Retrieval(known.embed(train.images), train.x)
+    tuned = retrieval.tuned(known.embed(judged.images), judged.x)
+    return geoflow.Geolocator(tuned, method, encoder=known, provenance={"recipe": recipe})
+
+
+def differences(rows: dict) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """How far the Riemannian flow is ahead of each method, by report and score: [mean, error].
+
+    Positive is better: scores of which less is better are turned around. A reference that was not
+    trained stands beside every training of the flow.
+    """
+    from geoflow.scores import metrics
+
+    first = next(iter(rows))[0]
+    found: dict = {name: {} for name in REPORTS}
+    for (method, name), theirs in rows.items():
+        if method == first:
+            continue
+        pairs = {kind: (row, theirs[kind]) for kind, row in rows[first, name].items()}
+        found[name][method] = {
+            kind: list(metrics.paired_difference(BETTER[kind] * a, BETTER[kind] * b.expand_as(a)))
+            for kind, (a, b) in pairs.items()
+        }
+    return found
+
+
+def differences_table(found: dict) -> str:
+    """The differences as lines of text; what is within two standard errors is marked `=`."""
+    lines = ["The Riemannian flow is ahead by (± standard error; = within two of them):"]
+    for name, methods in found.items():
+        for method, scores in methods.items():
+            parts = [
+                f"{kind} {mean:+.2f} ± {error:.2f}{'' if abs(mean) > 2 * error else ' ='}"
+                for kind, (mean, error) in scores.items()
+            ]
+            lines.append(f"  {name}, {method}: {', '.join(parts)}")
+    return "\n".join(lines)
