@@ -15,6 +15,7 @@
 and `geoflow.data.references`.
 """
 
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -122,10 +123,13 @@ def network_for(method: str, config: dict) -> nn.Module:
     torch.Size([2, 1, 3])
 
     Raises:
-        ValueError: another method.
+        ValueError: another method, or an option that its network does not have.
     """
     generative = choose("method", method, TRAINED) in GENERATIVE
-    return (VelocityTransformer if generative else baselines.MixtureNetwork)(**config)
+    kind = VelocityTransformer if generative else baselines.MixtureNetwork
+    for option in config:
+        choose(f"option of a {method} network", option, inspect.signature(kind).parameters)
+    return kind(**config)
 
 
 def by_name(method: str, network, schedule: str):

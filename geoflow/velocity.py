@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from geoflow import paths, schedules, sphere
+from geoflow.runtime import number
 
 LOG_WIDTHS = (-12.0, 2.0)  # of the head's Gaussian guess: 6e-6 to 7 radians
 
@@ -143,7 +144,7 @@ class VelocityTransformer(nn.Module):
         extras = dict(cond_hidden=cond_hidden, clock=clock, guess=guess)
         extras = {name: value for name, value in extras.items() if value}
         self.config: dict[str, Any] = {**size, **waves, **extras, "tangent": tangent}
-        self.tangent, self.clock = tangent, clock
+        self.tangent, self.clock = tangent, number(f"clock={clock!r}", clock)
         self.path = paths.by_name(guess) if guess else None
         if self.path is not None and self.path.tangent is not tangent:
             raise ValueError(f"tangent={tangent} with guess={guess!r}; expected {not tangent}")

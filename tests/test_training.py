@@ -285,6 +285,38 @@ def test_every_scale_of_every_recipe_is_complete(name, scale):
         assert Optimization(**recipe["encoder"]["optimization"]).steps > 0
 
 
+def test_a_recipe_may_state_other_settings_for_a_method():
+    recipe = training.read_recipe("tiles", "smoke")
+    recipe["methods"] = {"flow": {"schedule": "log", "optimization": {"lr": 0.5}}}
+    plain, own = (training.network_module(recipe, method, 8) for method in ("riemannian", "flow"))
+    assert (plain.optimization.lr, own.optimization.lr) == (4e-3, 0.5)
+    assert own.optimization.steps == plain.optimization.steps
+    assert own.options["schedule"] is schedules.by_name("log")
+    assert plain.options["schedule"] is schedules.by_name("mixed")
+    assert own.network.config["guess"] == "flow"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flow": {"network": {"dept": 3}}}, "unknown option of a .* network 'dept' .*'depth'"),
+        ({"flow": {"optimization": {"rate": 3}}}, "unknown setting of an optimization 'rate'"),
+        ({"flow": {"shedule": "log"}}, "unknown setting of a recipe's flow 'shedule' .*'schedule'"),
+        ({"flow": {"schedule": "logs"}}, "unknown schedule 'logs'"),
+        ({"flow": {"network": {"clock": "log"}}}, "clock='log'; expected a finite number"),
+        ({"methods": {"rieman": {}}}, "unknown method of a recipe 'rieman'"),
+    ],
+    ids=str,
+)
+def test_an_unknown_setting_of_a_recipe_is_named(change, message):
+    recipe = training.read_recipe("tiles", "smoke")
+    for name, value in change.pop("flow", {}).items():
+        old = recipe["flow"].get(name)
+        recipe["flow"][name] = old | value if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=message):
+        training.network_module(recipe | change, "riemannian", 8)
+
+
 def test_bad_recipes():
     with pytest.raises(ValueError, match="unknown recipe 'osv5n'.*did you mean 'osv5m'"):
         read_recipe("osv5n", "paper")

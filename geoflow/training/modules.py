@@ -5,7 +5,7 @@ after every interruption. The losses themselves are in `geoflow.losses`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import lightning as L
 import torch
@@ -51,6 +51,13 @@ class Optimization:
         """Return the learning rate at a step, relative to the peak."""
         decay = 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
         return min(1.0, (step + 1) / self.warmup) * decay
+
+
+def optimization_of(settings: dict) -> Optimization:
+    """`Optimization(**settings)`; an unknown setting is a ValueError."""
+    for name in settings:
+        choose("setting of an optimization", name, [part.name for part in fields(Optimization)])
+    return Optimization(**settings)
 
 
 class Module(L.LightningModule):
@@ -144,10 +151,33 @@ class FlowModule(Module):
         )
 
 
+FLOW = ("schedule", "draws", "dropout", "network", "optimization")
+
+
+def settings_for(recipe: dict, method: str) -> dict:
+    """How a method is trained: the recipe's `flow`, and what its `methods` say of this one instead.
+
+    >>> recipe = {"flow": {"draws": 2, "optimization": {"steps": 9, "lr": 1}}}
+    >>> settings_for(recipe | {"methods": {"vmf": {"optimization": {"lr": 2}}}}, "vmf")
+    {'draws': 2, 'optimization': {'steps': 9, 'lr': 2}}
+
+    Raises:
+        ValueError: an unknown method or setting.
+    """
+    for name in recipe.get("methods", {}):
+        choose("method of a recipe", name, methods.TRAINED)
+    settings = dict(recipe["flow"])
+    for name, value in recipe.get("methods", {}).get(method, {}).items():
+        settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
+    for name in settings:
+        choose("setting of a recipe's flow", name, FLOW)
+    return settings
+
+
 def network_module(recipe: dict, method: str, width: int, seed=0) -> FlowModule | MixtureModule:
     """Build a method's network for embeddings of a width, with fresh weights, ready for `fit`."""
-    flow = recipe["flow"]
-    optimization = Optimization(**flow["optimization"])
+    flow = settings_for(recipe, method)
+    optimization = optimization_of(flow["optimization"])
     if method in paths.PATHS:
         path = paths.by_name(method)
         size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}

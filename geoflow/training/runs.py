@@ -45,7 +45,7 @@ def train_tiles(
     if encoder is None:
         encoder = TileEncoder(width)
         classifier = modules.GeocellClassifier(encoder, recipe["encoder"]["geocells"])
-        o = modules.Optimization(**recipe["encoder"]["optimization"])
+        o = modules.optimization_of(recipe["encoder"]["optimization"])
         teacher = modules.EncoderModule(classifier, o, seed)
     module = network_module(recipe, method, width, seed)
 
