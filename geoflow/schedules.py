@@ -96,8 +96,6 @@ SCHEDULES: dict[str, Schedule] = {
     "sigmoid": sigmoid(-3, 3),
     "skewed-sigmoid": sigmoid(-7, 3),
     "cosine": cosine,
-    "log": log_times,
-    "mixed": mixed_times,
 }
 
 
@@ -117,7 +115,7 @@ FEW_STEPS = "few-steps"
 
 
 def by_name(name: str) -> Schedule:
-    """The schedule of a name: one of `SCHEDULES`, or `few-steps`.
+    """The schedule of a name: one of `SCHEDULES`, or `few-steps`, `log` or `mixed`.
 
     >>> by_name("sigmoid")(torch.tensor([0.0, 0.5, 1.0]))
     tensor([0.0000, 0.5000, 1.0000])
@@ -125,7 +123,7 @@ def by_name(name: str) -> Schedule:
     Raises:
         ValueError: unknown name.
     """
-    schedules = {**SCHEDULES, FEW_STEPS: few_steps}
+    schedules = {**SCHEDULES, FEW_STEPS: few_steps, "log": log_times, "mixed": mixed_times}
     return schedules[choose("schedule", name, schedules)]
 
 

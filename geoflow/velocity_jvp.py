@@ -66,7 +66,7 @@ def _(velocity: VelocityTransformer, x, t, cond, directions):
     if (type(velocity).forward, type(velocity).velocity) != _FORWARD:  # a subclass of other layers
         return jvp.dispatch(object)(velocity, x, t, cond, directions)
     velocity.check(x, cond)
-    t = velocity.times_for(x, t)
+    x, t = x.contiguous(), velocity.times_for(x, t)
     return network_jvp(velocity, x, t, velocity.condition(t, cond), directions)
 
 

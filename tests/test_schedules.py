@@ -11,7 +11,7 @@ from geoflow import schedules
 S = torch.linspace(0, 1, 1001, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [*schedules.SCHEDULES, schedules.FEW_STEPS])
+@pytest.mark.parametrize("name", [*schedules.SCHEDULES, schedules.FEW_STEPS, "log", "mixed"])
 def test_schedules_rise_from_0_to_1(name):
     t = schedules.by_name(name)(S)
     assert float(t[0]) == pytest.approx(0, abs=1e-15)

@@ -43,6 +43,18 @@ def test_network(options, length, float64):
     agrees_with_torch(net, x, TIMES[1], draws(2, 8) if net.config["cond_dim"] else None)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_points_that_several_images_share(options, float64):
+    """A tensor that is expanded, not copied, as the cells of a map are."""
+    net, x = network(**options), sphere.unit(draws(6, 3)).expand(2, -1, -1)
+    path = paths.RiemannianFlow() if net.tangent else paths.EuclideanFlow()
+    cond = draws(2, 8) if net.config["cond_dim"] else None
+    v, rates = jvp(net, x, 0.4, cond, path.frame(x))
+    again, same = jvp(net, x.clone(), 0.4, cond, path.frame(x).clone())
+    assert torch.equal(v, again)
+    assert torch.equal(rates, same)
+
+
 @pytest.mark.parametrize("t", TIMES, ids=["scalar", "per image", "per point"])
 @pytest.mark.parametrize("tangent", [True, False])
 def test_guided_network(t, tangent, float64):

@@ -18,7 +18,9 @@ BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "single_geoscore": 1}
 
 
 def compare(
-    scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
+    scale: Annotated[
+        str, option("smoke, demo, laptop, gpu or any-view; default: GEOFLOW_SCALE")
+    ] = "",
     encoder: Annotated[
         str, option("a model whose encoder all use; default: one for each seed")
     ] = "",
@@ -99,8 +101,9 @@ def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
         folder = out / f"{method}-{seed}"
         return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
     assert known is not None
-    train = tiles.load("train", recipe["tiles"], recipe["views"])
-    judged = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
+    views = recipe.get("views", "north-up")
+    train = tiles.load("train", recipe["tiles"], views)
+    judged = tiles.load("validation", recipe["validation_tiles"], views)
     retrieval = references.Retrieval(known.embed(train.images), train.x)
     tuned = retrieval.tuned(known.embed(judged.images), judged.x)
     return geoflow.Geolocator(tuned, method, encoder=known, provenance={"recipe": recipe})

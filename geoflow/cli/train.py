@@ -24,7 +24,10 @@ ON_SHARDS = ("photos", *SOURCES, "combined")
 Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
 Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]
 Scale = Annotated[
-    str, option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper")
+    str,
+    option(
+        "tiles: smoke, demo, laptop, gpu, any-view; photos: smoke, laptop, gpu; else smoke, paper"
+    ),
 ]
 Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]
 Steps = Annotated[int | None, option("of the optimiser; default: the recipe's, or what fits")]

@@ -12,8 +12,8 @@ side, the raster's colours and no clouds: a map look-up, where nearly every tile
 Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3°
 wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits `train`,
 `validation` and `test` are independent draws from the other blocks (the *seen regions*), and no
-tile's footprint crosses from one side to the other. An image encoder is trained on draws of its
-own (`encoder`), so that the embeddings of training tiles are like those of new ones.
+tile's footprint crosses from one side to the other. An image encoder may be trained on draws of
+its own (`encoder`), so that the embeddings of training tiles are like those of new ones.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def settings_of(step: str, scale: str) -> dict[str, Any]:
 def score(setup: Materials, images: int | None, seed: int, method: str, **options) -> Values:
     """The report of `evaluate` on the first images."""
     geo, found = setup.model(method), setup.images(images)
-    return asdict(evaluate(geo, found, setup.data, seed=seed, labels=True, **options))
+    return evaluate(geo, found, setup.data, seed=seed, labels=True, **options).values()
 
 
 def score_as_the_paper(setup: Materials, images: int | None, seed: int, method: str) -> Values:

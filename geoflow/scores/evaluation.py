@@ -37,12 +37,15 @@ class Report:
     `geoscore`, `single_geoscore`, `energy_km` and `nll`, as far as they were computed.
     """
 
+    def values(self) -> dict:
+        """All but the rows."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
     def to_json(self, file=None) -> str:
-        """The report as JSON, written to a file if one is given."""
-        values = {name: value for name, value in vars(self).items() if name != "rows"}
+        """The values as JSON, written to a file if one is given."""
         if file is not None:
-            runtime.write_json(Path(file), values)
-        return runtime.to_json(values)
+            runtime.write_json(Path(file), self.values())
+        return runtime.to_json(self.values())
 
     def table(self) -> str:
         """The report as lines of text."""

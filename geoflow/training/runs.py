@@ -38,8 +38,9 @@ def train_tiles(
     """
     run = _tiles_run(recipe, seed, method, encoder)
     width = recipe["encoder"]["dim"]
-    judged = tiles.load("validation", recipe["validation_tiles"], recipe["views"])
-    train = tiles.load("train", recipe["tiles"], recipe["views"])
+    views = recipe.get("views", "north-up")
+    judged = tiles.load("validation", recipe["validation_tiles"], views)
+    train = tiles.load("train", recipe["tiles"], views)
     L.seed_everything(seed, verbose=False)
     teacher = None
     if encoder is None:
@@ -52,7 +53,8 @@ def train_tiles(
     unseen = Rows((torch.zeros(len(train), 1).expand(-1, width), train.x))
     text = f"{_estimate(module, _in_memory(module, unseen, unseen))} ({method})"
     if teacher is not None:
-        lessons = tiles.load("encoder", recipe["encoder"]["tiles"], recipe["views"])
+        own = recipe["encoder"].get("tiles")  # tiles of its own, or those of the flow
+        lessons = tiles.load("encoder", own, views) if own else train
         batches = _in_memory(teacher, *(Rows((p.images, p.x)) for p in (lessons, judged)))
         text = f"{_estimate(teacher, batches)} (encoder) + {text}"
     log(f"training from scratch takes {text} on this machine")
