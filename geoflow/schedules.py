@@ -74,7 +74,7 @@ def log_times(s: Tensor) -> Tensor:
     return (1 - CLOCK_END**s) / (1 - CLOCK_END)
 
 
-UNIFORM_SHARE = 0.3
+EVEN_SHARE = 0.3
 
 
 def mixed_times(s: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def mixed_times(s: Tensor) -> Tensor:
     low, high = torch.zeros_like(s), torch.ones_like(s)
     for _ in range(60):
         t = (low + high) / 2
-        late = UNIFORM_SHARE * t + (1 - UNIFORM_SHARE) * log_clock(t) > s
+        late = EVEN_SHARE * t + (1 - EVEN_SHARE) * log_clock(t) > s
         low, high = torch.where(late, low, t), torch.where(late, t, high)
     return (low + high) / 2
 

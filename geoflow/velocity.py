@@ -190,27 +190,29 @@ class VelocityTransformer(nn.Module):
             h = block(h, c)
         h = modulate(h, *self.modulation(c).chunk(2, dim=-1))
         with torch.autocast(x.device.type, enabled=False):
-            return self.answer(x, t, self.head(h.to(x.dtype)))
+            v = self.answer(x, t, self.head(h.to(x.dtype)))  # (B, N, 3)
+            return sphere.to_tangent(x, v) if self.tangent else v
 
     def answer(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The velocity that the head's output y stands for: (B, N, 3 or 7) → (B, N, 3).
+        """What the head's output y stands for, before the projection: (B, N, 3 or 7) → (B, N, 3).
 
         With a guess, y = (a, m, log s), and the answer is a plus the path's target at x if the true
         place were distributed as N(m, s² I), see `expected_target` in `geoflow.paths`. Near the
         data a target is steep in x and t, which the formula draws and the network need not.
         """
-        if self.path is not None:
-            y, mean, log_width = y.split([3, 3, 1], -1)
-            width = log_width.clamp(*LOG_WIDTHS).exp()
-            y = y + self.path.expected_target(x, t[..., None], mean, width)
-        return sphere.to_tangent(x, y) if self.tangent else y
+        if self.path is None:
+            return y
+        a, mean, log_width = y.split([3, 3, 1], -1)
+        width = log_width.clamp(*LOG_WIDTHS).exp()
+        return a + self.path.expected_target(x, t[..., None], mean, width)
 
     def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
         """SiLU(c + time), the input of all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
         c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
-            none = torch.zeros(1, self.config["cond_dim"]).to(t)
-            e = self.embed_cond(none if cond is None else cond)
+            if cond is None:
+                cond = torch.zeros(1, self.config["cond_dim"]).to(t)
+            e = self.embed_cond(cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])
         return silu(c)
 

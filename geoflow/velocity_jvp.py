@@ -86,14 +86,24 @@ def network_jvp(network: VelocityTransformer, x: Tensor, t: Tensor, c: Tensor, d
         stack = _block(block, stack, c)  # ty: ignore[invalid-argument-type]
     stack = _modulate(stack, *network.modulation(c).chunk(2, dim=-1))
     with torch.autocast(x.device.type, enabled=False):
-        stack = _linear(network.head, stack.to(x.dtype))  # (1 + k, B, N, 3)
+        stack = _linear(network.head, stack.to(x.dtype))  # (1 + k, B, N, 3 or 7)
+        v, rates = stack[0], stack[1:]
+        if network.path is not None:
+            v, rates = _answer(network, x, t, v, directions, rates)
+        if not network.tangent:
+            return v, rates
+        radial = (x * v).sum(-1, keepdim=True)  # the product rule for v − ⟨x, v⟩ x
+        turned = (directions * v).sum(-1, keepdim=True) * x + radial * directions
+        return v - radial * x, sphere.to_tangent(x, rates) - turned
 
-        def along(direction: Tensor, rate: Tensor):
-            return torch.func.jvp(
-                lambda x, y: network.answer(x, t, y), (x, stack[0]), (direction, rate)
-            )
 
-        return torch.func.vmap(along, out_dims=(None, 0))(directions, stack[1:])  # ty: ignore[invalid-argument-type]
+def _answer(network: VelocityTransformer, x: Tensor, t: Tensor, y: Tensor, directions, rates):
+    """`VelocityTransformer.answer` of a guess, along directions in x and rates of y."""
+
+    def along(direction: Tensor, rate: Tensor):
+        return torch.func.jvp(lambda x, y: network.answer(x, t, y), (x, y), (direction, rate))
+
+    return torch.func.vmap(along, out_dims=(None, 0))(directions, rates)  # ty: ignore[invalid-argument-type]
 
 
 def _block(block: Block, stack: Tensor, c: Tensor) -> Tensor:

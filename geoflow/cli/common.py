@@ -85,8 +85,7 @@ def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str 
     """
     from geoflow.data import tiles
 
-    recipe = geo.provenance.get("recipe", {"views": "any"})
-    views = views or recipe.get("views", "north-up")  # there was no other at first
+    views = views or tiles.views_of(geo.provenance.get("recipe", {"views": "any"}))
     images = tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000), views)[:most]
     if name == "held-out":
         options |= {"likelihood": False, "calibrated": 0}

@@ -101,7 +101,7 @@ def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
         folder = out / f"{method}-{seed}"
         return geoflow.training.trained_on_tiles(recipe, folder, seed, method, encoder)
     assert known is not None
-    views = recipe.get("views", "north-up")
+    views = tiles.views_of(recipe)
     train = tiles.load("train", recipe["tiles"], views)
     judged = tiles.load("validation", recipe["validation_tiles"], views)
     retrieval = references.Retrieval(known.embed(train.images), train.x)

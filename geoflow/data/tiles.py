@@ -121,7 +121,7 @@ class Views:
         return len(self.heading)
 
     def __getitem__(self, index) -> "Views":
-        return Views(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        return Views(*(part[index] for part in vars(self).values()))
 
 
 def north_up(n: int) -> Views:
@@ -333,6 +333,15 @@ def log_prior(x: Tensor) -> Tensor:
     land_area = 4 * math.pi * float((land_mask().double().mean(1) * weight).sum() / weight.sum())
     on_land, at_sea = LAND_SHARE / land_area, (1 - LAND_SHARE) / (4 * math.pi - land_area)
     return torch.where(is_land(x), math.log(on_land), math.log(at_sea))
+
+
+def views_of(recipe: dict) -> str:
+    """The views that a recipe learns from; those of before there were others are north-up.
+
+    >>> views_of({"views": "any"}), views_of({"tiles": 300_000})
+    ('any', 'north-up')
+    """
+    return recipe.get("views", "north-up")
 
 
 def load(split: str, n: int, views: str = "north-up") -> Tiles:

@@ -128,9 +128,13 @@ def evaluate(
     runs, rows = [], []
     for s in range(seed, seed + seeds):
         drawn = _sampled(geo, cond, truth, name, samples, how, s, likeliest)
-        points, best = drawn["points"], drawn.get("likeliest")
-        runs.append(_sample_scores(points, truth, labels, best))
+        points = drawn["points"]
+        best = drawn["likeliest"] if likeliest else metrics.best_for_geoscore(points)
+        compared = best if likeliest else points[:, 0]
         rows.append(_sample_rows(points, truth, best))
+        runs.append(_sample_scores(points, truth, labels, best, compared))
+        if "energy_km" in rows[-1]:
+            runs[-1]["energy_km"] = float(rows[-1]["energy_km"].mean())
     scores, deviations = _over_runs(runs)
     of_images = {kind: torch.stack([row[kind] for row in rows]).mean(0) for kind in rows[0]}
     if likelihood:
@@ -203,32 +207,29 @@ def _sampled(geo, cond, truth, name, samples, options, seed, likeliest) -> dict[
     return _collected(len(truth), f"sampling {name}", compute)
 
 
-def _sample_scores(points: Tensor, truth: Tensor, labels: bool, likeliest) -> dict[str, float]:
-    single = points[:, 0]
-    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
+def _sample_scores(
+    points: Tensor, truth: Tensor, labels: bool, best: Tensor, compared: Tensor
+) -> dict[str, float]:
     scores = metrics.summary(best, truth)
     mean = metrics.spherical_mean(points)
-    others = {"single": single, "medoid": metrics.medoid(points), "spherical_mean": mean}
+    others = {"single": points[:, 0], "medoid": metrics.medoid(points), "spherical_mean": mean}
     for answer, x in others.items():
         alone = metrics.summary(x, truth)
         scores |= {f"{answer}_{score}": alone[score] for score in ("geoscore", "median_km")}
-    if points.shape[1] > 1:
-        scores["energy_km"] = float(metrics.energy_score(points, truth).mean())
     if len(truth) > 3:
-        scores |= metrics.prdc(truth, single if likeliest is None else likeliest)
+        scores |= metrics.prdc(truth, compared)
     if labels:
         names = (towns.lookup(sphere.to_latlon(x)) for x in (best, truth))
         scores |= metrics.label_accuracy(*names)
     return scores
 
 
-def _sample_rows(points: Tensor, truth: Tensor, likeliest) -> dict[str, Tensor]:
-    best = metrics.best_for_geoscore(points) if likeliest is None else likeliest
+def _sample_rows(points: Tensor, truth: Tensor, best: Tensor) -> dict[str, Tensor]:
     answers = {"geoscore": best, "single_geoscore": points[:, 0]}
     rows = {name: metrics.geoscore(metrics.error_km(x, truth)) for name, x in answers.items()}
-    return rows | (
-        {"energy_km": metrics.energy_score(points, truth)} if points.shape[1] > 1 else {}
-    )
+    if points.shape[1] > 1:
+        rows["energy_km"] = metrics.energy_score(points, truth)
+    return rows
 
 
 def _log_probs(geo, cond, truth, name) -> dict[str, Tensor]:

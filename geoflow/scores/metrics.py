@@ -202,7 +202,7 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     return near - spread / 2
 
 
-# Densities: nats with respect to area on the unit sphere
+# Comparisons
 
 
 def paired_difference(
@@ -236,6 +236,9 @@ def paired_difference(
         images = torch.randint(n, (n,), generator=generator)
         means.append(difference[trainings].mean(0)[images].mean())
     return float(difference.mean()), float(torch.stack(means).std())
+
+
+# Densities: nats with respect to area on the unit sphere
 
 
 def bits_per_dimension(nats):

@@ -38,7 +38,7 @@ def train_tiles(
     """
     run = _tiles_run(recipe, seed, method, encoder)
     width = recipe["encoder"]["dim"]
-    views = recipe.get("views", "north-up")
+    views = tiles.views_of(recipe)
     judged = tiles.load("validation", recipe["validation_tiles"], views)
     train = tiles.load("train", recipe["tiles"], views)
     L.seed_everything(seed, verbose=False)
