@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geoflow import checkpoint, density, encoders, inputs, methods, schedules, sphere
+from geoflow import checkpoint, density, encoders, inputs, methods, runtime, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
 from geoflow.runtime import whole
 from geoflow.samplers import SolverOptions
@@ -102,7 +102,7 @@ class Geolocator:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_dir, method: str | None = None, revision: str | None = None
+        cls, name_or_dir, method: str | None = None, revision: str | None = None, device=None
     ) -> "Geolocator":
         """Load a model.
 
@@ -114,14 +114,16 @@ class Geolocator:
                 does not say its method: it is that of the model the folder is called after
                 (`PLONK_YFCC_flow`), or this one, or `riemannian`.
             revision: of a published model: a branch, tag or commit.
+            device: where to compute; None: on a GPU if there is one. `to` changes it.
 
         Raises:
-            ValueError: unknown name or revision, another method, damaged files.
+            ValueError: unknown name, revision or device, another method, damaged files.
             FileNotFoundError: the folder lacks a file.
             ConnectionError: a published model is not in the cache, and the hub does not answer.
         """
         found = checkpoint.load(name_or_dir, method, revision)
-        return cls(found.network, found.method, found.schedule, found.encoder, found.provenance)
+        geo = cls(found.network, found.method, found.schedule, found.encoder, found.provenance)
+        return geo.to(runtime.device() if device is None else device)
 
     def save_pretrained(self, folder, encoder_of: str | None = None) -> Path:
         """Write model.safetensors and config.json to a folder, whole or not at all, and return it.

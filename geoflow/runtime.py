@@ -119,6 +119,13 @@ def machine() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else processor
 
 
+def device() -> str:
+    """Where to compute by default: `cuda` if there is such a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def is_first_process() -> bool:
     """Whether this process speaks and writes for all: the only one, or rank 0 of several."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun, Lightning, SLURM

@@ -37,10 +37,20 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
+    @property
+    def bytes(self) -> int:
+        """What the columns take."""
+        return sum(column.numel() * column.element_size() for t in self.tables for column in t)
+
+    def to(self, device) -> "Rows":
+        """The same rows on a device."""
+        return Rows(*(tuple(column.to(device) for column in table) for table in self.tables))
+
     def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:
+        index = index.to(self.tables[0][0].device)
         if len(self.tables) == 1:
             return tuple(_single(column[index]) for column in self.tables[0])
-        table_of = torch.bucketize(index, self.ends, right=True)
+        table_of = torch.bucketize(index, self.ends.to(index.device), right=True)
         first = [_single(column[:1]) for column in self.tables[0]]
         found = tuple(column.new_zeros(len(index), *column.shape[1:]) for column in first)
         for number, table in enumerate(self.tables):
@@ -64,6 +74,15 @@ class Part(Dataset):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def bytes(self) -> int:
+        """What the columns of the data set take."""
+        return self.rows.bytes
+
+    def to(self, device) -> "Part":
+        """The same rows on a device."""
+        return Part(self.rows.to(device), self.numbers)
 
     def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:
         return self.rows[self.numbers[index]]
@@ -207,6 +226,11 @@ class Batches(L.LightningDataModule):
         """Load the batches of an order."""
         raise NotImplementedError(f"{type(self).__name__} has no loader")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the training computes; the CPU before it begins."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
     def example(self) -> tuple[Tensor, ...]:
         """Return the first batch, to measure how long a step takes."""
         return next(iter(self.loader(replace(self.order, steps=1, first_step=0))))
@@ -232,10 +256,20 @@ class Batches(L.LightningDataModule):
 
 
 class TensorBatches(Batches):
-    """Batches of `Rows`, which lie in memory or are memory-mapped."""
+    """Batches of `Rows`, which lie in memory or are memory-mapped.
+
+    A GPU keeps them if they take less than half of its free memory: then no step waits for its
+    batch. Otherwise processes fetch batches ahead.
+    """
 
     def loader(self, order):
-        return DataLoader(self.train, sampler=StepSampler(len(self.train), order), batch_size=None)
+        rows, ahead = self.train, {}
+        device = self.device
+        if device.type == "cuda":
+            fits = rows.bytes < torch.cuda.mem_get_info(device)[0] / 2
+            rows = rows.to(device) if fits else rows
+            ahead = {} if fits else {"num_workers": 4, "prefetch_factor": 4, "pin_memory": True}
+        return DataLoader(rows, sampler=StepSampler(len(rows), order), batch_size=None, **ahead)
 
 
 class StreamBatches(Batches):
@@ -243,4 +277,6 @@ class StreamBatches(Batches):
 
     def loader(self, order):
         stream = ShardStream(self.train, order)
-        return DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8)
+        pinned = self.device.type == "cuda"
+        ahead = {"num_workers": 1, "prefetch_factor": 8, "pin_memory": pinned}
+        return DataLoader(stream, batch_size=None, **ahead)

@@ -25,6 +25,7 @@ from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Optimization
 
 EVERY = timedelta(seconds=20)
+UNCHECKED = 10  # steps after which their losses are checked to be finite, at the latest
 NAMES = ("last", "best")
 
 
@@ -182,6 +183,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.optimization, self.interruptions = folder, optimization, interruptions
         self.best, self.best_step, self.waited = math.inf, 0, 0
         self.begun = False  # whether a step has been taken
+        self.unchecked: list[torch.Tensor] = []  # losses of the last steps, where they were made
         self.saved_at, self.at = time.monotonic(), 0
 
     def state_dict(self) -> dict:
@@ -212,11 +214,14 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.begun = True
-        self._check_loss("loss", float(outputs["loss"]), trainer.global_step)
+        self.unchecked.append(outputs["loss"].detach())
+        if len(self.unchecked) == UNCHECKED or trainer.global_step == trainer.max_steps:
+            self._check_losses(trainer.global_step)
         if trainer.global_step % trainer.val_check_batch:
             self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer, pl_module) -> None:
+        self._check_losses(trainer.global_step)
         loss = float(trainer.callback_metrics["val_loss"])
         self._check_loss("validation loss", loss, trainer.global_step)
         if loss < self.best:
@@ -230,6 +235,13 @@ class Checkpoints(Checkpoint):
     def _end_early(self, trainer) -> None:
         if 0 < self.optimization.patience <= self.waited:
             trainer.should_stop = True
+
+    def _check_losses(self, step: int) -> None:
+        """Check the losses of the steps up to this one, some at a time: a GPU need not wait."""
+        losses = torch.stack(self.unchecked).tolist() if self.unchecked else []
+        self.unchecked = []
+        for before, loss in zip(range(len(losses) - 1, -1, -1), losses, strict=True):
+            self._check_loss("loss", loss, step - before)
 
     def _check_loss(self, name: str, loss: float, step: int) -> None:
         """A FloatingPointError if a loss is not finite: before the step is saved."""
@@ -250,6 +262,7 @@ class Checkpoints(Checkpoint):
         due = time.monotonic() - self.saved_at >= EVERY.total_seconds()
         stop = some(self.interruptions.received is not None, all=False)
         if stop or some(due and trainer.is_global_zero, all=False):
+            self._check_losses(trainer.global_step)
             trainer.save_checkpoint(self.folder / "last.ckpt")
             self.saved_at = time.monotonic()
         if stop:

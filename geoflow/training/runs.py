@@ -61,7 +61,9 @@ def train_tiles(
     seconds = {}
     if teacher is not None:
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
-    embedded = (Rows((encoder.embed(part.images), part.x)) for part in (train, judged))
+    encoder.to(runtime.device())
+    embedded = [Rows((encoder.embed(part.images), part.x)) for part in (train, judged)]
+    encoder.cpu()
     batches = _in_memory(module, *embedded)
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
     return module.network, encoder, _provenance(run, seconds)
@@ -96,7 +98,7 @@ def trained_on_tiles(
     network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder, log)
     geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
     geo.save_pretrained(model)
-    return geo
+    return geo.to(runtime.device())
 
 
 def train_shards(

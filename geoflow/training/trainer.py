@@ -222,11 +222,21 @@ class WeightEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float):
-        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-            n = float(count)
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        super().__init__(use_buffers=False)
+        self.decay = decay
 
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """Average after a step, without `AveragedModel`, which makes a GPU wait for its count."""
+        averaged, n = self._average_model, trainer.global_step - 1
+        assert averaged is not None
+        if trainer.global_step > self._latest_update_step:
+            parameters = [list(module.parameters()) for module in (averaged.module, pl_module)]
+            torch._foreach_lerp_(*parameters, 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0)
+            for mine, current in zip(averaged.module.buffers(), pl_module.buffers(), strict=True):
+                mine.copy_(current)
+            averaged.n_averaged += 1
+            self._latest_update_step = trainer.global_step
 
 
 class _Progress(TQDMProgressBar):
@@ -247,15 +257,20 @@ def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float
     """Measure one training step on this machine, on a copy of the module."""
     mps = "mps" if torch.backends.mps.is_available() else "cpu"
     device = "cuda" if torch.cuda.is_available() else mps
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     module = copy.deepcopy(module).to(device)
     optimizer = module.optimization.optimizer_of(module.parameters())
     batch = tuple(column.to(device) for column in batches.example())
     for trial in range(trials + 1):
         if trial == 1:  # the first step warms up
+            wait()
             start = time.perf_counter()
         optimizer.zero_grad()
-        module.loss(batch, module.generator(trial)).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = module.loss(batch, module.generator(trial))
+        loss.backward()
         optimizer.step()
+    wait()
     return (time.perf_counter() - start) / trials
 
 

@@ -37,8 +37,8 @@ def timed(call):
     return call(), time.perf_counter() - start
 
 
-def official(folder: Path, task: str) -> None:
-    """Runs in the other environment: one task of the official code, its result and seconds to official.json."""
+def official_pipe(folder: Path, device: str = "cpu"):
+    """The official pipeline around the weights in a folder, without a photo encoder."""
     if (
         importlib.util.find_spec("torchvision") is None
     ):  # it prepares photos only, and there are none here
@@ -50,19 +50,34 @@ def official(folder: Path, task: str) -> None:
     import plonk.models.schedulers as schedulers
     from plonk.models.preconditioning import DDPMPrecond
     from plonk.models.pretrained_models import Plonk
-    from plonk.models.samplers.riemannian_flow_sampler import riemannian_flow_sampler
     from plonk.pipe import PlonkPipeline
     from plonk.utils.manifolds import Sphere
 
     pipe = PlonkPipeline.__new__(PlonkPipeline)  # its __init__ would fetch a photo encoder
-    pipe.network = Plonk.from_pretrained(folder).requires_grad_(False).eval()
+    pipe.network = Plonk.from_pretrained(folder).requires_grad_(False).eval().to(device)
     pipe.scheduler = schedulers.SigmoidScheduler(-7, 3, 1.0)
     pipe.preconditioning, pipe.manifold, pipe.input_dim, pipe.device = (
         DDPMPrecond(),
         Sphere(),
         3,
-        torch.device("cpu"),
+        torch.device(device),
     )
+    return pipe
+
+
+def official_samples(pipe, noise, cond, guidance: float):
+    """250 steps of the official sampler, for points (n, 3) of one image."""
+    from plonk.models.samplers.riemannian_flow_sampler import riemannian_flow_sampler
+
+    batch = {"y": noise.to(pipe.device), "emb": cond.to(pipe.device).repeat(len(noise), 1)}
+    how = {"conditioning_keys": "emb", "scheduler": pipe.scheduler, "cfg_rate": guidance}
+    with torch.no_grad():
+        return riemannian_flow_sampler(pipe.model, batch, **how)
+
+
+def official(folder: Path, task: str) -> None:
+    """Runs in the other environment: one task of the official code, its result and seconds to official.json."""
+    pipe = official_pipe(folder)
     given = load_file(folder / "given.safetensors")
     noise, cond = given["noise"], given["cond"]
     threads = torch.get_num_threads()
@@ -112,17 +127,8 @@ def official(folder: Path, task: str) -> None:
         step()
         result, seconds = timed(lambda: [step() for _ in range(TRAINING_STEPS)][-1])
     else:
-        batch = {"y": noise, "emb": cond.repeat(len(noise), 1)}
-        with torch.no_grad():
-            result, seconds = timed(
-                lambda: riemannian_flow_sampler(
-                    pipe.model,
-                    batch,
-                    conditioning_keys="emb",
-                    scheduler=pipe.scheduler,
-                    cfg_rate=2.0 if task == "guided" else 0,
-                )
-            )
+        guidance = 2.0 if task == "guided" else 0.0
+        result, seconds = timed(lambda: official_samples(pipe, noise, cond, guidance))
     save_file({"result": result.contiguous()}, folder / "official.safetensors")
     (folder / "official.json").write_text(
         json.dumps({"seconds": seconds, "peak_gb": memory.peak_gb(), "threads": threads})

@@ -34,10 +34,10 @@ CANDIDATES = (("ab3", 32), ("ab3", 48), ("ab3", 64), ("midpoint", 32), ("rk4", 1
 PATH = paths.RiemannianFlow()
 
 
-def embeddings() -> tuple[torch.Tensor, tiles.Tiles]:
-    """Embeddings of 20,000 tiles, padded to the published width, and the tiles."""
+def embeddings(n: int = 20_000) -> tuple[torch.Tensor, tiles.Tiles]:
+    """Embeddings of n tiles, padded to the published width, and the tiles."""
     encoder = Geolocator.from_pretrained("tiles").encoder
-    data = tiles.load("train", 20_000)
+    data = tiles.load("train", n)
     return torch.nn.functional.pad(
         encoder.embed(data.images), (0, 1024 - encoder.config["dim"])
     ), data
@@ -48,18 +48,20 @@ def train(folder: Path, steps: int, seed: int, cond: torch.Tensor, data, dim: in
     if folder.exists():
         return
     torch.manual_seed(seed)
-    net = VelocityTransformer(cond_dim=1024, dim=dim, depth=12, tangent=False)
+    device = runtime.device()
+    net = VelocityTransformer(cond_dim=1024, dim=dim, depth=12, tangent=False).to(device)
+    cond, places = cond.to(device), data.x.to(device)
     optimizer, generator = (
         torch.optim.AdamW(net.parameters(), lr=1e-3),
-        torch.Generator().manual_seed(seed),
+        torch.Generator(device).manual_seed(seed),
     )
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.05)
     for _ in runtime.progress(range(steps), desc=f"training {folder.name}"):
-        rows = torch.randint(len(data), (512,), generator=generator)
+        rows = torch.randint(len(data), (512,), generator=generator, device=device)
         loss = losses.flow_matching_loss(
             net,
             PATH,
-            data.x[rows],
+            places[rows],
             cond[rows],
             schedule=schedules.by_name(plonk.SCHEDULE),
             generator=generator,
