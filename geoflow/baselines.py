@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from geoflow import sphere
 from geoflow.samplers import SolverOptions
-from geoflow.velocity import Block, conditioner, modulate, zero_linear
+from geoflow.velocity import Block, conditioner, in_float32, modulate, zero_linear
 from geoflow.vmf import MAX_LOG_CONCENTRATION, Mixture
 
 
@@ -64,7 +64,7 @@ class MixtureNetwork(nn.Module):
         for block in self.blocks:
             h = block(h, c)
         h = modulate(h, *self.modulation(c).chunk(2, dim=-1))
-        with torch.autocast(cond.device.type, enabled=False):
+        with in_float32(cond.device.type):
             answer = self.head(h[:, 0].float())
             mean, log_concentration, logits = answer.split([3 * k, k, k], dim=-1)
             concentration = log_concentration.clamp(-10, MAX_LOG_CONCENTRATION).exp()

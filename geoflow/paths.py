@@ -74,7 +74,7 @@ class RiemannianFlow(_Flow):
     tangent = True
     project = staticmethod(sphere.project)
     exp = staticmethod(sphere.exp)
-    log = staticmethod(sphere.log)
+    log = staticmethod(sphere.log_unchecked)
     exp_differential_inverse = staticmethod(sphere.exp_differential_inverse)
     frame = staticmethod(sphere.tangent_basis)
 
@@ -95,7 +95,7 @@ class RiemannianFlow(_Flow):
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
         """Point and velocity at time t on the geodesic. x0, x1: (..., 3); t: (...)."""
-        v = sphere.log(x0, x1)
+        v = sphere.log_unchecked(x0, x1)
         x_t, target = sphere.exp(x0, t[..., None] * v), sphere.velocity_along(x0, v, t)
         return PathSample(x_t, t, target, x0, x1)
 

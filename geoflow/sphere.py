@@ -191,18 +191,32 @@ def log(x: Tensor, y: Tensor) -> Tensor:
         ValueError: y is the antipode of x, to half a unit in the last place; there every direction
             is a shortest one.
     """
-    c = (x * y).sum(-1, keepdim=True)
-    w = (
-        y - torch.where(c < 0, -1.0, 1.0).to(y) * x
-    )  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
-    u = to_tangent(x, w)
-    s = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+    u, s, c = _towards(x, y)
     antipodal = (s <= torch.finfo(s.dtype).eps / 2) & (c < 0)
     if bool(antipodal.any()):
         at = torch.broadcast_to(x, u.shape)[antipodal[..., 0]][0].tolist()
         raise ValueError(
             f"log is undefined between {at} and its antipode: every direction is a shortest one"
         )
+    return _scaled(u, s, c)
+
+
+def log_unchecked(x: Tensor, y: Tensor) -> Tensor:
+    """`log` for inner loops, where y is known not to be the antipode of x; there it is 0."""
+    return _scaled(*_towards(x, y))
+
+
+def _towards(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A tangent vector at x towards y; sine, which is its length, and cosine of their angle."""
+    c = (x * y).sum(-1, keepdim=True)
+    w = (
+        y - torch.where(c < 0, -1.0, 1.0).to(y) * x
+    )  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
+    u = to_tangent(x, w)
+    return u, torch.linalg.vector_norm(u, dim=-1, keepdim=True), c
+
+
+def _scaled(u: Tensor, s: Tensor, c: Tensor) -> Tensor:
     same = s == 0
     return u * torch.where(same, 1.0, torch.atan2(s, c) / torch.where(same, 1.0, s))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from geoflow import sphere
 from geoflow.paths import DiffusionVelocity
 from geoflow.samplers import Guided
-from geoflow.velocity import Block, VelocityTransformer
+from geoflow.velocity import Block, VelocityTransformer, in_float32
 
 _FORWARD = VelocityTransformer.forward, VelocityTransformer.velocity
 
@@ -76,7 +76,7 @@ def network_jvp(network: VelocityTransformer, x: Tensor, t: Tensor, c: Tensor, d
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         x = x / length
         directions = sphere.to_tangent(x, directions) / length
-    with torch.autocast(x.device.type, enabled=False):
+    with in_float32(x.device.type):
         waves, rates = x @ network.frequencies, directions @ network.frequencies
         sin, cos = waves.sin(), waves.cos()
         value = torch.cat([x, sin, cos], -1)[None]
@@ -85,7 +85,7 @@ def network_jvp(network: VelocityTransformer, x: Tensor, t: Tensor, c: Tensor, d
     for block in network.blocks:
         stack = _block(block, stack, c)  # ty: ignore[invalid-argument-type]
     stack = _modulate(stack, *network.modulation(c).chunk(2, dim=-1))
-    with torch.autocast(x.device.type, enabled=False):
+    with in_float32(x.device.type):
         stack = _linear(network.head, stack.to(x.dtype))  # (1 + k, B, N, 3 or 7)
         v, rates = stack[0], stack[1:]
         if network.path is not None:

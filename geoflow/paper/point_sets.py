@@ -168,6 +168,7 @@ def run(
     network, took["flow"] = train_points(recipe, train, validation, folder / "flow", seed, log)
     flow = Geolocator(network, schedule=recipe["sampling_schedule"], provenance=asked)
     flow.save_pretrained(folder / "model")
+    flow.to(runtime.device())
     began = time.perf_counter()
     new = ~known(test, train)
     fitted = {"flow": flow, "mixture": mixture, "kernel": kernel}

@@ -1,6 +1,6 @@
 """What a GPU does: answers beside the CPU's, speed, and the recipes `gpu` from nothing to scores. On one H100 it takes some nine minutes:
 
-python tests/benchmarks/gpu.py [--out data/results/gpu] [--parts answers sampling training tiles events]
+python tests/benchmarks/gpu.py [--out data/results/gpu] [--parts answers sampling training compiled tiles events]
 
 Each part writes a JSON file as soon as it is done, with card, torch, date and seconds, the most valuable first; `tiles` and `events` share the
 GPU, the others have it to themselves. `--scale smoke` rehearses everything in a minute, on a CPU too. The official package is timed
@@ -10,6 +10,7 @@ where it is installed. Events are read from the cache (`geoflow data fetch earth
 import argparse
 import contextlib
 import copy
+import dataclasses
 import datetime
 import functools
 import importlib.util
@@ -24,7 +25,7 @@ import solvers
 import torch
 from torch import Tensor
 
-from geoflow import Geolocator, plonk, runtime, sphere, training
+from geoflow import Geolocator, runtime, sphere, training
 from geoflow.checkpoint import shipped_models
 from geoflow.cli.common import JUDGED, score_tiles
 from geoflow.data import earth_events, tiles
@@ -32,16 +33,16 @@ from geoflow.paper import point_sets
 from geoflow.training.batches import Rows
 from geoflow.training.recipes import read_recipe
 
-PARTS = ("answers", "sampling", "training", "tiles", "events")
-ALONE = PARTS[:3]
+PARTS = ("answers", "sampling", "training", "compiled", "tiles", "events")
+ALONE = PARTS[:4]
 EVENTS = ("volcano", "fire")
 MODES = ("float32", "tf32", "bf16")
 SIZES = {
     "smoke": {
-        "points": 16, "places": 4, "repeats": 1, "batches": (16,), "trained": 2, "images": 20, "matrix": 64, "official": 4, "resolution": 30.0, "maps": 0,
+        "points": 16, "places": 4, "repeats": 1, "batches": (16,), "trained": 2, "images": 20, "matrix": 64, "official": 4, "resolution": 30.0, "maps": (),
     },
     "gpu": {
-        "points": 1024, "places": 64, "repeats": 5, "batches": (1024, 8192), "trained": 500, "images": 4000, "matrix": 8192, "official": 250, "resolution": 1.0, "maps": 1,
+        "points": 1024, "places": 64, "repeats": 5, "batches": (1024, 8192), "trained": 500, "images": 4000, "matrix": 8192, "official": 250, "resolution": 1.0, "maps": ("float32", "tf32"),
     },
 }  # fmt: skip
 
@@ -91,6 +92,27 @@ def matrix_tflops(size: int, repeats: int) -> dict[str, float]:
     return rates
 
 
+class Captured:
+    """A computation on tensors of fixed shapes as a CUDA graph: its kernels start without Python, which takes longer than they do."""
+
+    def __init__(self, compute, *inputs: Tensor):
+        self.inputs = tuple(tensor.to(runtime.device(), copy=True) for tensor in inputs)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side), torch.no_grad():
+            compute(*self.inputs)  # warms up
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph), torch.no_grad():
+            self.output = compute(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
 # Answers
 
 
@@ -134,29 +156,42 @@ def distance_km(a: Tensor, b: Tensor) -> Tensor:
 class Step:
     """A training step of a recipe on random embeddings, part by part."""
 
-    def __init__(self, recipe: dict, width: int, batch: int, mode: str, compiled: bool):
+    def __init__(self, recipe: dict, width: int, batch: int, mode: str):
         torch.manual_seed(0)
         self.mode, device = mode, runtime.device()
         self.module = training.network_module(recipe, "riemannian", width).to(device)
         self.average = copy.deepcopy(self.module.network)
         generator = torch.Generator().manual_seed(0)
-        self.rows = Rows(
-            (
-                torch.randn(4 * batch, width, generator=generator),
-                sphere.uniform(4 * batch, generator),
-            )
-        )
+        points = sphere.uniform(4 * batch, generator)
+        self.rows = Rows((torch.randn(4 * batch, width, generator=generator), points))
         self.order = torch.randperm(4 * batch, generator=generator)[:batch]
         self.batch = tuple(column.to(device) for column in self.rows[self.order])
-        if compiled:
-            self.module.network.compile()
         self.optimizer = self.module.optimization.optimizer_of(self.module.parameters())
+        self.generator = self.module.generator(0)
+        self.graph = None
 
     def gradients(self) -> None:
+        if self.graph is not None:
+            self.graph.replay()
+            return
         with computing(self.mode):
-            loss = self.module.loss(self.batch, self.module.generator(0))
             self.optimizer.zero_grad()
-            loss.backward()
+            self.module.loss(self.batch, self.generator).backward()
+
+    def capture(self) -> None:
+        """Loss and gradients as a CUDA graph."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.gradients()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        self.optimizer.zero_grad()
+        with torch.cuda.graph(graph), computing(self.mode):
+            self.module.loss(self.batch, self.generator).backward()
+        self.graph = graph
 
     def update(self) -> None:
         parameters = list(self.module.network.parameters())
@@ -180,31 +215,59 @@ class Step:
             self.gradients()
         return counter.get_total_flops()
 
+    def milliseconds(self, repeats: int, flop: float, rate: float) -> dict:
+        here, step = self.rows.to(runtime.device()), seconds(self.whole, repeats)
+        parts = {
+            "gradients_ms": self.gradients,
+            "optimiser_and_average_ms": self.update,
+            "loader_cpu_ms": lambda: self.load(self.rows),
+            "loader_here_ms": lambda: self.load(here),
+        }
+        took = {name: 1000 * seconds(call, repeats) for name, call in parts.items()}
+        shares = {
+            "share_of_bf16_rate": flop / step / 1e12 / rate,
+            "share_of_gradients": 1000 * flop / took["gradients_ms"] / 1e12 / rate,
+        }
+        return {"step_ms": 1000 * step} | took | shares
 
-def training_speed(size: dict, folder: Path, scale: str) -> dict:
-    """Milliseconds of a training step, and what part of the bfloat16 rate it uses."""
-    device, rates = runtime.device(), matrix_tflops(size["matrix"], size["repeats"])
+
+def training_cases(size: dict, scale: str) -> dict:
+    """What is timed: a recipe, width of embeddings, images per step."""
     published = read_recipe("osv5m", "smoke" if scale == "smoke" else "paper"), 1024
     own = read_recipe("tiles", scale)
-    cases = {
+    return {
         **{f"published size, batch {batch}": (*published, batch) for batch in size["batches"]},
         "tiles": (own, own["encoder"]["dim"], own["flow"]["optimization"]["batch"]),
     }
+
+
+def training_speed(size: dict, folder: Path, scale: str) -> dict:
+    """Milliseconds of a training step, and what part of the bfloat16 rate it uses."""
+    rates = matrix_tflops(size["matrix"], size["repeats"])
     found: dict = {"matrix_tflops": rates}
-    for name, (recipe, width, batch) in cases.items():
-        flop = Step(recipe, width, batch, "float32", False).flop()
+    for name, case in training_cases(size, scale).items():
+        flop = Step(*case, "float32").flop()
         found[name] = {"gigaflop": flop / 1e9}
-        for mode, compiled in (*((mode, False) for mode in MODES), ("bf16", True)):
-            step = Step(recipe, width, batch, mode, compiled)
-            took = seconds(step.whole, size["repeats"])
-            found[name][mode + " compiled" * compiled] = {
-                "step_ms": 1000 * took,
-                "optimiser_and_average_ms": 1000 * seconds(step.update, size["repeats"]),
-                "loader_cpu_ms": 1000 * seconds(lambda s=step: s.load(s.rows), size["repeats"]),
-                "loader_here_ms": 1000
-                * seconds(lambda s=step, r=step.rows.to(device): s.load(r), size["repeats"]),
-                "share_of_bf16_rate": flop / took / 1e12 / rates["bf16"],
-            }
+        for mode in MODES:
+            step = Step(*case, mode)
+            found[name][mode] = step.milliseconds(size["repeats"], flop, rates["bf16"])
+            if torch.cuda.is_available():
+                step.capture()
+                captured = step.milliseconds(size["repeats"], flop, rates["bf16"])
+                found[name][f"{mode}, captured"] = captured
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+def compiled_speed(size: dict, folder: Path, scale: str) -> dict:
+    """The same with `torch.compile`, which takes a while."""
+    rates = matrix_tflops(size["matrix"], size["repeats"])
+    found: dict = {"matrix_tflops": rates}
+    for name, case in list(training_cases(size, scale).items())[:2]:
+        step = Step(*case, "bf16")
+        flop = step.flop()
+        step.module.network.compile()
+        found[name] = {"bf16": step.milliseconds(size["repeats"], flop, rates["bf16"])}
         print(name, json.dumps(found[name]), flush=True)
     return found
 
@@ -246,6 +309,7 @@ def sampling_speed(size: dict, folder: Path, scale: str) -> dict:
                 took = {
                     what: 1000 * seconds(call, 1 if what == "map" else size["repeats"])
                     for what, call in calls.items()
+                    if what != "map" or mode in size["maps"]
                 }
                 km, off = distance_km(calls["samples"](), x), (calls["log_p"]() - log_p).abs()
             found[name][mode] = {
@@ -255,10 +319,32 @@ def sampling_speed(size: dict, folder: Path, scale: str) -> dict:
                     "log_p_nats": float(off.mean()),
                 },
             }
+            if torch.cuda.is_available():
+                with computing(mode):
+                    found[name][mode] |= captured_speed(geo, cond, noise, x, size["repeats"])
             print(name, mode, json.dumps(found[name][mode]), flush=True)
     if importlib.util.find_spec("plonk") is not None:
         found["official"] = official(models["published size"], size, folder)
     return found
+
+
+def captured_speed(geo, cond: Tensor, noise: Tensor, latlon: Tensor, repeats: int) -> dict:
+    """The same as CUDA graphs: milliseconds, and how far samples are from those without."""
+    options, x = geo.model.defaults, sphere.from_latlon(latlon).float()
+    guided = dataclasses.replace(options, guidance=2.0)
+    graphs = {
+        "samples": (lambda z, c: geo.model.sample(z, c, options), noise, cond),
+        "guided": (lambda z, c: geo.model.sample(z, c, guided), noise, cond),
+        "log_p": (lambda y, c: geo.model.log_prob(y, c, options), x, cond),
+    }
+    took, inputs = {}, {}
+    for what, (compute, *given) in graphs.items():
+        graph = Captured(compute, *given)
+        inputs[what] = [tensor.to(runtime.device()) for tensor in given]
+        took[what] = 1000 * seconds(lambda g=graph, i=inputs[what]: g(*i), repeats)
+        if what == "samples":
+            km = distance_km(sphere.to_latlon(graph(*inputs[what]).cpu()), latlon)
+    return {"captured_ms": took, "captured_km": float(km.mean())}
 
 
 def official(model: tuple[Geolocator, Tensor], size: dict, folder: Path) -> dict:
@@ -348,8 +434,8 @@ def run(part: str, scale: str, out: Path) -> None:
     if part == "draw":
         draw_tiles(read_recipe("tiles", scale), size)
         return
-    compute = (answers, sampling_speed, training_speed, tiles_recipe, events)[PARTS.index(part)]
-    found = compute(size, work, scale)
+    parts = answers, sampling_speed, training_speed, compiled_speed, tiles_recipe, events
+    found = parts[PARTS.index(part)](size, work, scale)
     took = {"seconds": time.perf_counter() - start}
     runtime.write_json(out / f"{part}.json", {**here(), **took, **found})
     print(f"{part}: {took['seconds']:.0f} s", flush=True)
