@@ -87,11 +87,12 @@ class RiemannianFlow(_Flow):
         return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
 
     def noise_like(self, x1: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Noise for each data point, drawn again within 10⁻³ rad of its antipode: (..., 3)."""
+        """Noise for each data point; one in 4 million, within 10⁻³ rad of its antipode, changes to
+        the other side of the sphere: (..., 3).
+        """
         x0 = self.noise(x1.shape[:-1], generator).to(x1)
-        while count := int((bad := sphere.distance(x0, -x1) < ANTIPODE_MARGIN).sum()):
-            x0[bad] = self.noise(count, generator).to(x1)
-        return x0
+        antipodal = sphere.distance(x0, -x1) < ANTIPODE_MARGIN
+        return torch.where(antipodal[..., None], -x0, x0)
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
         """Point and velocity at time t on the geodesic. x0, x1: (..., 3); t: (...)."""

@@ -234,8 +234,8 @@ class VelocityTransformer(nn.Module):
 
     def times_for(self, x: Tensor, t) -> Tensor:
         """Times as (B or 1, N or 1), on the device and with the precision of x (B, N, 3)."""
-        if x.is_cuda and isinstance(t, Tensor) and not (t.ndim or t.is_cuda):
-            t = x.new_full((), t.item())  # a copy would make the GPU wait
+        if x.is_cuda and not (isinstance(t, Tensor) and (t.ndim or t.is_cuda)):
+            t = x.new_full((), float(t))  # a copy would make the GPU wait
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         return t.reshape(t.shape + (1,) * (2 - t.ndim))
 

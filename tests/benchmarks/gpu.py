@@ -1,10 +1,10 @@
-"""What a GPU does: answers beside the CPU's, speed, and the recipes `gpu` from nothing to scores. On one H100 it takes some nine minutes:
+"""What a GPU does: answers beside the CPU's, speed, and the recipes `gpu` from nothing to scores. On one H200 it takes some nine minutes:
 
-python tests/benchmarks/gpu.py [--out data/results/gpu] [--parts answers sampling training compiled tiles events]
+python tests/benchmarks/gpu.py [--out data/results/gpu] [--parts answers sampling training graphs compiled tiles events]
 
-Each part writes a JSON file as soon as it is done, with card, torch, date and seconds, the most valuable first; `tiles` and `events` share the
-GPU, the others have it to themselves. `--scale smoke` rehearses everything in a minute, on a CPU too. The official package is timed
-where it is installed. Events are read from the cache (`geoflow data fetch earth-events`).
+Parts run one after the other, the most valuable first, while the tiles are drawn on the CPU. Each writes a JSON file with card, torch, date
+and seconds, anew after every result: what a part has measured is there, whatever happens later. `--scale smoke` rehearses everything in
+two minutes, on a CPU too. The official package is timed where it is installed. Events come from the cache (`geoflow data fetch earth-events`).
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import solvers
@@ -33,30 +34,63 @@ from geoflow.paper import point_sets
 from geoflow.training.batches import Rows
 from geoflow.training.recipes import read_recipe
 
-PARTS = ("answers", "sampling", "training", "compiled", "tiles", "events")
-ALONE = PARTS[:4]
-EVENTS = ("volcano", "fire")
 MODES = ("float32", "tf32", "bf16")
+Results = Iterator[tuple[str, dict]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    scale: str  # of the recipes
+    models: int  # how many of the shipped ones
+    events: tuple[str, ...]
+    points: int  # samples, and places of log p
+    places: int  # whose log p is compared with the CPU's
+    repeats: int
+    batches: tuple[int, ...]  # of training steps of the published size
+    trained: int  # steps of the network of the published size
+    images: int  # to score
+    matrix: int
+    official: int  # steps of the official sampler
+    resolution: float  # of maps, degrees
+    maps: tuple[str, ...]  # modes in which they are made
+
+
 SIZES = {
-    "smoke": {
-        "points": 16, "places": 4, "repeats": 1, "batches": (16,), "trained": 2, "images": 20, "matrix": 64, "official": 4, "resolution": 30.0, "maps": (),
-    },
-    "gpu": {
-        "points": 1024, "places": 64, "repeats": 5, "batches": (1024, 8192), "trained": 500, "images": 4000, "matrix": 8192, "official": 250, "resolution": 1.0, "maps": ("float32", "tf32"),
-    },
-}  # fmt: skip
+    "smoke": Size("smoke", 2, ("volcano",), 16, 2, 1, (16,), 2, 20, 64, 4, 30.0, ()),
+    "gpu": Size(
+        "gpu",
+        5,
+        ("volcano", "fire"),
+        1024,
+        64,
+        5,
+        (1024, 8192),
+        500,
+        4000,
+        8192,
+        250,
+        1.0,
+        MODES[:2],
+    ),
+}
 
 
 # Measuring
 
 
+def on_gpu() -> bool:
+    return runtime.device() == "cuda"
+
+
 def wait() -> None:
     """Until the GPU has done what it was asked."""
-    if torch.cuda.is_available():
+    if on_gpu():
         torch.cuda.synchronize()
 
 
-def seconds(call, repeats: int) -> float:
+def milliseconds(call, repeats: int) -> float:
     """Median wall time of a call, after one that warms up."""
     call()
     found = []
@@ -66,12 +100,12 @@ def seconds(call, repeats: int) -> float:
         call()
         wait()
         found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return 1000 * statistics.median(found)
 
 
 @contextlib.contextmanager
 def computing(mode: str):
-    """Matrix products in float32, in tf32, or in bfloat16 by autocast."""
+    """Matrix products in float32, in TF32, or in bfloat16 by autocast."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest" if mode == "float32" else "high")
     try:
@@ -81,15 +115,28 @@ def computing(mode: str):
         torch.set_float32_matmul_precision(before)
 
 
-def matrix_tflops(size: int, repeats: int) -> dict[str, float]:
+@functools.cache
+def matrix_tflops(size: Size) -> dict[str, float]:
     """Rates of matrix products of random numbers, 10¹² operations a second."""
     rates = {}
     for mode in MODES:
         kind = torch.bfloat16 if mode == "bf16" else torch.float32
-        a, b = (torch.randn(size, size, device=runtime.device(), dtype=kind) for _ in range(2))
+        shape = size.matrix, size.matrix
+        a, b = (torch.randn(shape, device=runtime.device(), dtype=kind) for _ in range(2))
         with computing("tf32" if mode == "tf32" else "float32"):
-            rates[mode] = 2 * size**3 / seconds(lambda a=a, b=b: a @ b, repeats) / 1e12
+            took = milliseconds(lambda a=a, b=b: a @ b, size.repeats)
+        rates[mode] = 2 * size.matrix**3 / took / 1e9
     return rates
+
+
+@contextlib.contextmanager
+def warmed_up():
+    """A stream to warm up in before a graph is captured."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        yield
+    torch.cuda.current_stream().wait_stream(side)
 
 
 class Captured:
@@ -97,11 +144,8 @@ class Captured:
 
     def __init__(self, compute, *inputs: Tensor):
         self.inputs = tuple(tensor.to(runtime.device(), copy=True) for tensor in inputs)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side), torch.no_grad():
-            compute(*self.inputs)  # warms up
-        torch.cuda.current_stream().wait_stream(side)
+        with torch.no_grad(), warmed_up():
+            compute(*self.inputs)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph), torch.no_grad():
             self.output = compute(*self.inputs)
@@ -120,37 +164,95 @@ def six_tiles() -> list:
     return [tiles.tile(*place) for place in tiles.EXAMPLES.values()]
 
 
-def answers(size: dict, folder: Path, scale: str) -> dict:
-    """How far answers of the shipped models on the GPU are from those on the CPU."""
-    found = {}
-    for name in shipped_models():
-        cpu, gpu = (Geolocator.from_pretrained(name, device=d) for d in ("cpu", runtime.device()))
-        images = six_tiles()
-        cond = cpu.embed(images)
-        few = 2 if cpu.model.points_per_place > 1 else size["places"]
-        x = cpu.sample(cond=cond, n=size["points"], seed=0)
-        places = x[:, :few]
-        log_p = cpu.log_prob(places, cond=cond)
-        found[name] = {"embedding": float((gpu.embed(images) - cond).abs().max())}
-        for mode in MODES:
-            with computing(mode):
-                km = distance_km(gpu.sample(cond=cond, n=size["points"], seed=0), x)
-                off = (gpu.log_prob(places, cond=cond) - log_p).abs()
-            found[name][mode] = {
-                "samples_km": {"mean": float(km.mean()), "max": float(km.max())},
-                "within_1_km": float((km <= 1).double().mean()),
-                "log_p_nats": {"mean": float(off.mean()), "max": float(off.max())},
-            }
-        print(name, json.dumps(found[name]), flush=True)
-    return found
-
-
 def distance_km(a: Tensor, b: Tensor) -> Tensor:
     """Between places in degrees."""
     return sphere.distance_km(*(sphere.from_latlon(latlon.double()) for latlon in (a, b)))
 
 
-# Speed
+def answers(size: Size, folder: Path) -> Results:
+    """How far answers of the shipped models on the GPU are from those on the CPU."""
+    for name in shipped_models()[: size.models]:
+        cpu, gpu = (Geolocator.from_pretrained(name, device=d) for d in ("cpu", runtime.device()))
+        images = six_tiles()
+        cond = cpu.embed(images)
+        x = cpu.sample(cond=cond, n=size.points, seed=0)
+        places = x[:, : 2 if cpu.model.points_per_place > 1 else size.places]
+        log_p = cpu.log_prob(places, cond=cond)
+        found: dict = {"embedding": float((gpu.embed(images) - cond).abs().max())}
+        for mode in MODES:
+            with computing(mode):
+                km = distance_km(gpu.sample(cond=cond, n=size.points, seed=0), x)
+                off = (gpu.log_prob(places, cond=cond) - log_p).abs()
+            found[mode] = {
+                "samples_km": {"mean": float(km.mean()), "max": float(km.max())},
+                "within_1_km": float((km <= 1).double().mean()),
+                "log_p_nats": {"mean": float(off.mean()), "max": float(off.max())},
+            }
+        yield name, found
+
+
+# Samples
+
+
+def networks(size: Size, folder: Path) -> dict[str, tuple[Geolocator, Tensor]]:
+    """A network of the published size, trained here, since the published weights may be out of reach, and the shipped flow;
+    each with the embedding of an image."""
+    steps, small = size.trained, size.scale == "smoke"
+    cond, data = solvers.embeddings(64 if small else 20_000)
+    where = folder / f"published-{steps}"
+    solvers.train(where, steps, 0, cond, data, dim=64 if small else 512)
+    shipped = Geolocator.from_pretrained("tiles")
+    return {
+        "published size": (Geolocator.from_pretrained(where), cond[:1]),
+        "tiles": (shipped, shipped.embed(six_tiles()[:1])),
+    }
+
+
+def sampling(size: Size, folder: Path) -> Results:
+    """Samples, guided ones, log p and a map, beside the official sampler's 250 steps."""
+    yield "matrix_tflops", matrix_tflops(size)
+    for name, (geo, cond) in networks(size, folder).items():
+        noise = geo.model.noise((1, size.points), torch.Generator().manual_seed(0))
+        x = geo.sample(cond=cond, noise=noise)
+        log_p = geo.log_prob(x, cond=cond)
+        samples = functools.partial(geo.sample, cond=cond, noise=noise)
+        calls = {
+            "samples": samples,
+            "guided": functools.partial(samples, guidance=2.0),
+            "log_p": functools.partial(geo.log_prob, x, cond=cond),
+            "map": functools.partial(geo.density, cond=cond, resolution=size.resolution),
+            "euler_250": functools.partial(samples, steps=size.official, solver="plonk"),
+        }
+        for mode in MODES:
+            kept = {k: v for k, v in calls.items() if k != "map" or mode in size.maps}
+            with computing(mode):
+                repeats = {what: 1 if what == "map" else size.repeats for what in kept}
+                took = {what: milliseconds(call, repeats[what]) for what, call in kept.items()}
+                km, off = distance_km(samples(), x), (calls["log_p"]() - log_p).abs()
+            apart = {"samples_km": float(km.mean()), "log_p_nats": float(off.mean())}
+            yield f"{name}, {mode}", {"ms": took, "from_float32": apart}
+    if importlib.util.find_spec("plonk") is not None:
+        yield "official", official(size, folder)
+
+
+def official(size: Size, folder: Path) -> dict:
+    """The official package's sampler, on the same weights and starting points."""
+    import official as package
+
+    geo, cond = networks(size, folder)["published size"]
+    noise = sphere.uniform(size.points, torch.Generator().manual_seed(0))
+    pipe = package.official_pipe(folder / f"published-{size.trained}", runtime.device())
+    found = {}
+    for name, guidance in (("samples", 0.0), ("guided", 2.0)):
+        call = functools.partial(package.official_samples, pipe, noise, cond, guidance)
+        found[name] = milliseconds(call, 3)
+    ours = geo.sample(cond=cond, noise=noise[None], steps=250, solver="plonk")[0]
+    theirs = package.official_samples(pipe, noise, cond, 0.0).cpu()
+    apart = sphere.distance_km(sphere.from_latlon(ours), theirs)
+    return {"ms": found, "from_ours_km": {"mean": float(apart.mean()), "max": float(apart.max())}}
+
+
+# Training steps
 
 
 class Step:
@@ -174,23 +276,22 @@ class Step:
         if self.graph is not None:
             self.graph.replay()
             return
+        self.optimizer.zero_grad()
+        self.differentiate()
+
+    def differentiate(self) -> None:
         with computing(self.mode):
-            self.optimizer.zero_grad()
             self.module.loss(self.batch, self.generator).backward()
 
     def capture(self) -> None:
-        """Loss and gradients as a CUDA graph."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.gradients()
-        torch.cuda.current_stream().wait_stream(side)
+        """Make loss and gradients a CUDA graph."""
+        with warmed_up():
+            self.gradients()
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         self.optimizer.zero_grad()
-        with torch.cuda.graph(graph), computing(self.mode):
-            self.module.loss(self.batch, self.generator).backward()
+        with torch.cuda.graph(graph):
+            self.differentiate()
         self.graph = graph
 
     def update(self) -> None:
@@ -215,186 +316,86 @@ class Step:
             self.gradients()
         return counter.get_total_flops()
 
-    def milliseconds(self, repeats: int, flop: float, rate: float) -> dict:
-        here, step = self.rows.to(runtime.device()), seconds(self.whole, repeats)
+    def measured(self, size: Size, flop: int) -> dict:
+        """Milliseconds, and what part of the bfloat16 rate is used."""
+        here, rate = self.rows.to(runtime.device()), matrix_tflops(size)["bf16"]
         parts = {
+            "step_ms": self.whole,
             "gradients_ms": self.gradients,
             "optimiser_and_average_ms": self.update,
             "loader_cpu_ms": lambda: self.load(self.rows),
             "loader_here_ms": lambda: self.load(here),
         }
-        took = {name: 1000 * seconds(call, repeats) for name, call in parts.items()}
+        took = {name: milliseconds(call, size.repeats) for name, call in parts.items()}
         shares = {
-            "share_of_bf16_rate": flop / step / 1e12 / rate,
-            "share_of_gradients": 1000 * flop / took["gradients_ms"] / 1e12 / rate,
+            "share_of_bf16_rate": flop / took["step_ms"] / 1e9 / rate,
+            "share_by_gradients": flop / took["gradients_ms"] / 1e9 / rate,
         }
-        return {"step_ms": 1000 * step} | took | shares
+        return {"gigaflop": flop / 1e9} | took | shares
 
 
-def training_cases(size: dict, scale: str) -> dict:
-    """What is timed: a recipe, width of embeddings, images per step."""
-    published = read_recipe("osv5m", "smoke" if scale == "smoke" else "paper"), 1024
-    own = read_recipe("tiles", scale)
-    return {
-        **{f"published size, batch {batch}": (*published, batch) for batch in size["batches"]},
-        "tiles": (own, own["encoder"]["dim"], own["flow"]["optimization"]["batch"]),
-    }
-
-
-def training_speed(size: dict, folder: Path, scale: str) -> dict:
-    """Milliseconds of a training step, and what part of the bfloat16 rate it uses."""
-    rates = matrix_tflops(size["matrix"], size["repeats"])
-    found: dict = {"matrix_tflops": rates}
-    for name, case in training_cases(size, scale).items():
+def steps_of(size: Size) -> Iterator[tuple[str, int, dict[str, Step]]]:
+    """What is timed: its name, operations, and the step in each mode."""
+    published = read_recipe("osv5m", "smoke" if size.scale == "smoke" else "paper"), 1024
+    own = read_recipe("tiles", size.scale)
+    cases = {f"published size, batch {batch}": (*published, batch) for batch in size.batches}
+    cases["tiles"] = own, own["encoder"]["dim"], own["flow"]["optimization"]["batch"]
+    for name, case in cases.items():
         flop = Step(*case, "float32").flop()
-        found[name] = {"gigaflop": flop / 1e9}
-        for mode in MODES:
-            step = Step(*case, mode)
-            found[name][mode] = step.milliseconds(size["repeats"], flop, rates["bf16"])
-            if torch.cuda.is_available():
-                step.capture()
-                captured = step.milliseconds(size["repeats"], flop, rates["bf16"])
-                found[name][f"{mode}, captured"] = captured
-        print(name, json.dumps(found[name]), flush=True)
-    return found
+        yield name, flop, {mode: Step(*case, mode) for mode in MODES}
 
 
-def compiled_speed(size: dict, folder: Path, scale: str) -> dict:
-    """The same with `torch.compile`, which takes a while."""
-    rates = matrix_tflops(size["matrix"], size["repeats"])
-    found: dict = {"matrix_tflops": rates}
-    for name, case in list(training_cases(size, scale).items())[:2]:
-        step = Step(*case, "bf16")
-        flop = step.flop()
+def training_steps(size: Size, folder: Path) -> Results:
+    yield "matrix_tflops", matrix_tflops(size)
+    for name, flop, steps in steps_of(size):
+        for mode, step in steps.items():
+            yield f"{name}, {mode}", step.measured(size, flop)
+
+
+def compiled(size: Size, folder: Path) -> Results:
+    """Training steps with `torch.compile`, which takes a while."""
+    yield "matrix_tflops", matrix_tflops(size)
+    for name, flop, steps in steps_of(size):
+        step = steps["bf16"]
         step.module.network.compile()
-        found[name] = {"bf16": step.milliseconds(size["repeats"], flop, rates["bf16"])}
-        print(name, json.dumps(found[name]), flush=True)
-    return found
+        yield f"{name}, bf16", step.measured(size, flop)
 
 
-def published_network(steps: int, folder: Path) -> tuple[Geolocator, Tensor]:
-    """A network of the published size, trained here, since the published weights may be out of reach."""
-    cond, data = solvers.embeddings(64 if steps < 10 else 20_000)
-    where = folder / f"published-{steps}"
-    solvers.train(where, steps, 0, cond, data, dim=64 if steps < 10 else 512)
-    return Geolocator.from_pretrained(where), cond[:1]
-
-
-def sampling_speed(size: dict, folder: Path, scale: str) -> dict:
-    """Seconds of samples, guided ones, log p and a map, of a network of the published size and of the shipped flow, beside the
-    official sampler's 250 steps."""
-    shipped = Geolocator.from_pretrained("tiles")
-    models = {
-        "published size": published_network(size["trained"], folder),
-        "tiles": (shipped, shipped.embed(six_tiles()[:1])),
-    }
-    n, found = size["points"], {"matrix_tflops": matrix_tflops(size["matrix"], size["repeats"])}
-    for name, (geo, cond) in models.items():
-        noise = geo.model.noise((1, n), torch.Generator().manual_seed(0))
-        with computing("float32"):
-            x = geo.sample(cond=cond, noise=noise)
-            log_p = geo.log_prob(x, cond=cond)
-        found[name] = {}
-        for mode in MODES:
-            calls = {
-                "samples": lambda g=geo, c=cond, z=noise: g.sample(cond=c, noise=z),
-                "guided": lambda g=geo, c=cond, z=noise: g.sample(cond=c, noise=z, guidance=2.0),
-                "log_p": lambda g=geo, c=cond, y=x: g.log_prob(y, cond=c),
-                "map": lambda g=geo, c=cond: g.density(cond=c, resolution=size["resolution"]),
-                "euler_250": lambda g=geo, c=cond, z=noise: g.sample(
-                    cond=c, noise=z, steps=size["official"], solver="plonk"
-                ),
-            }
+def graphs(size: Size, folder: Path) -> Results:
+    """Training steps and samples as CUDA graphs, so of what the GPU alone takes."""
+    yield "matrix_tflops", matrix_tflops(size)
+    if not on_gpu():
+        return
+    for name, flop, steps in steps_of(size):
+        for mode, step in steps.items():
+            step.capture()
+            yield f"training, {name}, {mode}", step.measured(size, flop)
+    for name, (geo, cond) in networks(size, folder).items():
+        noise = geo.model.noise((1, size.points), torch.Generator().manual_seed(0))
+        latlon = geo.sample(cond=cond, noise=noise)
+        given = [tensor.to(runtime.device()) for tensor in (noise, cond)]
+        for mode, guidance in ((mode, omega) for mode in MODES for omega in (0.0, 2.0)):
+            options = dataclasses.replace(geo.model.defaults, guidance=guidance)
             with computing(mode):
-                took = {
-                    what: 1000 * seconds(call, 1 if what == "map" else size["repeats"])
-                    for what, call in calls.items()
-                    if what != "map" or mode in size["maps"]
-                }
-                km, off = distance_km(calls["samples"](), x), (calls["log_p"]() - log_p).abs()
-            found[name][mode] = {
-                "ms": took,
-                "from_float32": {
-                    "samples_km": float(km.mean()),
-                    "log_p_nats": float(off.mean()),
-                },
-            }
-            if torch.cuda.is_available():
-                with computing(mode):
-                    found[name][mode] |= captured_speed(geo, cond, noise, x, size["repeats"])
-            print(name, mode, json.dumps(found[name][mode]), flush=True)
-    if importlib.util.find_spec("plonk") is not None:
-        found["official"] = official(models["published size"], size, folder)
-    return found
-
-
-def captured_speed(geo, cond: Tensor, noise: Tensor, latlon: Tensor, repeats: int) -> dict:
-    """The same as CUDA graphs: milliseconds, and how far samples are from those without."""
-    options, x = geo.model.defaults, sphere.from_latlon(latlon).float()
-    guided = dataclasses.replace(options, guidance=2.0)
-    graphs = {
-        "samples": (lambda z, c: geo.model.sample(z, c, options), noise, cond),
-        "guided": (lambda z, c: geo.model.sample(z, c, guided), noise, cond),
-        "log_p": (lambda y, c: geo.model.log_prob(y, c, options), x, cond),
-    }
-    took, inputs = {}, {}
-    for what, (compute, *given) in graphs.items():
-        graph = Captured(compute, *given)
-        inputs[what] = [tensor.to(runtime.device()) for tensor in given]
-        took[what] = 1000 * seconds(lambda g=graph, i=inputs[what]: g(*i), repeats)
-        if what == "samples":
-            km = distance_km(sphere.to_latlon(graph(*inputs[what]).cpu()), latlon)
-    return {"captured_ms": took, "captured_km": float(km.mean())}
-
-
-def official(model: tuple[Geolocator, Tensor], size: dict, folder: Path) -> dict:
-    """Milliseconds of the official package's sampler, on the same weights and starting points."""
-    import official as package
-
-    geo, cond = model
-    noise = sphere.uniform(size["points"], torch.Generator().manual_seed(0))
-    pipe = package.official_pipe(folder / f"published-{size['trained']}", runtime.device())
-    found = {}
-    for name, guidance in (("samples", 0.0), ("guided", 2.0)):
-        call = functools.partial(package.official_samples, pipe, noise, cond, guidance)
-        found[name] = 1000 * seconds(call, 3)
-    ours = geo.sample(cond=cond, noise=noise[None], steps=250, solver="plonk")[0]
-    theirs = package.official_samples(pipe, noise, cond, 0.0).cpu()
-    apart = sphere.distance_km(sphere.from_latlon(ours), theirs)
-    return {"ms": found, "from_ours_km": {"mean": float(apart.mean()), "max": float(apart.max())}}
+                graph = Captured(functools.partial(geo.model.sample, options=options), *given)
+                took = milliseconds(functools.partial(graph, *given), size.repeats)
+                found = {"ms": took}
+                if not guidance:
+                    km = distance_km(sphere.to_latlon(graph(*given).cpu()), latlon)
+                    found["from_float32_km"] = float(km.mean())
+            yield f"samples, {name}, {mode}, guidance {guidance:g}", found
 
 
 # Recipes
-
-
-def tiles_recipe(size: dict, folder: Path, scale: str) -> dict:
-    """The tiles recipe from nothing to scores, beside the shipped model's on the same tiles."""
-    recipe, start = read_recipe("tiles", scale), time.perf_counter()
-    views = tiles.views_of(recipe)
-    draw_tiles(recipe, size)
-    drawn, start = time.perf_counter() - start, time.perf_counter()
-    geo = training.trained_on_tiles(recipe, folder / "tiles", log=log)
-    trained, start = time.perf_counter() - start, time.perf_counter()
-    models, reports = {"gpu": geo, "shipped": Geolocator.from_pretrained("tiles")}, {}
-    for name, model in models.items():
-        for judged in JUDGED:
-            for guidance in (0.0, 2.0):
-                how = {"guidance": guidance} | ({"likelihood": False} if guidance else {})
-                report = score_tiles(model, judged, "gpu", size["images"], views, **how)
-                reports[f"{name}, {judged}, {guidance:g}"] = report.values()
-                print(report.table(), flush=True)
-    scored = time.perf_counter() - start
-    each = {"drawing": drawn, "training": trained, "scoring": scored} | geo.provenance["seconds"]
-    return {"recipe": recipe, "took": each, "reports": reports}
 
 
 def log(line: str) -> None:
     print(line, flush=True)
 
 
-def draw_tiles(recipe: dict, size: dict) -> None:
-    """Draw all tiles that a recipe and its judgement need, where they are not in the cache yet."""
-    views = tiles.views_of(recipe)
+def draw_tiles(size: Size) -> None:
+    """Draw all tiles that the recipe and its judgement need, where they are not in the cache yet."""
+    recipe = read_recipe("tiles", size.scale)
     wanted = {
         "train": recipe["tiles"],
         "validation": recipe["validation_tiles"],
@@ -403,19 +404,42 @@ def draw_tiles(recipe: dict, size: dict) -> None:
     }
     for split, n in wanted.items():
         if n:
-            tiles.load(split, n, views)
+            tiles.load(split, n, tiles.views_of(recipe))
 
 
-def events(size: dict, folder: Path, scale: str) -> dict:
+def tiles_recipe(size: Size, folder: Path) -> Results:
+    """The tiles recipe from nothing to scores, beside the shipped model's on the same tiles."""
+    recipe = read_recipe("tiles", size.scale)
+    yield "recipe", recipe
+    draw_tiles(size)
+    geo = training.trained_on_tiles(recipe, folder / "tiles", log=log)
+    yield "seconds_of_training", geo.provenance["seconds"]
+    for name, model in {"gpu": geo, "shipped": Geolocator.from_pretrained("tiles")}.items():
+        for judged in JUDGED:
+            for guidance in (0.0, 2.0):
+                how = {"guidance": guidance} | ({"likelihood": False} if guidance else {})
+                views = tiles.views_of(recipe)
+                report = score_tiles(model, judged, "gpu", size.images, views, **how)
+                yield f"{name}, {judged}, guidance {guidance:g}", report.values()
+
+
+def events(size: Size, folder: Path) -> Results:
     """One split of two of the four sets of events."""
-    found = {}
-    for name in EVENTS:
-        recipe = point_sets.recipe_of(read_recipe("earth-events", scale), name)
-        found[name] = point_sets.run(
-            name, earth_events.load(name), 0, recipe, folder / name, log=log
-        )
-        print(name, found[name]["nll"], flush=True)
-    return found
+    for name in size.events:
+        recipe = point_sets.recipe_of(read_recipe("earth-events", size.scale), name)
+        places = earth_events.load(name)
+        yield name, point_sets.run(name, places, 0, recipe, folder / name, log=log)
+
+
+PARTS = {
+    "answers": answers,
+    "sampling": sampling,
+    "training": training_steps,
+    "graphs": graphs,
+    "compiled": compiled,
+    "tiles": tiles_recipe,
+    "events": events,
+}
 
 
 # The command
@@ -423,22 +447,20 @@ def events(size: dict, folder: Path, scale: str) -> dict:
 
 def here() -> dict:
     """Where and when."""
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     return {"machine": runtime.machine(), "torch": torch.__version__, "date": date}
 
 
-def run(part: str, scale: str, out: Path) -> None:
-    work, start = out / "work", time.perf_counter()
+def run(part: str, size: Size, out: Path) -> None:
+    """One part, whose file is written anew after each result."""
+    work, start, found = out / "work", time.perf_counter(), {}
     work.mkdir(parents=True, exist_ok=True)
-    size = SIZES[scale]
-    if part == "draw":
-        draw_tiles(read_recipe("tiles", scale), size)
-        return
-    parts = answers, sampling_speed, training_speed, compiled_speed, tiles_recipe, events
-    found = parts[PARTS.index(part)](size, work, scale)
-    took = {"seconds": time.perf_counter() - start}
-    runtime.write_json(out / f"{part}.json", {**here(), **took, **found})
-    print(f"{part}: {took['seconds']:.0f} s", flush=True)
+    for name, values in PARTS[part](size, work):
+        found[name] = values
+        took = {"seconds": time.perf_counter() - start}
+        runtime.write_json(out / f"{part}.json", {**here(), **took, **found})
+        log(f"{part}, {name}: {json.dumps(values)[:2000]}")
+    log(f"{part}: {time.perf_counter() - start:.0f} s")
 
 
 def main() -> None:
@@ -446,25 +468,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("data/results/gpu"))
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=(*PARTS, "draw"))
+    parser.add_argument("--parts", nargs="+", default=tuple(PARTS), choices=(*PARTS, "draw"))
     parser.add_argument("--scale", default="gpu", choices=tuple(SIZES))
     a = parser.parse_args()
-    if len(a.parts) == 1:
-        run(a.parts[0], a.scale, a.out)
-        return
-
-    def start(part: str) -> subprocess.Popen:
-        command = [sys.executable, __file__, "--out", str(a.out), "--scale", a.scale]
-        return subprocess.Popen([*command, "--parts", part])
-
-    drawing = [start("draw")] if "tiles" in a.parts else []  # on the CPU, meanwhile
-    failed = [part for part in a.parts if part in ALONE and start(part).wait()]
-    for process in drawing:
-        process.wait()
-    together = {part: start(part) for part in a.parts if part not in ALONE}
-    failed += [part for part, process in together.items() if process.wait()]
-    if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}")
+    if a.parts == ["draw"]:
+        draw_tiles(SIZES[a.scale])
+    elif len(a.parts) == 1:
+        run(a.parts[0], SIZES[a.scale], a.out)
+    else:
+        command = [sys.executable, __file__, "--out", str(a.out), "--scale", a.scale, "--parts"]
+        drawing = subprocess.Popen([*command, "draw"]) if "tiles" in a.parts else None
+        failed = [part for part in a.parts if subprocess.run([*command, part]).returncode]
+        if drawing is not None and drawing.wait():
+            failed.append("draw")
+        if failed:
+            raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
