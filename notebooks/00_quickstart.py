@@ -36,7 +36,7 @@ from geoflow.settings import by_scale
 seed = 0
 your_place = (30.5, 31.0)  # latitude, longitude in degrees: the Nile delta; try any other
 samples_per_image = by_scale(200, 1000, 1000)
-mapped = by_scale(("ocean", "coast"), ("ocean", "ice", "coast", "taiga"), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"))
+mapped = by_scale(("coast",), ("ocean", "ice", "coast", "taiga"), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"))
 scored_images = by_scale(20, 50, 1000)  # of each kind, in the last section
 samples_of_entropy = by_scale(128, 128, 1024)
 

@@ -42,6 +42,7 @@ students_tiles = by_scale(500, 30_000, 100_000)
 judged = by_scale(4, 100, 500)  # tiles for the small trainings' likelihoods
 checked = by_scale(8, 400, 400)  # tiles on which the mixture and the Riemannian flow are compared one by one
 resolution = by_scale(10.0, 1.0, 1.0)  # degrees, of the density maps
+cells = by_scale(2000, 20_000, 20_000)  # most evaluations of a density for its map
 mapped = by_scale(
     ("vmf", "riemannian"),
     ("vmf", "vmf-mixture", "diffusion", "flow", "riemannian", "land"),
@@ -167,7 +168,8 @@ def student(method, schedule):
     """Embeddings → a method, after a short training, and its losses."""
     torch.manual_seed(seed)
     path = paths.by_name(method)
-    network = methods.network_for(method, {"cond_dim": cond.shape[1], **recipe["flow"]["network"], "tangent": path.tangent})
+    size = {**recipe["flow"]["network"], "guess": method, "tangent": path.tangent}
+    network = methods.network_for(method, {"cond_dim": cond.shape[1], **size})
     plan = training.Optimization(students_steps, 512, 4e-3, warmup=min(50, students_steps))
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.lr, weight_decay=0.0)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.lr_factor)
@@ -410,9 +412,11 @@ def density_of(method):
     """As `Geolocator.density`; methods in R³, which follow 32 points of a ray for each place, on cells twice as heavy."""
     model, in_space = shipped[method], method in ("flow", "diffusion")
     samples = sphere.from_latlon(model.sample(cond=embedding, n=8192, seed=seed))[0]
-    return density_map(
-        lambda x: model.log_prob(sphere.to_latlon(x), cond=embedding, steps=20)[0], samples, resolution, 1 / 60 if in_space else 1 / 120
-    )
+
+    def log_prob(x):
+        return model.log_prob(sphere.to_latlon(x), cond=embedding, steps=20)[0]
+
+    return density_map(log_prob, samples, resolution, 1 / 60 if in_space else 1 / 120, cells)
 
 
 densities = {method: density_of(method) for method in mapped}

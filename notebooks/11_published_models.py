@@ -38,7 +38,7 @@ wanted = "plonk-yfcc"  # or plonk-inaturalist, plonk-osv5m, each also with -flow
 my_photos = []  # paths of your own photos; empty: satellite tiles, or nothing for a photo model
 reach_for_the_hub = by_scale(False, True, True)
 samples = by_scale(100, 500, 500)
-examples = by_scale(("coast", "taiga"), ("coast", "taiga", "Sahara", "ocean"), ("coast", "taiga", "Sahara", "ocean"))
+examples = by_scale(("coast",), ("coast", "taiga", "Sahara", "ocean"), ("coast", "taiga", "Sahara", "ocean"))
 
 # %%
 import os

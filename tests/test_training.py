@@ -287,7 +287,7 @@ def test_every_scale_of_every_recipe_is_complete(name, scale):
 
 
 def test_a_recipe_may_state_other_settings_for_a_method():
-    recipe = training.read_recipe("tiles", "any-view")
+    recipe = training.read_recipe("tiles", "laptop")
     recipe["methods"] = {"flow": {"schedule": "log", "optimization": {"lr": 0.5}}}
     plain, own = (training.network_module(recipe, method, 8) for method in ("riemannian", "flow"))
     assert (plain.optimization.lr, own.optimization.lr) == (2e-3, 0.5)

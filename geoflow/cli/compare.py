@@ -19,7 +19,7 @@ BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "single_geoscore": 1}
 
 def compare(
     scale: Annotated[
-        str, option("smoke, demo, laptop, gpu or any-view; default: GEOFLOW_SCALE")
+        str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")
     ] = "",
     encoder: Annotated[
         str, option("a model whose encoder all use; default: one for each seed")

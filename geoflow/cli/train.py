@@ -26,7 +26,7 @@ Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combin
 Scale = Annotated[
     str,
     option(
-        "tiles: smoke, demo, laptop, gpu, any-view; photos: smoke, laptop, gpu; else smoke, paper"
+        "tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"
     ),
 ]
 Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]

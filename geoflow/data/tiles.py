@@ -344,7 +344,7 @@ def views_of(recipe: dict) -> str:
     return recipe.get("views", "north-up")
 
 
-def load(split: str, n: int, views: str = "north-up") -> Tiles:
+def load(split: str, n: int, views: str = "any") -> Tiles:
     """n tiles of a split, drawn once and then read from the cache.
 
     The same arguments give the same tiles everywhere. The cache is written whole or not at all.
