@@ -29,8 +29,7 @@
 # |---|---|---|
 # | notebooks 03 and 04 | 7 to 10, of which 4 or 5 train / not run here | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
-# All numbers below are from two CPU cores. The same notebook with `GEOFLOW_SCALE=gpu` takes the recipe for one GPU; we
-# have not run it, so no number here speaks of it.
+# All numbers below are from two CPU cores, but for the last table. The same notebook with `GEOFLOW_SCALE=gpu` takes the recipe for one GPU.
 
 # %% tags=["parameters"]
 from pathlib import Path
@@ -48,6 +47,7 @@ averaging_steps = by_scale(12, 400, 2000)  # of the experiment on weight averagi
 
 # %%
 import copy
+import json
 import math
 import time
 
@@ -58,6 +58,7 @@ import yaml
 from geoflow import Geolocator, evaluate, losses, maps, metrics, paths, sphere, training
 from geoflow.cli import read_recipe
 from geoflow.data import tiles
+from geoflow.runtime import DATA
 from geoflow.velocity import VelocityTransformer
 
 torch.manual_seed(seed)
@@ -502,6 +503,12 @@ measured = {
 }
 for title, value in measured.items():
     print(f"{title:24s}" + "".join(f"{value if name == recipe_scale else 'not run here':>18s}" for name in scales))
+
+gpu = json.loads((DATA / "results" / "gpu" / "tiles.json").read_text())
+print(f"\nThe recipe `gpu` on one {gpu['machine'].split(';')[0]}, with {gpu['meanwhile']}:")
+print(f"  encoder {gpu['encoder']['seconds']} s; flow stopped at step {gpu['flow']['steps']:,} of {gpu['flow']['of']:,}")
+for name, row in gpu["scores"].items():
+    print(f"  {name:18s} GeoScore {row['geoscore']:.0f}, one sample {row['single_geoscore']:.0f}, energy score {row['energy_km']:.0f} km")
 
 # %% [markdown]
 # The `laptop` recipe made the checkpoint that `Geolocator.from_pretrained("tiles")` loads; its time and scores are in
