@@ -118,12 +118,11 @@ class Geolocator:
 
         Raises:
             ValueError: unknown name, revision or device, another method, damaged files.
-            FileNotFoundError: the folder lacks a file.
-            ConnectionError: a published model is not in the cache, and the hub does not answer.
+            FileNotFoundError, ConnectionError: a file is missing, or the hub does not answer.
         """
         found = checkpoint.load(name_or_dir, method, revision)
-        geo = cls(found.network, found.method, found.schedule, found.encoder, found.provenance)
-        return geo.to(runtime.device() if device is None else device)
+        parts = found.network, found.method, found.schedule, found.encoder, found.provenance
+        return cls(*parts).to(runtime.device() if device is None else device)
 
     def save_pretrained(self, folder, encoder_of: str | None = None) -> Path:
         """Write model.safetensors and config.json to a folder, whole or not at all, and return it.
@@ -134,7 +133,7 @@ class Geolocator:
 
         Raises:
             FileExistsError: the folder exists and holds something else than a model.
-            ValueError: a method without weights, or an encoder that differs from `encoder_of`'s.
+            ValueError: a method without weights, or an encoder that is not `encoder_of`'s.
         """
         schedule = self.model.schedule_name if isinstance(self.model, methods.Flow) else "linear"
         parts = Checkpoint(self.network, self.method, schedule, self.encoder, self.provenance)
@@ -331,8 +330,7 @@ class Geolocator:
     def localizability(self, images=None, cond=None, n: int = 1024, seed: int = 0) -> Tensor:
         """Negative entropy ∫ p log₂ p in bits, by n samples (PLONK, section 3.4): (B,).
 
-        It says how narrow the distribution is: −3.65 for uniform, and each bit halves the area
-        where the image could be.
+        It is −3.65 for uniform, and each bit more halves the area where the image could be.
         """
         _, log_prob = self._sample_with_log_prob(*self._request(images, cond, n, seed=seed))
         return log_prob.mean(-1) / math.log(2)

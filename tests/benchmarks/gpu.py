@@ -28,7 +28,7 @@ from torch import Tensor
 
 from geoflow import Geolocator, runtime, sphere, training
 from geoflow.checkpoint import shipped_models
-from geoflow.cli.common import JUDGED, score_tiles
+from geoflow.cli.common import JUDGED, judged_tiles, score_tiles
 from geoflow.data import earth_events, tiles
 from geoflow.paper import point_sets
 from geoflow.training.batches import Rows
@@ -400,7 +400,7 @@ def draw_tiles(size: Size) -> None:
         "train": recipe["tiles"],
         "validation": recipe["validation_tiles"],
         "encoder": recipe["encoder"].get("tiles"),
-        **dict.fromkeys(JUDGED, 4000),
+        **dict.fromkeys(JUDGED, judged_tiles(size.scale)),
     }
     for split, n in wanted.items():
         if n:
@@ -419,7 +419,7 @@ def tiles_recipe(size: Size, folder: Path) -> Results:
             for guidance in (0.0, 2.0):
                 how = {"guidance": guidance} | ({"likelihood": False} if guidance else {})
                 views = tiles.views_of(recipe)
-                report = score_tiles(model, judged, "gpu", size.images, views, **how)
+                report = score_tiles(model, judged, size.scale, size.images, views, **how)
                 yield f"{name}, {judged}, guidance {guidance:g}", report.values()
 
 
