@@ -26,7 +26,7 @@ def evaluate(
     samples: Annotated[int, option("samples per image")] = 24,
     steps: Annotated[int | None, option("steps of the solver; default: the model's own")] = None,
     solver: Annotated[str | None, option("default: the model's own")] = None,
-    guidance: Annotated[float, option("weight ω of guidance; 0: none")] = 0.0,
+    guidance: Annotated[float, option("weight of guidance; 0: none")] = 0.0,
     seed: Seed = 0,
     seeds: Annotated[int, option("number of seeds to average over")] = 1,
     labels: Annotated[bool, option("also compare country, region, sub-region and city")] = False,

@@ -36,7 +36,7 @@ def locate(
     k: Annotated[int, option("places per image")] = 3,
     samples: Annotated[int, option("samples per image; fewer are faster and coarser")] = 1024,
     guidance: Annotated[
-        float, option("weight ω of guidance, which sharpens the answer; 0: none")
+        float, option("weight of guidance, which sharpens the answer; 0: none")
     ] = 0.0,
     seed: Seed = 0,
     maps: Annotated[
