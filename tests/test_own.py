@@ -275,7 +275,7 @@ def test_from_images_to_a_model_that_knows_more_than_nothing(tmp_path):
     )
     said = run_here(f"train --data {tmp_path}/shards --out {tmp_path}/run")
     assert "WARNING: 300 images are few" in said
-    assert "270 images, so (--steps, --batch and --lr change it)" in said
+    assert "settings for 270 images (--steps, --batch and --lr change them):" in said
     assert "270 images to train on, 30 to validate; 169 steps of 32" in said
     assert re.search(r": about [\d.,]+ (s|min) on one device", said)
     geo = Geolocator.from_pretrained(tmp_path / "run" / "model")
