@@ -23,7 +23,7 @@ extensions = ["myst_nb"]
 root_doc = "README"
 include_patterns = [
     "README.md",
-    "GUIDE.md",
+    "notebooks/GUIDE.md",
     "CONTRIBUTING.md",
     "data/README.md",
     "data/results/README.md",
@@ -61,7 +61,7 @@ CONTENTS = """
 :hidden:
 
 Introduction <self>
-GUIDE
+notebooks/GUIDE
 notebooks/site/explore
 notebooks/RESULTS
 data/results/README
