@@ -61,7 +61,7 @@ SIZES = {
     "smoke": Size("smoke", 2, ("volcano",), 16, 2, 1, (16,), 2, 20, 64, 4, 30.0, ()),
     "gpu": Size(
         "gpu",
-        5,
+        7,
         ("volcano", "fire"),
         1024,
         64,
