@@ -374,7 +374,9 @@ def test_bad_options_are_told_in_one_line(tmp_path, monkeypatch, line, message, 
 
 def test_a_plan_of_ones_own_data(shards):
     said = run_here(f"plan --data {shards}")
-    assert "settings for 27 images (--steps, --batch and --lr change them):" in said  # of 40, 13 judge
+    assert (
+        "settings for 27 images (--steps, --batch and --lr change them):" in said
+    )  # of 40, 13 judge
     assert re.search(r"photos, riemannian, 1 × .*", said)
     assert "100 steps" in said
     assert re.search(r"measured here: [\d.]+ (s|min)", said)

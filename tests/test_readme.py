@@ -11,7 +11,13 @@ import typer
 from geoflow.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "notebooks/GUIDE.md", "CONTRIBUTING.md", "data/README.md", "data/results/README.md")
+PAGES = (
+    "README.md",
+    "notebooks/GUIDE.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    "data/results/README.md",
+)
 METHODS = {  # first words of a row → reports
     "Riemannian flow, S²": "riemannian",
     "flow matching, R³": "flow",
