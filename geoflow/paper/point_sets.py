@@ -168,11 +168,8 @@ def run(
             raise ValueError(f"{file} is the result of a run with {other}; {advice}")
         return found
     began = time.perf_counter()
-    closed = {
-        "mixture": tuned_mixture(train, validation, seed),
-        "kernel": tuned_kernel(train, validation),
-        "kernels": fit_kernels(train, validation),
-    }
+    mixture, kernel = tuned_mixture(train, validation, seed), tuned_kernel(train, validation)
+    kernels = fit_kernels(train, validation)
     took = {"closed forms": time.perf_counter() - began}
     network, took["flow"] = train_points(recipe, train, validation, folder / "flow", seed, log)
     flow = Geolocator(network, schedule=recipe["sampling_schedule"], provenance=asked)
@@ -180,7 +177,7 @@ def run(
     flow.to(runtime.device())
     began = time.perf_counter()
     new = ~known(test, train)
-    fitted = {"flow": flow, **closed}
+    fitted = {"flow": flow, "mixture": mixture, "kernel": kernel, "kernels": kernels}
     each = {name: -log_density(model, test) for name, model in fitted.items()}
     scores = {k: {"test": float(v.mean()), "new": float(v[new].mean())} for k, v in each.items()}
     few = test[:256]
@@ -188,9 +185,9 @@ def run(
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     counts["new"] = int(new.sum())
     result = asked | {"nll": scores, "solver_gap": abs(float(gap)), "counts": counts}
-    concentration = float(closed["kernel"].concentration[0, 0])
-    result |= {"components": closed["mixture"].mean.shape[1], "concentration": concentration}
-    result |= {"weights": closed["kernels"].weights.tolist()}
+    concentration = float(kernel.concentration[0, 0])
+    result |= {"components": mixture.mean.shape[1], "concentration": concentration}
+    result |= {"weights": kernels.weights.tolist()}
     took["scores"] = time.perf_counter() - began
     result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
     runtime.write_json(file, result | {"threads": torch.get_num_threads()})

@@ -22,6 +22,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from geoflow import runtime
 from geoflow.runtime import count
@@ -241,10 +242,12 @@ class WeightEMA(WeightAveraging):
         averaged, n = self._average_model, trainer.global_step - 1
         assert averaged is not None
         if trainer.global_step > self._latest_update_step:
-            parameters = [list(module.parameters()) for module in (averaged.module, pl_module)]
-            torch._foreach_lerp_(*parameters, 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0)
-            for mine, current in zip(averaged.module.buffers(), pl_module.buffers(), strict=True):
-                mine.copy_(current)
+            mine: list[Tensor] = list(averaged.module.parameters())
+            current: list[Tensor] = list(pl_module.parameters())
+            decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+            torch._foreach_lerp_(mine, current, 1 - decay)
+            for kept, new in zip(averaged.module.buffers(), pl_module.buffers(), strict=True):
+                kept.copy_(new)
             averaged.n_averaged += 1
             self._latest_update_step = trainer.global_step
 
