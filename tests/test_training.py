@@ -275,7 +275,7 @@ def scales_of_recipes():
 def test_every_scale_of_every_recipe_is_complete(name, scale):
     """It has the keys of the smallest scale, and makes networks and optimisers."""
     recipe, smallest = read_recipe(name, scale), read_recipe(name, "smoke")
-    only_some = {"steps", "views"}  # of single event sets; of tiles
+    only_some = {"steps", "views", "methods"}  # of single event sets; of tiles; of single methods
     assert recipe.keys() - only_some == smallest.keys()
     assert recipe["flow"].keys() == smallest["flow"].keys()
     schedules.by_name(recipe["sampling_schedule"])

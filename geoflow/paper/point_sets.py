@@ -187,10 +187,10 @@ def run(
     result = asked | {"nll": scores, "solver_gap": abs(float(gap)), "counts": counts}
     concentration = float(kernel.concentration[0, 0])
     result |= {"components": mixture.mean.shape[1], "concentration": concentration}
-    result |= {"weights": kernels.weights.tolist()}
+    weights = {"weights": kernels.weights.tolist()}
     took["scores"] = time.perf_counter() - began
     result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
-    runtime.write_json(file, result | {"threads": torch.get_num_threads()})
+    runtime.write_json(file, result | weights | {"threads": torch.get_num_threads()})
     return runtime.read_json(file)
 
 
