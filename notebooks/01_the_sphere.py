@@ -27,7 +27,7 @@
 # |---|---|---|---|
 # | vectors and a little PyTorch; no other notebook | 45 minutes, exercises apart | under 1 minute; no GPU needed | figures only |
 #
-# Words in *italics* where they first appear are explained in the [glossary](GLOSSARY.md).
+# Technical terms are set in *italics* where they first appear. The [glossary](GLOSSARY.md) explains them, in two sentences each.
 
 # %% tags=["parameters"]
 from geoflow.settings import by_scale
@@ -514,7 +514,7 @@ def between(a, b):
 
 constant_bearing = torch.rad2deg(torch.atan(torch.sinh(between(mercator(lat0), mercator(lat1)))))
 ways = {
-    "geodesic": sphere.to_latlon(sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t)),
+    "geodesic": sphere.to_latlon(sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t)),  # 400 copies, one for each time
     "rhumb line": torch.stack([constant_bearing, between(lon0, lon1)], -1),
     "straight in degrees": torch.stack([between(lat0, lat1), between(lon0, lon1)], -1),
 }

@@ -174,7 +174,7 @@ def draw_exp_in_its_plane(ax: Axes, angle: float) -> None:
         ((1.05, 0.75 * angle), "v, of length |v|", RED),
         ((c - 0.1, s + 0.1), "exp(v)", BLUE),
         ((c / 2, -0.13), "cos|v|", GREY),
-        ((c - 0.32, s / 2), "sin|v|", GREY),
+        ((c + 0.04, 0.45 * s), "sin|v|", GREY),
     )
     for at, text, color in texts:
         ax.text(*at, text, color=color, fontsize=9, path_effects=HALO)

@@ -23,7 +23,7 @@
 # |---|---|---|---|
 # | notebook 01 | 10 minutes | under 1 minute; no GPU needed | figures only |
 #
-# Words in *italics* are explained in the [glossary](../GLOSSARY.md).
+# The [glossary](../GLOSSARY.md) explains the technical terms.
 
 # %% tags=["parameters"]
 from geoflow.settings import by_scale
