@@ -267,10 +267,10 @@ print(f"{'standard error':22s} ({uncertain[0]:5.2f}, {uncertain[1]:5.2f})")
 
 # %% [markdown]
 # *What to look for:* left, the velocities of 150 single lines through the point, and their mean. Right, the mean at many points: the field.
-# The arrows have one scale in the left panel and another in the right one; the key above each panel says which.
+# The arrows have one scale in the left panel and another in the right one; the key in the corner of each panel says which.
 
 # %%
-some = torch.linspace(-2.4, 2.4, 15)
+some = torch.linspace(-2, 2, 13)
 coarse = torch.stack(torch.meshgrid(some, some, indexing="xy"), -1).reshape(-1, 2)
 
 fig = plt.figure(figsize=(8.4, 4.3), layout="constrained")
@@ -291,7 +291,7 @@ plt.show()
 # Now the one-dimensional picture again, with the flow of the average field beside the lines. We follow the field in 200 small steps.
 
 # %%
-z = torch.cat([z0, torch.randn(4000, 1)])  # the twelve of the picture, and a crowd
+z = torch.cat([z0, torch.randn(20_000, 1)])  # the twelve of the picture, and a crowd
 z_end = two_examples[torch.randint(2, (len(z),))]
 z_end[:12] = z1
 ways = [z]
@@ -323,7 +323,7 @@ print("the paths of the flow keep their order, so none crosses another in (x, t)
 
 # %% [markdown]
 # *What was seen:* the lines cross, the paths of the flow do not. Yet both crowds are spread in the same way at every time: the printed
-# shares agree within the noise of 4,000 travellers.
+# shares agree within one percentage point.
 #
 # ## A regression finds the average by itself
 #
@@ -547,7 +547,8 @@ plt.show()
 # %%
 sixty = states[:, :60]
 in_drawing = lessons.crossings(sixty)
-most_apart = max(in_drawing, key=lambda pair: abs(in_drawing[pair][0] - in_drawing[pair][1]))
+inner = [pair for pair, where in in_drawing.items() if min(where) > 15 and max(where) < 85]  # crossings away from both ends
+most_apart = max(inner or in_drawing, key=lambda pair: abs(in_drawing[pair][0] - in_drawing[pair][1]))
 
 fig = plt.figure(figsize=(9.6, 4.4), layout="constrained")
 plane, space = fig.add_subplot(121), fig.add_subplot(122, projection="3d")
@@ -791,9 +792,10 @@ print(
 )
 
 # %% [markdown]
-# *What was seen:* the printed sum says how the price is shared between the haze and the shape. Along the arcs the flow's density
-# alternates between too high and too low. These errors are larger than the samples let us see, since a picture of points hides a factor of
-# two in density. This is why we compute likelihoods.
+# *What was seen:* the haze outside the band explains less than half of the price, and the shape inside the band the rest. Much of the red
+# lies where the two moons face each other: the flow cannot leave this gap empty. On the arcs, stripes of too high and too low density
+# alternate. The samples above look right all the same, since a picture of points does not show such differences. This is why we compute
+# likelihoods.
 #
 # ## Conditioning: which moon?
 #
@@ -904,7 +906,7 @@ plt.show()
 
 # %%
 trained = train_steps >= 2000
-assert all(abs(a - b) < 0.03 for a, b in shares.values()), "lines and flow carry the same cloud"
+assert all(abs(a - b) < 0.01 for a, b in shares.values()), "lines and flow carry the same cloud"
 assert order_kept
 torch.testing.assert_close(mean_of_lines, closed_form, atol=0.25, rtol=0)
 assert abs(true_density.sum().item() * cell_area - 1) < 1e-3
@@ -916,7 +918,7 @@ assert slopes["RK4"] > 3.5
 assert spread_one < 0.3 * spread_data, "one Euler step gives the mean"
 assert 2.3 < floor < 2.4
 assert reached > 2.3
-assert abs(reached - floor - heights[-1]) < 0.05, "the loss is the floor plus the height above it"
+assert abs(reached - floor - heights[-1]) < 0.06, "the loss is the floor plus the height above it"
 assert len(in_drawing) < len(of_lines) / 2
 
 # %%
@@ -925,7 +927,7 @@ assert not trained or heights[-1] < heights[2] / 5
 assert max(relative.values()) < (0.1 if trained else 1)
 assert nll - test_floor < (0.1 if trained else 1.5)
 assert nll > test_floor - 0.05
-assert 0 < haze < kl
+assert 0 < haze < (kl / 2 if trained else kl)
 assert not trained or log_p.exp().max() > 1.2 * true_density.max()
 assert hinted_reached < reached
 assert abs(share[0] - RELIABLE) < (0.04 if trained else 0.2)

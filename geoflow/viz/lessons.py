@@ -16,6 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from geoflow import sphere
@@ -330,5 +331,8 @@ def draw_crossing_in_time(ax, paths: Tensor, where: tuple[float, float]) -> tupl
         ax.plot([at[0]] * 2, [at[1]] * 2, [0, time], color=GREY, lw=1, ls=":")
         ax.plot(*([k] for k in at), [time], "o", color=color, ms=5)
         ax.text(*at, time, f"  t = {time:.2f}", color=color, fontsize=9)
+    ax.plot(*([k] for k in at), [0], "x", color="black", ms=6)
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_major_locator(MaxNLocator(4))
     ax.set(xlabel="x₁", ylabel="x₂", zlabel="t", zlim=(0, 1))
     return times
