@@ -803,7 +803,8 @@ print(
 # right moon in four cases out of five, and the wrong one otherwise. So given the hint "upper", the correct answer is a
 # distribution: 80 % of it on the upper moon, 20 % on the lower.
 #
-# The field gets the hint as an input. During training we hide it in one case out of ten (hint number 2, "no hint"). So
+# The field gets the hint as an input: `nn.Embedding` is a table with one learned vector for each hint, and the network adds this vector to
+# its first layer. During training we hide it in one case out of ten (hint number 2, "no hint"). So
 # one network learns both fields: v(x, t, c) with the condition c, and v(x, t, ∅) without.
 
 # %%
