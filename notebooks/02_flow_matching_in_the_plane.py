@@ -541,7 +541,7 @@ plt.show()
 #
 # > **Predict before you run.** Can two paths of the flow cross in the plane?
 #
-# *What to look for:* left, sixty paths, and a grey cross wherever two of them cross in the drawing. Right, one such pair with time as
+# *What to look for:* left, sixty paths, and a black cross wherever two of them cross in the drawing. Right, one such pair with time as
 # the third axis; the pale lines on the floor are its shadow, the drawing in the plane.
 
 # %%
@@ -627,8 +627,8 @@ def rk4(v, x, t, h):
 
 
 # %% [markdown]
-# To measure the errors we compare with 256 steps of RK4 (1,024 evaluations), in float64, so that rounding does not hide the differences. The fair comparison
-# counts what costs time: evaluations of the network.
+# To measure the errors we compare with 256 steps of RK4 (1,024 evaluations), in float64, so that rounding does not hide the
+# differences. The fair comparison counts what costs time: evaluations of the network.
 
 # %%
 few = noise[:250].double()
@@ -763,8 +763,8 @@ plt.show()
 #
 # What does each fault cost? The difference in nats is the *Kullback–Leibler divergence* KL(p, q) of the true density p and the
 # model q. Cut the plane into the band B within three noise widths of the arcs, and the rest. Then KL is a sum of two parts: one
-# compares only the probabilities of the band under p and q, which is the price of the haze; the other compares the shapes inside the
-# band (and outside).
+# compares only the probabilities of the band under p and q, which is the price of the haze; the other compares the shapes of p and q
+# within the band and within the rest.
 
 # %%
 p, q = true_density.reshape(-1) * cell_area, log_p.reshape(-1).exp() * cell_area
@@ -835,8 +835,9 @@ print(f"loss with hints {hinted_reached:.2f}, without {reached:.2f}; the field w
 #
 # $$v_\omega = v(c) + \omega\,\big(v(c) - v(\varnothing)\big), \qquad \omega = 0: \text{the model as it is.}$$
 #
-# A common explanation is that guidance draws from the *tilted* density, which is proportional to p(x|c) · (p(x|c)/p(x))^ω. For the moons
-# this is easy to compute. On the upper moon, p(x|c)/p(x) = 0.8/0.5, on the lower 0.2/0.5. So the tilted density has the share
+# Let p(x|c) be the density given the hint c, and p(x) the density without a hint. A common explanation is that guidance draws from the
+# *tilted* density, which is proportional to p(x|c) · (p(x|c)/p(x))^ω. For the moons this is easy to compute. On the upper moon,
+# p(x|c)/p(x) = 0.8/0.5, on the lower 0.2/0.5. So the tilted density has the share
 #
 # $$\frac{0.8^{1+\omega}}{0.8^{1+\omega} + 0.2^{1+\omega}}$$
 #
@@ -864,6 +865,8 @@ samples = {omega: integrate(guided(1, omega), noise, 32, midpoint)[-1] for omega
 # %% [markdown]
 # We count three things: the share on the upper moon; the share of samples that lie more than three noise widths from both arcs, which is
 # small for data; and how the samples on the upper moon spread from left to right.
+#
+# > **Predict before you run.** With ω = 5, do the samples cover the upper moon as the data do?
 
 # %%
 fresh, fresh_upper = draw_moons(n_samples)
@@ -879,8 +882,6 @@ for omega, x in samples.items():
     print(f"ω = {omega}:  {share[omega]:6.1%} upper (tilted: {tilted[omega]:6.2%}), {stray[omega]:6.1%} stray, spread {wide[omega]:.2f}")
 
 # %% [markdown]
-# > **Predict before you run.** With ω = 5, do the samples cover the upper moon as the data do?
-#
 # *What to look for:* all samples are for the hint "upper". Who ends on the lower moon (red), and how do the moons look?
 
 # %%
