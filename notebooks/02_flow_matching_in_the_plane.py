@@ -323,7 +323,7 @@ print("the paths of the flow keep their order, so none crosses another in (x, t)
 
 # %% [markdown]
 # *What was seen:* the lines cross, the paths of the flow do not. Yet both crowds are spread in the same way at every time: the printed
-# shares agree within one percentage point.
+# shares agree within about one percentage point.
 #
 # ## A regression finds the average by itself
 #
@@ -896,7 +896,7 @@ plt.show()
 # %% [markdown]
 # *What was seen:* without guidance the model is honest, four to one. With guidance the minority disappears, at about the rate of the
 # tilted density: 94.1 % and 98.5 % on the upper moon for ω = 1 and 2. But the shape is not that of the tilted density. With ω = 5
-# the samples crowd on the left part of the moon, and some leave the arc, as the printed spread and stray share show. The guided
+# the samples crowd on a part of the moon, and some leave the arc, as the printed spread and stray share show. The guided
 # field is not the flow of any density that we asked for.
 #
 # Guidance is good when one answer must be given and the likeliest is wanted, and wrong when the distribution is the answer. This is why
