@@ -72,9 +72,9 @@ print("average of the degrees:", middle_of_degrees.tolist())
 print("average of the vectors:", [round(v, 3) for v in middle_of_vectors.tolist()])
 
 # %% [markdown]
-# The average of the degrees has longitude 0. It lies in the South Atlantic, half a world away. The average of the two *unit
-# vectors*, which we define below, has longitude −180° and lies between the villages. A network that is trained with a squared error
-# on degrees makes the first mistake for every pair of places on both sides of this line.
+# The average of the degrees has longitude 0. It lies in the South Atlantic, on the other side of the Earth. The average of the two
+# *unit vectors*, which we define below, has longitude −180° and lies between the villages. A network that is trained with a squared error
+# on degrees makes the first mistake whenever a photo could come from either side of the *antimeridian*, the line of longitude 180°.
 #
 # ### Distance
 #
@@ -93,8 +93,8 @@ for lat in (0, 45, 60, 80, 89):
 # > **Predict before you run.** Draw the latitude uniformly in [−90°, 90°] and the longitude uniformly in [−180°, 180°). Is the
 # > place uniform?
 #
-# The second recipe below draws a normal vector in R³ and divides it by its length. The normal distribution has no preferred
-# direction, so every direction is equally likely.
+# The second recipe below draws a normal vector in R³, the three-dimensional space, and divides it by its length. The normal
+# distribution has no preferred direction, so every direction is equally likely.
 
 
 # %%
@@ -326,7 +326,7 @@ print(f"length of log(Tokyo) at Paris: {arrow:.3f} radians = {arrow * sphere.EAR
 #
 # ## The trap: arccos in float32
 #
-# Networks compute in float32, which keeps about 7 digits. That is about 0.4 m on the surface of the Earth, so it should be plenty. We
+# Networks compute in float32, which keeps about 7 digits. That is about half a metre on the surface of the Earth, so it should be plenty. We
 # place pairs of points at known distances, round them to float32, and measure the distance between them in two ways.
 #
 # The first is the textbook's arccos⟨x, y⟩. The second uses the half angle. For unit vectors at the angle θ,
@@ -440,11 +440,11 @@ for name, km in (("arccos", arccos_km), ("arccos with a clamp", clamped), ("half
     print(f"{name:20s} gradient at distance 0: {here.grad.tolist()}")
 
 # %% [markdown]
-# One such pair in a batch is enough, and every weight of the network is NaN after the step. The clamp that one finds in many codebases
-# does not help. The half angle returns 0.
+# One such pair in a batch is enough, and every weight of the network is NaN after the step. A clamp to [−1, 1], a
+# common repair, does not help. The half angle returns 0.
 #
 # This 0 is a convention. As a function of x, the distance to y looks like the tip of a cone near y, and a tip has no gradient. PyTorch
-# chooses 0 for the length of a zero vector. This choice is finite, and it moves a point that is already in its place nowhere.
+# chooses 0 for the length of a zero vector. This choice is finite, and it leaves a point that is already in its place where it is.
 #
 # ## The forms that work
 #
@@ -587,6 +587,8 @@ print(f"largest difference from rest of way / rest of time: {(rest - formula).ab
 # log(x₁)/(1 − t), where log is taken at x_t.
 #
 # The same traveller, described by a compass. The *bearing* of a tangent vector is its angle from north, clockwise.
+#
+# > **Predict before you run.** The traveller never turns. Does the bearing stay the same?
 
 
 # %%
@@ -605,8 +607,6 @@ print(f"speed at the six stops: {along.norm(dim=-1).min():.3f} to {along.norm(di
 print(f"bearing: {bearings[0]:.0f}° when leaving Paris, {bearings[-1]:.0f}° when arriving in Tokyo")
 
 # %% [markdown]
-# > **Predict before you run.** The traveller never turns. Does the bearing stay the same?
-#
 # *What to look for:* the red arrows, one sixth of the velocity each, on the globe, and the bearing at the same six stops.
 
 # %%
