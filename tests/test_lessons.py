@@ -67,7 +67,7 @@ def test_lines_on_the_globe_are_short_pieces_of_unit_vectors(lines):
 
 
 def test_arrows_have_the_length_that_the_eye_sees():
-    globe = lessons.Globe(axes(), 0.0, 0.0, land=False)
+    globe = lessons.Globe(axes(), 0.0, 0.0)
     x = sphere.from_latlon(torch.tensor([[0.0, 0.0]]).double())
     globe.arrows(x, torch.tensor([[0.0, 0.3, 0.4]]).double())
     arrows = globe.ax.collections[-1]

@@ -58,20 +58,18 @@ class Globe:
         ax: axes without a projection; their frame is removed.
         lat, lon: degrees of the place in the middle of the globe, which is not a pole.
         title: text above the globe.
-        land: draw the coastlines.
 
     Raises:
         ValueError: a latitude beyond ±90 degrees, or a pole, where no direction is "up".
     """
 
-    def __init__(self, ax: Axes, lat: float, lon: float, title: str = "", land: bool = True):
+    def __init__(self, ax: Axes, lat: float, lon: float, title: str = ""):
         if abs(lat) == 90:
             raise ValueError(f"a globe seen from above latitude {lat}; expected a place off a pole")
         self.ax, self.axes = ax, camera(lat, lon)
         ax.add_patch(Circle((0, 0), 1, fc=basemap.SEA, ec=basemap.COAST, lw=0.6, zorder=0))
         self.line(graticule(), color="white", lw=0.9, zorder=1)
-        if land:
-            self.line(coastlines(), color="#98a4ae", lw=0.7, zorder=1)
+        self.line(coastlines(), color="#98a4ae", lw=0.7, zorder=1)
         ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=title)
         ax.axis("off")
 
@@ -122,7 +120,11 @@ def camera(lat: float, lon: float) -> Tensor:
 
 @functools.cache
 def coastlines() -> Tensor:
-    """Unit vectors (n, 3) along the coasts, with a row of NaN between two pieces."""
+    """Unit vectors (n, 3) along the coasts, with a row of NaN between two pieces.
+
+    >>> coastlines().nanmean(0).shape
+    torch.Size([3])
+    """
     return _joined(*basemap.coast())
 
 
@@ -146,7 +148,11 @@ def _joined(start: np.ndarray, end: np.ndarray) -> Tensor:
 
 
 def draw_flat_land(ax: Axes, lat=(-90, 90), lon=(-180, 180)) -> None:
-    """Land on a map whose axes are longitude and latitude in degrees; ticks carry the unit."""
+    """Land on a map whose axes are longitude and latitude in degrees, between the given limits.
+
+    >>> from matplotlib.figure import Figure
+    >>> draw_flat_land(Figure().subplots(), lat=(35, 72), lon=(-12, 40))
+    """
     for polygon in basemap.land().geoms:
         ax.fill(*np.array(polygon.exterior.coords).T, color="#dfe3e6", zorder=0)
     ax.set(xlim=lon, ylim=lat, aspect="equal", xlabel="longitude (°)", ylabel="latitude (°)")
@@ -296,7 +302,12 @@ def crossing(a: Tensor, b: Tensor) -> tuple[float, float] | None:
 
 
 def crossings(paths: Tensor) -> dict[tuple[int, int], tuple[float, float]]:
-    """Pairs of n drawn paths (points, n, 2) that cross, each with `crossing`'s two positions."""
+    """Pairs of n drawn paths (points, n, 2) that cross, each with `crossing`'s two positions.
+
+    >>> start, end = [[0.0, 0.0], [0.0, 1.0], [5.0, 0.0]], [[1.0, 1.0], [1.0, 0.0], [5.0, 1.0]]
+    >>> crossings(torch.tensor([start, end]))
+    {(0, 1): (0.5, 0.5)}
+    """
     n = paths.shape[1]
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     low, high = paths.amin(0), paths.amax(0)
