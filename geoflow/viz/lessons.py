@@ -36,7 +36,12 @@ def use_style() -> None:
     ...     matplotlib.rcParams["axes.spines.top"]
     False
     """
-    style = {"figure.dpi": 100, "font.size": 10, "axes.titlesize": 10, "legend.frameon": False}
+    style: dict[Any, Any] = {
+        "figure.dpi": 100,
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+    }
     matplotlib.rcParams.update(style | {"axes.spines.top": False, "axes.spines.right": False})
 
 
@@ -90,9 +95,10 @@ class Globe:
     def fill(self, x: Tensor, **style) -> bool:
         """Fill an outline (n, 3) if all of it is visible, and say whether it was."""
         corners = self.seen(x)
-        if not (visible := bool(corners.isfinite().all())):
-            return visible
-        self.ax.fill(*corners.T.numpy(), **{"zorder": 3} | style)
+        how: dict[str, Any] = {"zorder": 3, **style}
+        visible = bool(corners.isfinite().all())
+        if visible:
+            self.ax.fill(*corners.T.numpy(), **how)
         return visible
 
     def arrows(self, x: Tensor, v: Tensor, color=RED, width: float = 0.012, scale: float = 1.0):
@@ -103,8 +109,9 @@ class Globe:
 
     def label(self, x: Tensor, text: str, shift=(0.05, 0.05), **style) -> None:
         """A text beside a visible point (3,), moved by `shift` Earth radii right and up."""
-        at = (self.seen(x).numpy() + np.array(shift)).tolist()
-        self.ax.text(*at, text, path_effects=HALO, **{"zorder": 8, "fontsize": 9} | style)
+        right, up = (self.seen(x).numpy() + np.array(shift)).tolist()
+        how: dict[str, Any] = {"path_effects": HALO, "zorder": 8, "fontsize": 9, **style}
+        self.ax.text(right, up, text, **how)
 
 
 def camera(lat: float, lon: float) -> Tensor:
@@ -218,9 +225,8 @@ def draw_exp_and_log(globe: Globe, x: Tensor, y: Tensor, names=("x", "y")) -> No
     globe.arrows(x[None], v[None], color=RED, width=0.014)
     globe.points(torch.stack([x, y]), color="black", size=13)
     tip = (x + v) @ globe.axes.T
-    globe.ax.text(
-        *(tip[:2] + 0.04).tolist(), f"log({names[1]})", color=RED, path_effects=HALO, zorder=9
-    )
+    right, up = (tip[:2] + 0.04).tolist()
+    globe.ax.text(right, up, f"log({names[1]})", color=RED, path_effects=HALO, zorder=9)
     globe.label(x, names[0], (-0.06, -0.14))
     globe.label(y, f"{names[1]} = exp(log({names[1]}))", (0.04, -0.12))
     globe.label(sphere.geodesic(x, y, 0.5), "geodesic", (0.02, -0.14), color=BLUE)
@@ -276,8 +282,8 @@ def arrows(
 
 def image(ax: Axes, values: Tensor, extent: float, **style) -> AxesImage:
     """Values (n, n) on a square grid over [−extent, extent]², the first row at the bottom."""
-    how = {"cmap": "BuPu", "origin": "lower", "extent": (-extent, extent, -extent, extent)}
-    return ax.imshow(values.numpy(), **how | style)
+    how: dict[str, Any] = {"cmap": "BuPu", "origin": "lower", **style}
+    return ax.imshow(values.numpy(), extent=(-extent, extent, -extent, extent), **how)
 
 
 def crossing(a: Tensor, b: Tensor) -> tuple[float, float] | None:
