@@ -24,6 +24,7 @@ root_doc = "README"
 include_patterns = [
     "README.md",
     "notebooks/GUIDE.md",
+    "notebooks/GLOSSARY.md",
     "CONTRIBUTING.md",
     "data/README.md",
     "data/results/README.md",
@@ -62,6 +63,7 @@ CONTENTS = """
 
 Introduction <self>
 notebooks/GUIDE
+notebooks/GLOSSARY
 notebooks/site/explore
 notebooks/RESULTS
 data/results/README
