@@ -144,7 +144,7 @@ def geodesic_figure(
             ax.plot(*start, "o", ms=6, color=BLUE, zorder=6)
             name = {0.0: "$x_0$ (noise)", 1.0: "$x_1$ (data)"}.get(t, f"$x_t$, t = {t:g}")
             ax.annotate(
-                name, start, (8, -13), textcoords="offset points", path_effects=maps.HALO, zorder=7
+                name, start, (-6, -20), textcoords="offset points", path_effects=maps.HALO, zorder=7
             )
         ax.set_title(f"blue: the geodesic; red: its velocity, times {length:g}", pad=6)
     return figure
@@ -283,7 +283,7 @@ def shares_figure(predicted: Tensor, counted: Tensor, draws: int, even: float) -
 def curves_figure(
     curves: dict[str, tuple[Any, Any]], xlabel: str, ylabel: str, level=None, log: str = "y",
 ) -> MapFigure:  # fmt: skip
-    """Named curves (x, y), in the colours of `CYCLE`, with a logarithmic vertical axis.
+    """Named curves (x, y), in the colours of `CYCLE`.
 
     >>> figure = curves_figure({"a": ([1, 2], [3, 4])}, "step", "loss", level=("nothing", 5.0))
 
@@ -291,9 +291,9 @@ def curves_figure(
         curves: name → (x, y), at most five.
         xlabel, ylabel: with units.
         level: name and height of a dotted line.
-        log: logarithmic axes: "y", or "xy" with base 2 for x and a mark at every point.
+        log: logarithmic axes: "", "y", or "xy" with base 2 for x and a mark at every point.
     """
-    choose("log", log, ("y", "xy"))
+    choose("log", log, ("", "y", "xy"))
     with matplotlib.rc_context(STYLE):
         figure = _figure(7, 3.4)
         ax = figure.subplots()
@@ -301,7 +301,7 @@ def curves_figure(
             ax.plot(x, y, color=color, label=name, marker="o" if log == "xy" else "", ms=4)
         if level is not None:
             ax.axhline(level[1], color=GREY, ls=":", lw=1, label=level[0])
-        ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
+        ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         if log == "xy":
             ax.set_xscale("log", base=2)
             ax.set_xticks(x, labels=[f"{value:g}" for value in x])
@@ -351,7 +351,7 @@ def coasts_figure(pictures: dict[str, Tensor], window=(28.0, 62.0, -15.0, 45.0))
     """
     south, north, west, east = window
     with matplotlib.rc_context(STYLE):
-        figure = _figure(2.9 * len(pictures), 4.2)
+        figure = _figure(2.9 * len(pictures), 3.7)
         axes = figure.subplots(2, len(pictures), squeeze=False)
         for (top, bottom), (title, picture) in zip(axes.T, pictures.items(), strict=True):
             for ax in (top, bottom):
