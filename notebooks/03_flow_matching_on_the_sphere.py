@@ -106,7 +106,7 @@ print(f"share of the sphere in a field: from {areas.min():.4f} to {areas.max():.
 # %%
 LOG_DENSITY = -math.log(2 * math.pi)
 print(f"−log p on dark fields: {-LOG_DENSITY:.4f} nats; of the uniform distribution: {-sphere.LOG_UNIFORM:.4f} nats")
-print(f"the difference is log 2 = {math.log(2):.4f} nats: the data know one of two halves")
+print(f"the difference is log 2 = {math.log(2):.4f} nats, because the data lie in one half of the sphere")
 
 # %% [markdown]
 # **What to look for:** find the same fields on the globes and on the flat map. The vertical axis of the flat map is z, so
@@ -340,8 +340,9 @@ print(f"{train_steps} steps: loss {first:.3f} → {last:.3f}; a network that alw
 
 # %% [markdown]
 # The loss hardly falls, and this is no failure. The paths at one point go in many directions, and one answer cannot predict
-# them all; this spread stays in the loss (notebook 02). A test shows that the network learned what can be learned. If v is the mean of
-# the targets u at each point, then E|u|² = E|u − v|² + E|v|². So the loss plus the mean squared answer must be E|u|² = E θ².
+# them all; this spread stays in the loss (notebook 02). There is a test. If the answer v is the mean of the targets u at each point and
+# time, then E|u|² = E|u − v|² + E|v|². So the loss plus the mean squared answer must be E|u|² = E θ². (The test is necessary and not
+# sufficient: a network that always answers 0 passes it too.)
 
 # %%
 x0, x1, t = sphere.uniform(many_paths), draw_data(many_paths), torch.rand(many_paths)
@@ -538,7 +539,7 @@ lessons_sphere.density_figure(density, "density, relative to the data's", 1.5, b
 
 # %% [markdown]
 # **What was seen:** the board has soft edges and is uneven inside the fields; the printed loss in nats comes from this. There is
-# no seam at ±180° and nothing special at the pole.
+# no seam at ±180°. At the pole, six corners meet, and they are blurred as corners are everywhere.
 #
 # Do samples and density agree? The samples came from a forward computation without any divergence. The density came from a
 # backward computation. We compare both in each of the 24 fields.
@@ -558,7 +559,7 @@ lessons_sphere.shares_figure(predicted, counted, len(samples), 1 / 12)
 #
 # ### 1 · The wrong divergence
 #
-# The code "trace of the Jacobian in R³" is often taken for the divergence. The *trace* adds up the derivative along each of the
+# In code, the trace of the Jacobian (the matrix of all derivatives) in R³ is often taken for the divergence. The *trace* adds up the derivative along each of the
 # three axes of space. For a field on the sphere, three variants come to mind:
 #
 # * **A**, the divergence above: along the surface only;
@@ -618,8 +619,9 @@ print(f"e = {math.e:.4f}, e^(−1.5) = {math.exp(-1.5):.4f}")
 # formulas. The added part r x has the trace 3r, so C changes by the factor e^{−3r} = e^{−1.5}. In B, the projection of r y is
 # r (1 − |y|²) y, whose trace at |y| = 1 is −2r, so B changes by e^{2r} = e.
 #
-# For our own network B and C are only a few per cent wrong. The reason is the size of the radial part, the part along x, which
-# nothing in the training controls. The next cell compares it with the tangential part, as root mean squares (rms).
+# For our own network B and C are wrong by much less. The reason is the size of the radial part, the part along x, which
+# nothing in the training controls: the trace of B differs from the divergence by −2⟨f, x⟩, where f is the network's answer before the
+# projection. The next cell asserts this, and compares the radial with the tangential part, as root mean squares (rms).
 
 # %%
 print("time   radial rms   tangential rms")
@@ -627,13 +629,15 @@ rms = {}
 for i in (16, 24, 28, 32):
     full = velocity.ambient(states[i], i / 32)
     radial = (full * states[i]).sum(-1)
+    wrong_by = ambient_trace(lambda y, i=i: velocity(y, i / 32), states[i]) - my_divergence(velocity, states[i], i / 32)[1]
+    torch.testing.assert_close(wrong_by, -2 * radial, atol=5e-3, rtol=1e-3)
     rms[i / 32] = radial.square().mean().sqrt().item(), (full.square().sum(-1) - radial.square()).mean().sqrt().item()
     print(f"{i / 32:5.3f} {rms[i / 32][0]:10.3f} {rms[i / 32][1]:14.3f}")
 
 # %% [markdown]
-# The radial part is *not* small beside the tangential one. B errs by twice the radial part at every point, with both signs, and the
-# errors of different places and times partly cancel in the integral. Another training could end with a larger error. A
-# "likelihood" of this kind can look better or worse than it is, without limit.
+# The radial part is *not* small beside the tangential one. It has both signs, so the errors of different places and times partly cancel
+# in the integral. Another training could end with a larger error. A "likelihood" of this kind can look better or worse than it is, without
+# limit.
 #
 # An integral over the sphere takes seconds. Compute it before you believe a likelihood. (The official code of the paper uses the
 # trace in R³; notebook 13 comes back to this.)
@@ -726,9 +730,10 @@ curves = {f"{solver}: order {slope[solver]:.1f} at the end": (budget, e) for sol
 lessons_sphere.curves_figure(curves, "evaluations of the network", "mean error of the end point (km)", log="xy")
 
 # %% [markdown]
-# **What was seen:** the orders 1, 2 and 4 of the plane hold on the sphere. The careless RK4 falls back to order 2 and pays
-# four evaluations per step for it. With only 8 evaluations, Euler's method has the smallest error: RK4 then has two steps only, and they
-# are too long for the theory to apply. From 64 evaluations on, RK4 is best; it is the package's default.
+# **What was seen:** the orders 1, 2 and 4 of the plane hold on the sphere. The careless RK4 begins like RK4 and then
+# falls back to about order 2, although it pays four evaluations per step. With only 8 evaluations, Euler's method is better than RK4,
+# which then has only two steps; they are too long for the theory to apply. From 128 evaluations on, RK4 is best; it is the package's
+# default.
 #
 # ## Check
 #
@@ -745,14 +750,14 @@ assert abs(mass - 1) < by_scale(0.05, 0.01, 0.01), "the density integrates to on
 assert deviation.max() < 5
 
 # %%
-assert all(abs(masses["A", radial] - 1) < by_scale(0.05, 0.01, 0.01) for radial in (0.0, 0.5))
+assert all(abs(masses["A", radial] - 1) < by_scale(0.05, 0.02, 0.02) for radial in (0.0, 0.5))
 assert abs(masses["A", 0.5] - masses["A", 0.0]) < 1e-4
 assert abs(masses["B", 0.5] / masses["B", 0.0] - math.e) < 0.02
 assert abs(masses["C", 0.5] / masses["C", 0.0] - math.exp(-1.5)) < 0.002
 assert abs(slope["euler"] - 1) < 0.2
 assert abs(slope["midpoint"] - 2) < 0.3
 assert slope["rk4"] > 3.5
-assert abs(slope["careless rk4"] - 2) < 0.5
+assert 1.5 < slope["careless rk4"] < 2.9
 
 # %%
 if train_steps >= 3000:  # what needs a trained network
@@ -762,11 +767,11 @@ if train_steps >= 3000:  # what needs a trained network
     assert moved < lengths / 5
     assert min(over_antimeridian, by_a_pole) > 10
     assert on_dark["noise off the sphere, straight steps"] < on_dark["noise on the sphere, steps by exp"] - 0.1
-    assert rms[1.0][0] > 0.2 * rms[1.0][1]
+    assert rms[1.0][0] > 0.15 * rms[1.0][1]
     assert 0.001 < max(abs(masses[variant, 0.0] - 1) for variant in "BC") < 0.15
     assert error["careless rk4"][-1] > 3 * error["rk4"][-1]
-    assert error["euler"][0] == min(e[0] for e in error.values())
-    assert all(error["rk4"][n] == min(e[n] for e in error.values()) for n in range(3, len(budget)))
+    assert error["euler"][0] < error["rk4"][0]
+    assert all(error["rk4"][n] == min(e[n] for e in error.values()) for n in range(4, len(budget)))
 print("all checks passed")
 
 # %% [markdown]
