@@ -24,7 +24,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 01 and 02 | 50 minutes, exercises 60 more | 3 minutes / not needed | figures only |
+# | notebooks 01 and 02 | 50 minutes, exercises 60 more | 2 minutes / not needed | figures only |
 #
 # Words such as *geodesic*, *tangent vector*, *nat* and *divergence* are explained where they first appear, and in the
 # [glossary](GLOSSARY.md).
@@ -63,12 +63,12 @@ _ = torch.manual_seed(seed)
 # We therefore cut the heights [−1, 1] into 4 equal *bands* and the longitudes into 6 equal *sectors*. This gives 24 fields
 # of equal area. As on a chess board, we keep every second field and call it dark.
 #
-# One sector reaches from longitude 160° to −140°. It therefore lies across the *antimeridian*, the meridian at ±180° where
+# One sector reaches from longitude 172° to −128°. It therefore lies across the *antimeridian*, the meridian at ±180° where
 # the two edges of a world map meet. Six corners of fields meet at each pole. A flow that computes in degrees has
 # difficulties in both regions.
 
 # %%
-SECTORS, BANDS, SHIFT = 6, 4, 20.0  # SHIFT: degrees by which the sectors are turned
+SECTORS, BANDS, SHIFT = 6, 4, 8.0  # SHIFT: degrees by which the sectors are turned
 
 
 def field_of(x):
@@ -113,7 +113,7 @@ print(f"the difference is log 2 = {math.log(2):.4f} nats, because the data lie i
 # equal areas stay equal.
 
 # %%
-borders = lessons_sphere.Borders(meridians=(-140, -80, -20, 40, 100, 160), heights=(-0.5, 0, 0.5))
+borders = lessons_sphere.Borders(meridians=(-128, -68, -8, 52, 112, 172), heights=(-0.5, 0, 0.5))
 lessons_sphere.points_figure(draw_data(6000), borders)
 
 # %% [markdown]
@@ -177,7 +177,7 @@ print(f"largest ||velocity| − θ|: {(target.norm(dim=-1) - sphere.distance(x0,
 # **What to look for:** one path on the globe. The red arrows are velocities. They are straight and touch the sphere.
 
 # %%
-lessons_sphere.geodesic_figure(*sphere.from_latlon(torch.tensor([[15.0, -50.0], [35.0, 75.0]])))
+lessons_sphere.geodesic_figure(*sphere.from_latlon(torch.tensor([[15.0, -55.0], [40.0, 60.0]])))
 
 # %% [markdown]
 # **What was seen:** the blue path is curved on this picture, because the sphere is curved. The velocity turns with it, so the
@@ -205,10 +205,16 @@ def cross(a, b, c, d):
     return (sides > 0).all(0) | (sides < 0).all(0)
 
 
-one, other = torch.triu_indices(60, 60, offset=1)  # all pairs
-crossings = cross(x0[one], x1[one], x0[other], x1[other]).sum().item()
+def crossings(n):
+    """How many pairs of the first n paths cross, and how many pairs there are."""
+    one, other = torch.triu_indices(n, n, offset=1)
+    return cross(x0[one], x1[one], x0[other], x1[other]).sum().item(), len(one)
+
+
+(drawn_crossings, drawn_pairs), (all_crossings, all_pairs) = crossings(60), crossings(1000)
 lengths = sphere.distance_km(x0, x1).mean().item()
-print(f"{crossings} of {len(one):,} pairs of paths cross; 1/8 of them would be {len(one) / 8:.0f}")
+print(f"in the figure {drawn_crossings} of {drawn_pairs:,} pairs of paths cross, {drawn_crossings / drawn_pairs:.1%}")
+print(f"among all 1,000 paths {all_crossings:,} of {all_pairs:,} pairs cross, {all_crossings / all_pairs:.1%}; 1/8 is {1 / 8:.1%}")
 print(f"a path is {lengths:,.0f} km long on average; a quarter of the Earth's circumference is {math.pi / 2 * 6371:,.0f} km")
 
 # %% [markdown]
@@ -393,7 +399,7 @@ titles = [f"t = {i / 32:g}: {shares[i]:.0%} on dark fields" for i in chosen]
 lessons_sphere.moments_figure(states[chosen], titles, borders)
 
 # %% [markdown]
-# **What was seen:** half of the time nearly nothing happens. Then the pattern appears, quickly and late. The reason is that an
+# **What was seen:** until t = 0.75 nearly nothing happens. Then the pattern appears, quickly and late. The reason is that an
 # early point says little about its end. At t = 0 it says nothing: the mean velocity is the average of the directions to *all*
 # data, and these nearly cancel. The mean speed shows it:
 
@@ -425,8 +431,8 @@ print(
 
 # %% [markdown]
 # **What was seen:** short paths, orderly beside each other. Points that begin on a dark field hardly move; the others go to a
-# dark field nearby. Paths cross the antimeridian and pass the pole as they pass any other place, because unit vectors have no
-# seam.
+# dark field nearby. Paths cross the antimeridian, and they pass close to the pole, as they pass any other place: unit vectors
+# have no seam.
 #
 # The next cell is the same to play with, if you run the notebook: drag the slider through time, or drag the globe.
 
@@ -434,6 +440,9 @@ print(
 widgets.TrajectoryPlayer(
     sphere.to_latlon(states[:, :400]), times=time_grid, projection="globe", center=(15.0, 180.0), trails="long", keep=True
 )
+
+# %% [markdown]
+# **What to look for:** the same flow without the player. Watch the fields beside the meridian at 172°, left of the middle of the globe.
 
 # %%
 lessons_sphere.moments_figure(states[[0, 24, 28, 32], :1500], [f"t = {i / 32:g}" for i in (0, 24, 28, 32)], borders, "antimeridian")
@@ -552,8 +561,9 @@ print(f"largest deviation: {deviation.max():.1f} standard errors")
 lessons_sphere.shares_figure(predicted, counted, len(samples), 1 / 12)
 
 # %% [markdown]
-# **What was seen:** the red points lie on the bars, within their errors (the largest of 24 deviations is printed). Both
-# computations describe one distribution.
+# **What was seen:** the red points lie on the bars. The largest of the 24 deviations is 3.1 standard errors. Chance alone gives so much in
+# about one run of twenty; here the coarse grid of the integral adds a small error of its own. Both computations describe one
+# distribution.
 #
 # ## Wrong, without an error message
 #
@@ -619,7 +629,7 @@ print(f"e = {math.e:.4f}, e^(−1.5) = {math.exp(-1.5):.4f}")
 # formulas. The added part r x has the trace 3r, so C changes by the factor e^{−3r} = e^{−1.5}. In B, the projection of r y is
 # r (1 − |y|²) y, whose trace at |y| = 1 is −2r, so B changes by e^{2r} = e.
 #
-# For our own network B and C are wrong by much less. The reason is the size of the radial part, the part along x, which
+# For our own network B is wrong by 2 per cent and C by 7 per cent. The reason is the size of the radial part, the part along x, which
 # nothing in the training controls: the trace of B differs from the divergence by −2⟨f, x⟩, where f is the network's answer before the
 # projection. The next cell asserts this, and compares the radial with the tangential part, as root mean squares (rms).
 
@@ -741,7 +751,7 @@ lessons_sphere.curves_figure(curves, "evaluations of the network", "mean error o
 
 # %%
 assert (areas - 1 / 24).abs().max() < 0.006
-assert abs(crossings / len(one) - 1 / 8) < 0.05
+assert abs(all_crossings / all_pairs - 1 / 8) < 0.01
 assert abs(lengths - math.pi / 2 * 6371) < 500
 assert abs(first - zero) < 0.3
 assert abs(rest + explained - zero) < by_scale(0.3, 0.03, 0.03)
@@ -765,7 +775,7 @@ if train_steps >= 3000:  # what needs a trained network
     assert speeds[0.5] < 0.3 * speeds[28 / 32]
     assert -LOG_DENSITY < nll < -LOG_DENSITY + 0.25
     assert moved < lengths / 5
-    assert min(over_antimeridian, by_a_pole) > 10
+    assert over_antimeridian > 30
     assert on_dark["noise off the sphere, straight steps"] < on_dark["noise on the sphere, steps by exp"] - 0.1
     assert rms[1.0][0] > 0.15 * rms[1.0][1]
     assert 0.001 < max(abs(masses[variant, 0.0] - 1) for variant in "BC") < 0.15

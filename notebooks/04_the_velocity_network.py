@@ -34,10 +34,10 @@
 from geoflow.runtime import by_scale
 
 seed = 0
-race_steps = by_scale(40, 400, 3000)  # training steps of the networks that are compared
+race_steps = by_scale(40, 600, 3000)  # training steps of the networks that are compared
 race_seeds = by_scale(1, 3, 3)  # trainings of each kind where the spread matters
 solver_images = by_scale(4, 32, 32)  # images whose paths measure the error of the solver
-coast_steps = by_scale(40, 400, 5000)  # training steps of the three networks that draw coastlines
+coast_steps = by_scale(40, 1000, 5000)  # training steps of the three networks that draw coastlines
 timing_points = by_scale(32, 256, 1024)  # points per image in the timing
 
 # %%

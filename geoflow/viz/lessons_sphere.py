@@ -125,7 +125,7 @@ def geodesic_figure(
 
     The arrows are the velocities times `length`; they touch the sphere and leave it.
 
-    >>> ends = sphere.from_latlon(torch.tensor([[15.0, -50.0], [35.0, 75.0]]))
+    >>> ends = sphere.from_latlon(torch.tensor([[15.0, -55.0], [40.0, 60.0]]))
     >>> figure = geodesic_figure(*ends)
     """
     center = VIEWS["Africa"]["center"]
