@@ -21,7 +21,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebook 03 | 15 minutes | 2 minutes / not needed | figures only |
+# | notebook 03 | 15 minutes | 1 minute / not needed | figures only |
 #
 # Words are explained in notebook 03 and in the [glossary](../GLOSSARY.md).
 
@@ -240,8 +240,8 @@ print(f"samples beyond ±90° or ±180°: {off_earth:.1%}")
 lessons_sphere.degrees_figure(degrees[:6000], outside[:6000])
 
 # %% [markdown]
-# **What was seen:** the red samples are nowhere on Earth. The board is blurred, and the fields that are cut by the edges at ±180° are
-# the worst, since the flow, unlike the data, has no reason to fill a half field up to a border.
+# **What was seen:** the red samples are nowhere on Earth. The board is blurred (this training is shorter than that of notebook 03). A smooth
+# flow in the plane cannot end exactly at the edges at ±180°, where the data are cut: it thins out before them and runs over them.
 #
 # To count, we must first bring the red samples back to Earth by hand: longitudes are wrapped, latitudes beyond a pole are set to the
 # pole.
