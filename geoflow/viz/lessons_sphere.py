@@ -25,7 +25,7 @@ from geoflow.viz.basemap import MapFigure
 BLUE, ORANGE, RED, GREEN = "#0072B2", "#E69F00", "#D55E00", "#009E73"  # Okabe and Ito, 2008
 PINK, GREY, PALE = "#CC79A7", "#7f8c99", "#c6d3e1"
 CYCLE = (RED, GREEN, BLUE, ORANGE, PINK)
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "legend.frameon": False,
@@ -100,8 +100,8 @@ def points_figure(x: Tensor, borders: Borders = NONE) -> MapFigure:
     with matplotlib.rc_context(STYLE):
         figure = _figure(10, 3.0)
         grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.7))
-        for cell, view in zip(grid, ("antimeridian", "north pole"), strict=False):
-            ax = _globe(cell, view)
+        for column, view in enumerate(("antimeridian", "north pole")):
+            ax = _globe(grid[0, column], view)
             _mark_borders(ax, borders)
             maps.draw_points(ax, sphere.to_latlon(x), color=BLUE, size=3)
         ax = equal_area_axes(figure.add_subplot(grid[2]), borders, f"{len(x):,} points")
@@ -163,15 +163,17 @@ def paths_figure(
         figure = _figure(3.6 * len(views) + 0.8, 3.6)
         grid = figure.add_gridspec(1, len(views))
         shown = []
-        for cell, view in zip(grid, views, strict=True):
-            ax = _globe(cell, view)
+        for column, view in enumerate(views):
+            ax = _globe(grid[0, column], view)
             _mark_borders(ax, borders)
             maps.draw_trajectories(ax, sphere.to_latlon(states), times).set_linewidth(1.1)
             shown.append(ax)
         colors = ScalarMappable(Normalize(0, 1), maps.TIME_COLORS)
         figure.colorbar(colors, ax=shown, shrink=0.7, label="time t (0 noise, 1 data)")
         dots = shown[0].get_legend_handles_labels()[0]
-        place = dict(loc="upper left", bbox_to_anchor=(-0.1, 1.02), fontsize=8, markerscale=2)
+        place: dict[str, Any] = dict(
+            loc="upper left", bbox_to_anchor=(-0.1, 1.02), fontsize=8, markerscale=2
+        )
         shown[0].legend(dots, ["start (noise)", "end (data)"], **place)
     return figure
 
@@ -186,7 +188,8 @@ def moments_figure(
     with matplotlib.rc_context(STYLE):
         figure = _figure(2.7 * len(titles), 2.9 if view else 2.3)
         grid = figure.add_gridspec(1, len(titles))
-        for number, (cell, x, title) in enumerate(zip(grid, states, titles, strict=True)):
+        for number, (x, title) in enumerate(zip(states, titles, strict=True)):
+            cell = grid[0, number]
             if view:
                 ax: Axes = _globe(cell, view)
                 _mark_borders(ax, borders)
@@ -228,8 +231,8 @@ def density_figure(values: Tensor, label: str, vmax: float, borders: Borders = N
     with matplotlib.rc_context(STYLE):
         figure = _figure(10, 3.0)
         grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.7))
-        for cell, view in zip(grid, ("antimeridian", "north pole"), strict=False):
-            ax = _globe(cell, view)
+        for column, view in enumerate(("antimeridian", "north pole")):
+            ax = _globe(grid[0, column], view)
             extent = (*ax.get_xlim(), *ax.get_ylim())
             ax.imshow(
                 _at_pixels(ax, values.numpy()), extent=extent, origin="upper", zorder=1, **style
@@ -373,7 +376,9 @@ def coasts_figure(pictures: dict[str, Tensor], window=(28.0, 62.0, -15.0, 45.0))
 
 def _box(ax: Axes, x: float, y: float, text: str, color: str, width: float = 2.3) -> None:
     """A box with a text, centred at (x, y)."""
-    style = dict(boxstyle="round,pad=0.04", facecolor=color, edgecolor="#444444", linewidth=0.7)
+    style: dict[str, Any] = dict(
+        boxstyle="round,pad=0.04", facecolor=color, edgecolor="#444444", linewidth=0.7
+    )
     ax.add_patch(FancyBboxPatch((x - width / 2, y - 0.26), width, 0.52, **style))
     ax.text(x, y, text, ha="center", va="center", fontsize=8)
 
