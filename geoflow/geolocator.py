@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geoflow import checkpoint, density, encoders, inputs, methods, runtime, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
+from geoflow.flowmap import by_name
 from geoflow.runtime import whole
 from geoflow.samplers import SolverOptions
 from geoflow.scores import metrics
@@ -64,7 +65,7 @@ class Geolocator:
     ):
         self.method = method
         self.network = network.eval() if isinstance(network, nn.Module) else None
-        self.model = methods.by_name(method, network, schedule)
+        self.model = by_name(method, network, schedule)
         self.encoder = encoder.eval() if encoder is not None else None
         self.provenance = provenance or {}
 
@@ -193,16 +194,15 @@ class Geolocator:
     ) -> Tensor:
         """Places drawn from each image's distribution.
 
-        The images of one call share their n starting points, so an image's samples do not depend on
-        its company.
+        The images of one call share their n starting points, so none depends on the others.
 
         Args:
             images, cond: see the class.
             n: samples per image.
-            steps: solver steps, placed by the model's schedule; None: 16, for published models 48.
+            steps: solver steps, placed by the model's schedule; None: its `model.defaults`.
             solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`, the adaptive `dopri5`, `bosh3`,
-                `ddim` for diffusion, or `plonk`, the official code's sampler (250 steps there);
-                None: `rk4`, for published models `ab3`. Closed forms have neither.
+                `ddim` for diffusion, `jump` for a flow map, or `plonk`, the official code's (250
+                steps); None: `rk4`, published `ab3`, flow map `jump`. Closed forms have neither.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds.
             seed: an integer makes the result repeatable.
             noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in

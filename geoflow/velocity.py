@@ -222,15 +222,15 @@ class VelocityTransformer(nn.Module):
         width = log_width.clamp(*LOG_WIDTHS).exp()
         return a + self.path.expected_target(x, t[..., None], mean, width)
 
-    def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        """SiLU(c + time), the input of all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
+    def condition(self, t: Tensor, cond: Tensor | None, more: Tensor | float = 0.0) -> Tensor:
+        """SiLU(c + time + more), for all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
         c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
             if cond is None:
                 cond = torch.zeros(1, self.config["cond_dim"]).to(t)
             e = self.embed_cond(cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])
-        return silu(c)
+        return silu(c + more)
 
     def times_for(self, x: Tensor, t) -> Tensor:
         """Times as (B or 1, N or 1), on the device and with the precision of x (B, N, 3)."""

@@ -158,8 +158,8 @@ def with_schedule(geo: Geolocator, name: str) -> Geolocator:
 
 
 def _solver(geo: Geolocator) -> dict:
-    more = [samplers.DDIM] if geo.method == "diffusion" else []
-    return choice("solver", "solver", [*samplers.FIXED, *more])
+    own = {"diffusion": [samplers.DDIM], "flow-map": [samplers.JUMP]}
+    return choice("solver", "solver", [*samplers.FIXED, *own.get(geo.method, [])])
 
 
 def _options(v: dict) -> SolverOptions:
