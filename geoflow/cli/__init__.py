@@ -1,5 +1,5 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | data verify | embed |
-evaluate | tables | reproduce | results | locate | explore | doctor`."""
+"""The commands: `geoflow demo | train | distil | plan | compare | data fetch | data verify |
+embed | evaluate | tables | reproduce | results | locate | explore | doctor`."""
 
 import errno
 import io
@@ -24,6 +24,7 @@ app.add_typer(data_app, name="data")
 commands = (
     *(
         train.train,
+        train.distil,
         train.plan,
         compare.compare,
         data.fetch,

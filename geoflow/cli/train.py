@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `plan` and `demo`."""
+"""The commands that train: `train`, `distil`, `plan` and `demo`."""
 
 import time
 from pathlib import Path
@@ -90,6 +90,43 @@ def train(
         print(f"model: {out / 'model'}")
 
 
+def distil(
+    model: Annotated[str, argument("a flow on the sphere: shipped, plonk-yfcc, a folder")],
+    scale: Annotated[str, option("of recipe tiles, or with --data of photos: its steps")] = "",
+    data: Data = None,
+    out: Out = Path("outputs/distil"),
+    seed: Seed = 0,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+) -> None:
+    """Make a flow map of a flow on the sphere: one call of its network draws a sample, not dozens.
+
+    It learns on the embeddings of Earth tiles, or with --data on shards of the model's own
+    embeddings. Run it again to go on after an interruption.
+    """
+    from geoflow.data import tiles
+    from geoflow.flowmap import MAP
+    from geoflow.training import modules, own
+
+    folders, name = _folders(data), "photos" if data else "tiles"
+    chosen = modules.recipe_of(read_recipe(name, scale or _scale(name)), MAP)
+    _check(name, MAP, seed, {"data": folders or None})
+    teacher = geoflow.Geolocator.from_pretrained(model)
+    shards = _open(folders, None, None) if folders else None
+    if shards:
+        share = own.judging_share(shards, chosen["validation"], stream=False)
+        images = own.count_training(shards, share)
+    else:
+        images, taught = chosen["tiles"], teacher.provenance.get("recipe", chosen)
+        chosen["views"] = tiles.views_of(taught)
+    chosen = own.overridden(chosen, images, {"steps": steps, "batch": batch, "lr": lr})
+    with working_in(out):
+        geo = geoflow.training.distil(teacher, chosen, out, seed, shards)
+        geo.save_pretrained(out / "model")
+    print(f"model: {out / 'model'}")
+
+
 def _folders(data: list[Path] | None) -> list[Path]:
     """The folders of --data, which exist."""
     for folder in data or []:
@@ -115,9 +152,9 @@ def _scale(recipe: str) -> str:
 
 def _check(name: str, method: str, seed: int, options: dict) -> None:
     """A ValueError for an option that does not apply or makes no sense; None: it is not given."""
-    from geoflow.methods import TRAINED
+    from geoflow.flowmap import NETWORKS
 
-    runtime.choose("method", method, TRAINED)
+    runtime.choose("method", method, NETWORKS)
     given = " and ".join(f"--{what}" for what, value in options.items() if value is not None)
     if name == "tiles" and given:
         text = f"{given} cannot be used with recipe 'tiles'"
