@@ -11,6 +11,7 @@ fresh noise at every step of the training: a fixed set of them would be learnt b
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ def lagrangian_residual(
     def mean_velocity(s: Tensor) -> Tensor:
         return network.mean_velocity(x, t, s, cond, guidance)
 
-    u, rate = torch.func.jvp(mean_velocity, (s,), (torch.ones_like(s),))
+    u, rate = torch.func.jvp(mean_velocity, (s,), (torch.ones_like(s),))  # ty: ignore[invalid-assignment]
     length = (s - t)[..., None]
     moves = exp_differential(x, length * u, u + length * rate)
     end = sphere.exp(x, length * u).detach()
@@ -202,7 +203,7 @@ def distillation_loss(
 class _Guided:
     """`samplers.Guided` with an ω of each image's own; those without any take one call."""
 
-    velocity: object
+    velocity: Any
     guidance: Tensor  # (B, 1)
 
     def __call__(self, x: Tensor, t, cond: Tensor | None) -> Tensor:

@@ -242,5 +242,6 @@ def distilling_module(recipe: dict, teacher: Geolocator, seed: int = 0) -> FlowM
         raise ValueError(f"{text}, whose states are in R³; {expected}")
     flow = settings_for(recipe, flowmap.MAP)
     optimization, options = optimization_of(flow["optimization"]), _options(flow)
-    network = begun_as(teacher.network)
-    return FlowMapModule(network, teacher.path, optimization, seed, teacher.network, **options)
+    velocity = teacher.velocity
+    network = begun_as(velocity)
+    return FlowMapModule(network, teacher.path, optimization, seed, velocity, **options)

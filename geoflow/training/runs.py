@@ -143,7 +143,7 @@ def train_shards(
     folder = Path(folder) / "flow"
     distinct = {shards.fingerprint: shards for shards in data}
     contents = [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
-    run = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
+    run: dict = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
     run |= {"data": contents, "stream": stream}
     if (folder / "run.json").exists():
         runtime.claim(folder, run)
@@ -220,7 +220,7 @@ def distil(
     """
     L.seed_everything(seed, verbose=False)
     module = distilling_module(recipe, teacher, seed)
-    run = {"recipe": recipe_of(recipe, MAP), "seed": seed, "method": MAP}
+    run: dict = {"recipe": recipe_of(recipe, MAP), "seed": seed, "method": MAP}
     run["teacher"] = runtime.sha256_of_weights(teacher.network)[:16]
     if data is None:
         if not isinstance(teacher.encoder, TileEncoder):
@@ -231,7 +231,7 @@ def distil(
         batches: Batches = _in_memory(module, *_embedded(teacher.encoder, *parts))
     else:
         own.check_same_encoder(data)
-        if (takes := teacher.network.config["cond_dim"]) != data[0].dim:
+        if (takes := module.network.config["cond_dim"]) != data[0].dim:
             text = f"the teacher takes embeddings of {takes} numbers, the shards have {data[0].dim}"
             raise ValueError(f"{text}; expected shards of its encoder")
         run["data"] = [f"{count(len(part), 'image')}, {part.fingerprint[:16]}" for part in data]
