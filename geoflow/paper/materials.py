@@ -109,6 +109,7 @@ class Materials:
     def recipe(self, schedule: str) -> dict[str, Any]:
         """The recipe of the shipped flow with another schedule, for training and sampling."""
         recipe = read_recipe("tiles", self.scale)
+        recipe.pop("methods", None)  # of others
         flow = recipe["flow"] | {"schedule": schedule}
         return recipe | {"sampling_schedule": schedule, "flow": flow}
 
