@@ -100,7 +100,7 @@ def integrate(
     """
     choose("solver", solver, NAMES)
     if solver in (PLONK, JUMP):
-        text = f"solver {solver!r} solves no ODE; a likelihood needs another, such as 'rk4'"
+        text = f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'"
         raise ValueError(f"{text}; {JUMP!r} needs a flow map")
     if solver == DDIM and path.name != "diffusion":
         text = f"solver {DDIM!r} with method {path.name!r}"

@@ -64,7 +64,7 @@ def train_tiles(
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
     batches = _in_memory(module, *_embedded(encoder, train, judged))
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
-    return module.network, encoder, _provenance(run, seconds)
+    return module.network, encoder, _provenance({**run, "recipe": recipe}, seconds)
 
 
 def _embedded(encoder: TileEncoder, *parts: tiles.Tiles) -> list[Rows]:

@@ -29,6 +29,7 @@ include_patterns = [
     "data/README.md",
     "data/results/README.md",
     "data/results/any-view.md",
+    "data/results/flow-map.md",
     "data/results/gpu/README.md",
     "tests/benchmarks/README.md",
     "notebooks/RESULTS.md",
@@ -94,6 +95,7 @@ tests/benchmarks/README
 data/README
 data/results/gpu/README
 data/results/any-view
+data/results/flow-map
 ```
 """
 
