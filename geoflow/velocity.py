@@ -59,12 +59,13 @@ def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def in_float32(device: str) -> Generator[None]:
-    """Whole float32 for what reads or writes coordinates, whatever the precision around it: their
-    last bit is 12 km in bfloat16, and 3 km in the TF32 of a GPU's matrix products.
+def in_float32(device: str, products: str = "highest") -> Generator[None]:
+    """Float32, whatever the precision around it; with products="high" a GPU multiplies in TF32.
+
+    Coordinates need the highest: their last bit is 12 km in bfloat16 and 3 km in TF32.
     """
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(products)
     try:
         with torch.autocast(device, enabled=False):
             yield

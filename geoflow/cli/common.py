@@ -77,11 +77,6 @@ def working_in(out: Path) -> Generator[None]:
         yield
 
 
-def judged_tiles(scale: str) -> int:
-    """How many tiles of each kind there are to score at a scale."""
-    return {"smoke": 100, "demo": 1000}.get(scale, 4000)
-
-
 def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str = "", **options):
     """Score a model on `test` or `held-out` tiles, fewer at small scales: a Report.
 
@@ -91,7 +86,7 @@ def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str 
     from geoflow.data import tiles
 
     views = views or tiles.views_of(geo.provenance.get("recipe", {"views": "any"}))
-    images = tiles.load(name, judged_tiles(scale), views)[:most]
+    images = tiles.load(name, tiles.judged(scale), views)[:most]
     if name == "held-out":
         options |= {"likelihood": False, "calibrated": 0}
     report = geoflow.evaluate(geo, images, f"tiles, {name}", **options)

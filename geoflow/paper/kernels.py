@@ -28,7 +28,7 @@ class KernelMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of (m, 3) unit vectors: (m,) nats."""
-        return _mixed(log_parts(self.centers, x), self.weights)
+        return _weighted(log_parts(self.centers, x), self.weights).logsumexp(0)
 
 
 def log_parts(centers: Tensor, x: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ def log_parts(centers: Tensor, x: Tensor) -> Tensor:
     return torch.cat(rows, 1)
 
 
-def _mixed(parts: Tensor, weights: Tensor) -> Tensor:
-    return (parts + weights.clamp(min=1e-300).log()[:, None]).logsumexp(0)
+def _weighted(parts: Tensor, weights: Tensor) -> Tensor:
+    return parts + weights.clamp(min=1e-300).log()[:, None]
 
 
 def fit_kernels(train: Tensor, validation: Tensor) -> KernelMixture:
@@ -65,5 +65,5 @@ def fit_kernels(train: Tensor, validation: Tensor) -> KernelMixture:
     parts = log_parts(train, validation)
     weights = torch.full((len(parts),), 1 / len(parts), dtype=torch.float64)
     for _ in range(ROUNDS):
-        weights = (parts + weights.clamp(min=1e-300).log()[:, None]).softmax(0).mean(1)
+        weights = _weighted(parts, weights).softmax(0).mean(1)
     return KernelMixture(train.double(), weights)

@@ -142,9 +142,8 @@ def train_shards(
     own.check_same_encoder(data)
     folder = Path(folder) / "flow"
     distinct = {shards.fingerprint: shards for shards in data}
-    contents = [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
     run: dict = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
-    run |= {"data": contents, "stream": stream}
+    run |= {"data": _contents(data), "stream": stream}
     if (folder / "run.json").exists():
         runtime.claim(folder, run)
     done = ended(folder)
@@ -170,6 +169,11 @@ def train_shards(
         about["validation_nll_over_uniform"], text = own.verdict(geo, batches.validation)
         log(text)
     return module.network, _provenance({**run, **about}, {"flow": seconds})
+
+
+def _contents(data: list[Shards]) -> list[str]:
+    """What identifies folders of shards."""
+    return [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
 
 
 def _on_shards(
@@ -234,7 +238,7 @@ def distil(
         if (takes := module.network.config["cond_dim"]) != data[0].dim:
             text = f"the teacher takes embeddings of {takes} numbers, the shards have {data[0].dim}"
             raise ValueError(f"{text}; expected shards of its encoder")
-        run["data"] = [f"{count(len(part), 'image')}, {part.fingerprint[:16]}" for part in data]
+        run["data"] = _contents(data)
         batches = _on_shards(module, data, data, recipe.get("validation"), stream=False)
     log(f"{count(module.optimization.steps, 'step')}: {_estimate(module, batches)} on one device")
     seconds = _fit(MAP, log, module, batches, Path(folder) / "flow", run, **machines)

@@ -30,6 +30,7 @@ from geoflow.training import checkpoints
 from geoflow.training.batches import Batches
 from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Module, Optimization
+from geoflow.velocity import in_float32
 
 COPIES = 5  # checkpoints on the disk at a time: last, best, those before, and one being written
 
@@ -114,7 +115,7 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         keep = checkpoints.Checkpoints(folder, o, interruptions)
         trainer = _trainer(o, folder, keep, *machines)
-        with _resuming_from(found and found[0], keep), _in_tf32():
+        with _resuming_from(found and found[0], keep), _training_precision():
             trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
     step = trainer.global_step
     if step < o.steps:
@@ -137,15 +138,9 @@ def _resuming_from(file: Path | None, keep: checkpoints.Checkpoints) -> Generato
         raise ValueError(f"{file} is damaged: no step follows it ({said}); {advice}") from error
 
 
-@contextlib.contextmanager
-def _in_tf32() -> Generator[None]:
-    """Matrix products of a GPU in TF32, which is faster than bfloat16 for networks of this size."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _training_precision():
+    """TF32 on a GPU, which is faster than bfloat16 for networks of this size."""
+    return in_float32(runtime.device(), "high")
 
 
 @contextlib.contextmanager
@@ -199,7 +194,7 @@ def _trainer(
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
         use_distributed_sampler=False,  # `batches` knows the ranks
-        precision="32-true",  # and TF32 on a GPU, see `_in_tf32`
+        precision="32-true",  # and TF32 on a GPU, see `_training_precision`
         logger=_loggers(folder, wandb),
         callbacks=callbacks,
         plugins=[checkpoints.PlainCheckpoints()],
@@ -279,7 +274,7 @@ def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float
             wait()
             start = time.perf_counter()
         optimizer.zero_grad()
-        with _in_tf32():
+        with _training_precision():
             module.loss(batch, module.generator(trial)).backward()
         optimizer.step()
     wait()

@@ -8,6 +8,8 @@ from PIL import Image
 
 from geoflow.runtime import replacing
 
+# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), and a grey.
+BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
 Curve = list[tuple[int, float]]
 
 

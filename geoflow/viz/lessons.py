@@ -21,9 +21,12 @@ from torch import Tensor
 
 from geoflow import sphere
 from geoflow.viz import basemap
+from geoflow.viz.charts import BLUE as BLUE
+from geoflow.viz.charts import GREEN as GREEN
+from geoflow.viz.charts import ORANGE as ORANGE
+from geoflow.viz.charts import RED as RED
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
-BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#6b7782"
+GREY = "#6b7782"
 HALO = [withStroke(linewidth=3, foreground="white")]
 EDGE = 1e-9  # how far behind the horizon, in Earth radii, rounding may put a visible point
 

@@ -21,9 +21,10 @@ from geoflow import sphere
 from geoflow.runtime import choose
 from geoflow.viz import basemap, maps
 from geoflow.viz.basemap import MapFigure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
+from geoflow.viz.lessons import camera
 
-BLUE, ORANGE, RED, GREEN = "#0072B2", "#E69F00", "#D55E00", "#009E73"  # Okabe and Ito, 2008
-PINK, GREY, PALE = "#CC79A7", "#7f8c99", "#c6d3e1"
+PINK, PALE = "#CC79A7", "#c6d3e1"
 CYCLE = (RED, GREEN, BLUE, ORANGE, PINK)
 STYLE: Any = {
     "font.size": 9,
@@ -111,11 +112,7 @@ def points_figure(x: Tensor, borders: Borders = NONE) -> MapFigure:
 
 def _flat(x: Tensor, center) -> np.ndarray:
     """Vectors (..., 3) as an orthographic map sees them, in metres: linear, for arrows too."""
-    middle = sphere.from_latlon(torch.as_tensor(center, dtype=torch.float64))
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    east = sphere.unit(torch.linalg.cross(up, middle))
-    screen = torch.stack([east, torch.linalg.cross(middle, east)])
-    return (basemap.RADIUS_M * x.double() @ screen.T).numpy()
+    return (basemap.RADIUS_M * x.double() @ camera(*center)[:2].T).numpy()
 
 
 def geodesic_figure(
