@@ -38,7 +38,7 @@ _HOME = {"Geolocator": "geoflow.geolocator", "evaluate": "geoflow.scores.evaluat
 _NAMES = (  # modules and folders, for dir()
     "sphere schedules paths losses velocity velocity_jvp vmf samplers likelihood density "
     "methods baselines geolocator checkpoint inputs encoders plonk runtime data scores training "
-    "paper viz gis cli"
+    "paper viz gis cli flowmap"
 )
 _FOLDERS = {"scores": "metrics evaluation", "viz": "maps widgets", "data": "photos"}
 _FOLDERS |= {"paper": "figures reproduce point_sets", "training": "recipes", "gis": "healpix"}

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from geoflow import encoders, methods, paths, plonk, runtime, schedules
+from geoflow import encoders, flowmap, methods, plonk, runtime, schedules
 from geoflow.data import model_files
 from geoflow.data.published import CONFIG, MODELS, WEIGHTS
 from geoflow.runtime import choose
@@ -85,7 +85,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
     if config.get("format") != FORMAT:
         raise ValueError(f"{file} has format {config.get('format')!r}; this version reads {FORMAT}")
     model_files.check_keys(file, config, set(ENTRIES), {"format", "averaged"})
-    if method is not None and choose("method", method, methods.TRAINED) != config["method"]:
+    if method is not None and choose("method", method, flowmap.NETWORKS) != config["method"]:
         raise ValueError(_other_method(str(folder), config["method"], method))
     _check(file, config)
 
@@ -93,7 +93,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
         own = {name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
         return model_files.build(folder, partial(make, *arguments), own, prefix.__add__)
 
-    make = plonk.averaged_network if config.get("averaged") else methods.network_for
+    make = plonk.averaged_network if config.get("averaged") else flowmap.network_for
     network, encoder = part("network.", make, config["method"], config["network"]), None
     model_files.check_keys(file, config["network"], set(network.config) - {"tangent"}, {"tangent"})
     if isinstance(config["encoder"], str):  # that of another shipped model
@@ -117,8 +117,8 @@ def _check(file: Path, config: dict[str, Any]) -> None:
                 raise ValueError(f"{name} = {config[name]!r}; expected {kind}")
         network, encoder = config["network"], config["encoder"]
         schedules.by_name(config["schedule"])
-        if choose("method", config["method"], methods.TRAINED) in methods.GENERATIVE:
-            tangent = paths.by_name(config["method"]).tangent
+        if choose("method", config["method"], flowmap.NETWORKS) in flowmap.FLOWS:
+            tangent = flowmap.path_of(config["method"]).tangent
             if network.get("tangent", True) is not tangent:
                 raise ValueError(f"tangent = {network.get('tangent')}; expected {tangent}")
         if isinstance(encoder, dict):
@@ -135,7 +135,7 @@ def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
     """Write a model to a folder, whole or not at all. See `Geolocator.save_pretrained`."""
     folder = Path(folder)
     if model.network is None:
-        known = ", ".join(methods.TRAINED)
+        known = ", ".join(flowmap.NETWORKS)
         text = f"method {model.method!r} has no weights to save"
         raise ValueError(f"{text}; expected one of {known}")
     if folder.exists() and any(file.name not in (WEIGHTS, CONFIG) for file in folder.iterdir()):

@@ -82,11 +82,9 @@ class TileEncoder(nn.Module):
         """
         pixels, device = _pixels(self, images, torch.uint8), next(self.parameters()).device
         was_training = self.training
-        in_tf32 = torch.backends.cudnn.allow_tf32
         self.eval()
-        torch.backends.cudnn.allow_tf32 = False  # as exact as on a CPU
-        embeddings = torch.cat([self(chunk.to(device)).cpu() for chunk in pixels.split(batch)])
-        torch.backends.cudnn.allow_tf32 = in_tf32
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # exact as on a CPU
+            embeddings = torch.cat([self(chunk.to(device)).cpu() for chunk in pixels.split(batch)])
         self.train(was_training)
         return embeddings
 

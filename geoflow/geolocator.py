@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geoflow import checkpoint, density, encoders, inputs, methods, runtime, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
+from geoflow.flowmap import by_name
 from geoflow.runtime import whole
 from geoflow.samplers import SolverOptions
 from geoflow.scores import metrics
@@ -64,7 +65,7 @@ class Geolocator:
     ):
         self.method = method
         self.network = network.eval() if isinstance(network, nn.Module) else None
-        self.model = methods.by_name(method, network, schedule)
+        self.model = by_name(method, network, schedule)
         self.encoder = encoder.eval() if encoder is not None else None
         self.provenance = provenance or {}
 
@@ -118,12 +119,11 @@ class Geolocator:
 
         Raises:
             ValueError: unknown name, revision or device, another method, damaged files.
-            FileNotFoundError: the folder lacks a file.
-            ConnectionError: a published model is not in the cache, and the hub does not answer.
+            FileNotFoundError, ConnectionError: a file is missing, or the hub does not answer.
         """
         found = checkpoint.load(name_or_dir, method, revision)
-        geo = cls(found.network, found.method, found.schedule, found.encoder, found.provenance)
-        return geo.to(runtime.device() if device is None else device)
+        parts = found.network, found.method, found.schedule, found.encoder, found.provenance
+        return cls(*parts).to(runtime.device() if device is None else device)
 
     def save_pretrained(self, folder, encoder_of: str | None = None) -> Path:
         """Write model.safetensors and config.json to a folder, whole or not at all, and return it.
@@ -134,7 +134,7 @@ class Geolocator:
 
         Raises:
             FileExistsError: the folder exists and holds something else than a model.
-            ValueError: a method without weights, or an encoder that differs from `encoder_of`'s.
+            ValueError: a method without weights, or an encoder that is not `encoder_of`'s.
         """
         schedule = self.model.schedule_name if isinstance(self.model, methods.Flow) else "linear"
         parts = Checkpoint(self.network, self.method, schedule, self.encoder, self.provenance)
@@ -194,16 +194,15 @@ class Geolocator:
     ) -> Tensor:
         """Places drawn from each image's distribution.
 
-        The images of one call share their n starting points, so an image's samples do not depend on
-        its company.
+        The images of one call share their n starting points, so none depends on the others.
 
         Args:
             images, cond: see the class.
             n: samples per image.
-            steps: solver steps, placed by the model's schedule; None: 16, for published models 48.
+            steps: solver steps, placed by the model's schedule; None: its `model.defaults`.
             solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`, the adaptive `dopri5`, `bosh3`,
-                `ddim` for diffusion, or `plonk`, the official code's sampler (250 steps there);
-                None: `rk4`, for published models `ab3`. Closed forms have neither.
+                `ddim` for diffusion, `jump` for a flow map, or `plonk`, the official code's (250
+                steps); None: `rk4`, published `ab3`, flow map `jump`. Closed forms have neither.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds.
             seed: an integer makes the result repeatable.
             noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in
@@ -331,8 +330,7 @@ class Geolocator:
     def localizability(self, images=None, cond=None, n: int = 1024, seed: int = 0) -> Tensor:
         """Negative entropy ∫ p log₂ p in bits, by n samples (PLONK, section 3.4): (B,).
 
-        It says how narrow the distribution is: −3.65 for uniform, and each bit halves the area
-        where the image could be.
+        It is −3.65 for uniform, and each bit more halves the area where the image could be.
         """
         _, log_prob = self._sample_with_log_prob(*self._request(images, cond, n, seed=seed))
         return log_prob.mean(-1) / math.log(2)

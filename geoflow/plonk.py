@@ -111,12 +111,13 @@ class TimeAveraged(VelocityTransformer):
         times = path.time(start + (end - start) * s).float()
         self.register_buffer("step_times", times, persistent=False)
 
-    def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
+    def condition(self, t: Tensor, cond: Tensor | None, more: Tensor | float = 0.0) -> Tensor:
         """The mean over the interval around t of what `VelocityTransformer.condition` returns."""
         low, high = self.interval(t)
         offsets = (torch.arange(AVERAGED, dtype=t.dtype, device=t.device) + 0.5) / AVERAGED
         moments = low[..., None] + (high - low)[..., None] * offsets  # (B or 1, N or 1, times)
-        return super().condition(moments, cond).mean(-2)
+        more = more[..., None, :] if isinstance(more, Tensor) else more  # the same at all moments
+        return super().condition(moments, cond, more).mean(-2)
 
     def interval(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Half a step before t, and half a step after it."""

@@ -38,10 +38,10 @@ SOLVERS = {
     "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
     "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), RK4_ROWS, (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
-AB3, DDIM, PLONK = "ab3", "ddim", "plonk"
+AB3, DDIM, PLONK, JUMP = "ab3", "ddim", "plonk", "jump"
 FIXED = (*SOLVERS, AB3)
 ADAPTIVE = ("dopri5", "bosh3")
-NAMES = (*FIXED, *ADAPTIVE, DDIM, PLONK)
+NAMES = (*FIXED, *ADAPTIVE, DDIM, PLONK, JUMP)
 TOLERANCE = 1e-6
 
 
@@ -66,7 +66,7 @@ def evaluations(solver: str, steps: int) -> int | None:
         return None
     if solver == AB3:
         return steps + 1
-    return steps if solver in (DDIM, PLONK) else len(SOLVERS[solver].b) * steps
+    return steps if solver in (DDIM, PLONK, JUMP) else len(SOLVERS[solver].b) * steps
 
 
 def integrate(
@@ -89,19 +89,19 @@ def integrate(
         times: (steps + 1,) monotone.
         solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`: one step per interval. `dopri5`, `bosh3`:
             adaptive, by torchdiffeq, with one step size for the whole batch. `ddim`: for diffusion,
-            samples only. `plonk`, which solves no ODE, is in `geoflow.plonk`.
+            samples only. `plonk` (`geoflow.plonk`) and `jump` (`geoflow.flowmap`) solve no ODE.
 
     Yields:
         (x (..., 3), integral of the rate since the start (...) or None).
 
     Raises:
-        ValueError: unknown solver, `plonk`, or `ddim` with another path or for a likelihood.
+        ValueError: unknown solver, `plonk`, `jump`; `ddim` with another path or for a likelihood.
         FloatingPointError: the velocity is not finite.
     """
     choose("solver", solver, NAMES)
-    if solver == PLONK:
-        text = f"solver {PLONK!r} draws samples, it does not solve the ODE"
-        raise ValueError(f"{text}; a likelihood needs another, such as 'rk4'")
+    if solver in (PLONK, JUMP):
+        text = f"solver {solver!r} draws samples; a likelihood needs another, such as 'rk4'"
+        raise ValueError(f"{text}; {JUMP!r} needs a flow map")
     if solver == DDIM and path.name != "diffusion":
         text = f"solver {DDIM!r} with method {path.name!r}"
         raise ValueError(f"{text}; expected 'diffusion', or another solver")
@@ -141,7 +141,7 @@ def _step(field, path, x, total, s, s_next, tableau, first):
 def _moved(path, x, total, s_next, weights, slopes, rates):
     """The next state, and what is integrated along the way."""
     x = path.exp(x, _weighted(weights, slopes))
-    _check_finite(x, float(path.time(s_next)))
+    check_finite(x, float(path.time(s_next)))
     if rates[0] is not None:
         gain = _weighted(weights, rates)
         total = gain if total is None else total + gain
@@ -194,7 +194,7 @@ def _ddim(field, path, x, times):
         if rate is not None:
             raise ValueError(f"solver {DDIM!r} draws samples; a likelihood needs another")
         x = math.cos(s_next - s) * x + math.sin(s_next - s) * v
-        _check_finite(x, float(path.time(s_next)))
+        check_finite(x, float(path.time(s_next)))
         yield x, None
 
 
@@ -206,7 +206,7 @@ def _adaptive(field, path, x, times, solver):
 
     def ambient(s, state):
         v, rate = field(path.project(state[0]), path.time(s))
-        _check_finite(v, float(path.time(s)))
+        check_finite(v, float(path.time(s)))
         return (v, rate) if has_rate else (v,)
 
     state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
@@ -217,12 +217,12 @@ def _adaptive(field, path, x, times, solver):
         if s != s_next:
             ends = odeint(ambient, state, torch.stack([s, s_next]), method=solver, **tolerances)
             state = tuple(end[-1] for end in ends)
-        _check_finite(state[0], float(path.time(s_next)))
+        check_finite(state[0], float(path.time(s_next)))
         state = (path.project(state[0]), *state[1:])
         yield state[0], state[1] if has_rate else None
 
 
-def _check_finite(x: Tensor, t: float) -> None:
+def check_finite(x: Tensor, t: float) -> None:
     if x.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph cannot be asked
         return
     if not bool(x.isfinite().all()):

@@ -47,14 +47,12 @@ def from_latlon(latlon) -> Tensor:
         value = latlon[..., column]
         bad = ~(value.abs() <= limit)  # also catches NaN
         if bad.any():
-            raise ValueError(
-                f"{name} {value[bad][0].item()} is not in [{-limit:g}, {limit:g}] degrees"
-            )
+            text = f"{name} {value[bad][0].item()} is not in [{-limit:g}, {limit:g}] degrees"
+            raise ValueError(text)
     lat, lon = latlon.unbind(-1)
     lon = torch.where(lon.abs() > 180, lon - 360 * lon.sign(), lon)
-    return torch.stack(
-        [_cos_deg(lat) * _cos_deg(lon), _cos_deg(lat) * _sin_deg(lon), _sin_deg(lat)], dim=-1
-    )
+    x, y = _cos_deg(lat) * _cos_deg(lon), _cos_deg(lat) * _sin_deg(lon)
+    return torch.stack([x, y, _sin_deg(lat)], dim=-1)
 
 
 def to_latlon(x: Tensor) -> Tensor:
@@ -71,17 +69,15 @@ def to_latlon(x: Tensor) -> Tensor:
     """
     _check_points(x)
     lat = torch.rad2deg(torch.atan2(x[..., 2], torch.linalg.vector_norm(x[..., :2], dim=-1)))
-    lon = torch.rad2deg(
-        torch.atan2(x[..., 1] + 0.0, x[..., 0] + 0.0)
-    )  # + 0.0 turns −0 into 0: a pole has longitude 0
+    # + 0.0 turns −0 into 0: a pole has longitude 0
+    lon = torch.rad2deg(torch.atan2(x[..., 1] + 0.0, x[..., 0] + 0.0))
     return torch.stack([lat, torch.where(lon >= 180, lon - 360, lon)], dim=-1)
 
 
 def _sin_deg(degrees: Tensor) -> Tensor:
     """Sine of an angle in [−180, 180] degrees, reduced before the conversion: exactly 0 at ±180."""
-    return torch.sin(
-        torch.deg2rad(torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees))
-    )
+    folded = torch.where(degrees.abs() > 90, 180 * degrees.sign() - degrees, degrees)
+    return torch.sin(torch.deg2rad(folded))
 
 
 def _cos_deg(degrees: Tensor) -> Tensor:
@@ -122,9 +118,8 @@ def _check_points(x: Tensor) -> None:
     norm = torch.linalg.vector_norm(x.detach(), dim=-1)
     if not bool(((norm > 0) & norm.isfinite()).all()):
         bad = x[~((norm > 0) & norm.isfinite())][0].tolist()
-        raise ValueError(
-            f"point {bad} has no direction on the sphere; expected a finite, non-zero vector"
-        )
+        text = f"point {bad} has no direction on the sphere"
+        raise ValueError(f"{text}; expected a finite, non-zero vector")
 
 
 def to_tangent(x: Tensor, v: Tensor) -> Tensor:
@@ -195,9 +190,8 @@ def log(x: Tensor, y: Tensor) -> Tensor:
     antipodal = (s <= torch.finfo(s.dtype).eps / 2) & (c < 0)
     if bool(antipodal.any()):
         at = torch.broadcast_to(x, u.shape)[antipodal[..., 0]][0].tolist()
-        raise ValueError(
-            f"log is undefined between {at} and its antipode: every direction is a shortest one"
-        )
+        text = f"log is undefined between {at} and its antipode"
+        raise ValueError(f"{text}: every direction is a shortest one")
     return _scaled(u, s, c)
 
 
@@ -209,9 +203,8 @@ def log_unchecked(x: Tensor, y: Tensor) -> Tensor:
 def _towards(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A tangent vector at x towards y; sine, which is its length, and cosine of their angle."""
     c = (x * y).sum(-1, keepdim=True)
-    w = (
-        y - torch.where(c < 0, -1.0, 1.0).to(y) * x
-    )  # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
+    # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
+    w = y - torch.where(c < 0, -1.0, 1.0).to(y) * x
     u = to_tangent(x, w)
     return u, torch.linalg.vector_norm(u, dim=-1, keepdim=True), c
 
@@ -302,9 +295,8 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
     >>> distance(x, -x)
     tensor(3.1416)
     """
-    return 2 * torch.atan2(
-        torch.linalg.vector_norm(x - y, dim=-1), torch.linalg.vector_norm(x + y, dim=-1)
-    )
+    apart, together = (torch.linalg.vector_norm(v, dim=-1) for v in (x - y, x + y))
+    return 2 * torch.atan2(apart, together)
 
 
 def distance_km(x: Tensor, y: Tensor) -> Tensor:

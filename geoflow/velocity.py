@@ -59,12 +59,13 @@ def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def in_float32(device: str) -> Generator[None]:
-    """Whole float32 for what reads or writes coordinates, whatever the precision around it: their
-    last bit is 12 km in bfloat16, and 3 km in the TF32 of a GPU's matrix products.
+def in_float32(device: str, products: str = "highest") -> Generator[None]:
+    """Float32, whatever the precision around it; with products="high" a GPU multiplies in TF32.
+
+    Coordinates need the highest: their last bit is 12 km in bfloat16 and 3 km in TF32.
     """
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(products)
     try:
         with torch.autocast(device, enabled=False):
             yield
@@ -222,15 +223,15 @@ class VelocityTransformer(nn.Module):
         width = log_width.clamp(*LOG_WIDTHS).exp()
         return a + self.path.expected_target(x, t[..., None], mean, width)
 
-    def condition(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        """SiLU(c + time), the input of all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
+    def condition(self, t: Tensor, cond: Tensor | None, more: Tensor | float = 0.0) -> Tensor:
+        """SiLU(c + time + more), for all modulations: t (B or 1, …), cond (B, C) → (B, …, d)."""
         c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
             if cond is None:
                 cond = torch.zeros(1, self.config["cond_dim"]).to(t)
             e = self.embed_cond(cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])
-        return silu(c)
+        return silu(c + more)
 
     def times_for(self, x: Tensor, t) -> Tensor:
         """Times as (B or 1, N or 1), on the device and with the precision of x (B, N, 3)."""

@@ -18,14 +18,16 @@
 # # 01 · The sphere
 #
 # **You will learn**
-# 1. why latitude and longitude are good labels for places and bad coordinates for arithmetic;
-# 2. the two maps on which everything later stands: `exp` (walk from here) and `log` (how do I walk there?);
-# 3. why the textbook formula for distance fails in float32 below three kilometres, and the one that does not;
+# 1. why latitude and longitude are good labels for places, but bad coordinates for arithmetic;
+# 2. the two maps on which everything later stands: `exp` ("walk from here") and `log` ("how do I walk there?");
+# 3. why the textbook formula for distance fails in float32 below about two kilometres, and which formula does not fail;
 # 4. what a shortest path is, how fast it moves, and where on Earth it stops being unique.
 #
-# | Needs | Minutes (laptop / GPU) | Produces |
-# |---|---|---|
-# | vectors, a little PyTorch; no other notebook | under 1 / no GPU needed | figures only |
+# | Needs | Reading time | Run time (2 CPU cores) | Produces |
+# |---|---|---|---|
+# | vectors and a little PyTorch; no other notebook | 45 minutes, exercises apart | under 1 minute; no GPU needed | figures only |
+#
+# Technical terms are set in *italics* where they first appear. The [glossary](GLOSSARY.md) explains them, in two sentences each.
 
 # %% tags=["parameters"]
 from geoflow.settings import by_scale
@@ -34,33 +36,32 @@ seed = 0
 n_points = by_scale(2_000, 20_000, 20_000)  # random points behind each measured number
 
 # %%
-import json
 import math
 
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import healpix, settings, sphere
+from geoflow import healpix, sphere
+from geoflow.viz import lessons
+from geoflow.viz.lessons import BLUE, GREEN, GREY, ORANGE, RED, Globe
 
 torch.manual_seed(seed)
-
-
-def random_points(n):
-    """Uniform points in float64, so that what we measure is the formula and not the rounding."""
-    return sphere.unit(torch.randn(n, 3, dtype=torch.float64))
-
-
-# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
-BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
-plt.rcParams.update({"figure.dpi": 100, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+lessons.use_style()
 
 # %% [markdown]
+# The module `lessons` holds only drawing functions. The geometry of this notebook is written out in its cells, and then compared
+# with the package's `geoflow.sphere`.
+#
 # ## Degrees are labels, not numbers
 #
-# A photo was taken somewhere. The obvious way to write *somewhere* is two numbers, latitude and longitude, and the
-# obvious next step is to hand those two numbers to a network. Three small experiments show why we will not.
+# A photo was taken somewhere. We could write this place as two numbers, latitude and longitude, and train a network to predict
+# these two numbers. Three small experiments show why we do something else.
 #
-# **Averaging.** Two villages in Fiji lie at longitudes 179° and −179°, two degrees apart. Where is the middle?
+# ### Averaging
+#
+# Two villages in Fiji lie at longitudes 179° and −179°. They are two degrees of longitude apart.
+#
+# > **Predict before you run.** Where is the average of the two pairs of numbers?
 
 # %%
 fiji = torch.tensor([[-17.0, 179.0], [-17.0, -179.0]], dtype=torch.float64)  # latitude, longitude: in this order everywhere
@@ -71,11 +72,13 @@ print("average of the degrees:", middle_of_degrees.tolist())
 print("average of the vectors:", [round(v, 3) for v in middle_of_vectors.tolist()])
 
 # %% [markdown]
-# The average of the degrees, longitude 0, lies in the South Atlantic, half a world away. Averaging *vectors* (we
-# define them in a moment) lands between the villages. A network trained with a squared error on degrees makes the first
-# mistake all day long.
+# The average of the degrees has longitude 0. It lies in the South Atlantic, on the other side of the Earth. The average of the two
+# *unit vectors*, which we define below, has longitude −180° and lies between the villages. A network that is trained with a squared error
+# on degrees makes the first mistake whenever a photo could come from either side of the *antimeridian*, the line of longitude 180°.
 #
-# **Distance.** One degree of longitude is not a length:
+# ### Distance
+#
+# A degree of longitude does not have a fixed length:
 
 # %%
 for lat in (0, 45, 60, 80, 89):
@@ -83,80 +86,53 @@ for lat in (0, 45, 60, 80, 89):
     print(f"one degree of longitude at {lat:2d}° N: {sphere.distance_km(*ends):6.1f} km")
 
 # %% [markdown]
-# **Uniformity.** "A random place on Earth" is where our generative model will start, so it had better be right. Draw
-# latitude uniformly in [−90°, 90°] and longitude uniformly in [−180°, 180°): is the place uniform?
+# ### Uniform places
 #
-# To look at it we need a globe. Seen from far away, a point of a globe appears at its component along "right" and its
-# component along "up", and it is visible when its component towards us is positive: three scalar products, an
-# *orthographic* projection.
+# Our generative model will start from a random place on Earth, which must be *uniform*: equal areas must be equally likely.
+#
+# > **Predict before you run.** Draw the latitude uniformly in [−90°, 90°] and the longitude uniformly in [−180°, 180°). Is the
+# > place uniform?
+#
+# The second recipe below draws a normal vector in R³, the three-dimensional space, and divides it by its length. The normal
+# distribution has no preferred direction, so every direction is equally likely.
 
 
 # %%
-outlines = [  # coastlines as (n, 2) latitude and longitude; the file has GeoJSON's order, longitude first
-    torch.tensor(ring, dtype=torch.float64).flip(-1)
-    for polygon in json.loads((settings.DATA / "land-110m.geojson").read_text())["coordinates"]
-    for ring in polygon
-]
+def random_points(n):
+    """Uniform points in float64, so that what we measure is the formula and not the rounding."""
+    return sphere.unit(torch.randn(n, 3, dtype=torch.float64))  # unit(x) is x / |x|
 
 
-def coast(outline):
-    """Unit vectors of an outline, NaN where it follows the edge of the flat map and not a coast."""
-    edge = (outline[:, 1].abs() > 179.9) | (outline[:, 0] < -89.9)
-    return sphere.from_latlon(outline).masked_fill(edge[:, None], torch.nan)
+uniform_degrees = torch.rand(n_points, 2) * torch.tensor([180.0, 360.0]) - torch.tensor([90.0, 180.0])
+from_degrees = sphere.from_latlon(uniform_degrees)
+from_sphere = random_points(n_points)
 
+# %% [markdown]
+# To look at the points we need a globe. Seen from far away, a point x of the globe appears at its component along "right" and its
+# component along "up". It is visible when its component towards the eye is positive. So a picture of a globe takes three scalar
+# products per point (an *orthographic projection*):
 
-COAST = torch.cat([torch.cat([coast(o), torch.full((1, 3), torch.nan, dtype=torch.float64)]) for o in outlines])
+# %%
+right, up, eye = lessons.camera(55, 0)  # the axes of an observer far above 55° N 0° E
+x = from_sphere
+by_hand = torch.stack([x @ right, x @ up], -1)[x @ eye > 0]
 
-
-def camera(lat, lon):
-    """Right, up and towards-the-eye axes of an observer far above a place: the rows of a (3, 3) rotation."""
-    eye = sphere.from_latlon(torch.tensor([lat, lon], dtype=torch.float64))
-    up = sphere.unit(sphere.to_tangent(eye, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)))
-    return torch.stack([torch.linalg.cross(up, eye), up, eye])
-
-
-def seen(cam, x):
-    """Where points appear: (..., 2), NaN for those behind the globe."""
-    p = x.to(cam) @ cam.T
-    return torch.where(p[..., 2:] > -1e-9, p[..., :2], torch.nan)
-
-
-def draw(ax, cam, x, *args, **style):
-    """Draw points (or lines, with a line style) on the visible side of a globe."""
-    ax.plot(*seen(cam, x).T, *args, **style)
-
-
-def globe(ax, cam, title=""):
-    """A globe with coastlines and a 30° graticule."""
-    ax.add_patch(plt.Circle((0, 0), 1, fc="#eef3f8", ec="#9aa7b4", lw=1, zorder=0))
-    fine = torch.linspace(-180, 180, 361)
-    for lat in range(-60, 61, 30):
-        draw(ax, cam, sphere.from_latlon(torch.stack([torch.full_like(fine, lat), fine], -1)), color="white", lw=0.9, zorder=1)
-    for lon in range(-180, 180, 30):
-        draw(ax, cam, sphere.from_latlon(torch.stack([fine / 2, torch.full_like(fine, lon)], -1)), color="white", lw=0.9, zorder=1)
-    draw(ax, cam, COAST, color="#a9b4bf", lw=0.7, zorder=1)
-    ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
-    ax.set_title(title, fontsize=10)
-    ax.axis("off")
-
+fig, ax = plt.subplots()
+by_package = Globe(ax, 55, 0).seen(x)
+plt.close(fig)
+torch.testing.assert_close(by_hand, by_package[by_package.isfinite().all(-1)])
+print(f"{len(by_hand) / len(x):.1%} of the points are visible, where the picture says")
 
 # %% [markdown]
 # *What to look for:* the white lines meet at the North Pole. Compare how crowded the points are there and far from it.
 
 # %%
-uniform_degrees = torch.rand(n_points, 2) * torch.tensor([180.0, 360.0]) - torch.tensor([90.0, 180.0])
-from_degrees = sphere.from_latlon(uniform_degrees)
-from_sphere = random_points(n_points)  # a normal vector in R³, divided by its length: every direction is equally likely
-
-above = camera(55, 0)
-fig, axes = plt.subplots(1, 2, figsize=(8, 4))
+fig, axes = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
 for ax, x, title, color in (
     (axes[0], from_degrees, "uniform in degrees", RED),
     (axes[1], from_sphere, "uniform on the sphere", BLUE),
 ):
-    globe(ax, above, title)
-    draw(ax, above, x[:3000], ".", ms=3.5, mew=0, color=color, alpha=0.8)
-fig.tight_layout()
+    Globe(ax, 55, 0, title).points(x[:3000], color=color, size=3.5, alpha=0.8)
 plt.show()
 
 north_of_60 = math.sin(math.radians(60))  # the height z above which a point is north of 60°
@@ -166,15 +142,18 @@ share_true = (1 - north_of_60) / 2  # area of a cap: 2π (1 − z), of 4π in al
 print(f"north of 60° N: {share_degrees:.1%} of the left points, {share_sphere:.1%} of the right ones; share of the area: {share_true:.1%}")
 
 # %% [markdown]
-# *What was seen:* the left globe is crowded at the pole: 16.4 % of its points lie north of 60° N, a zone that holds 6.7
-# % of the Earth. The right globe is even. The recipe for even points could not be shorter, `randn(3)` divided by its
-# length, because the normal distribution has no preferred direction. Latitude and longitude have one: their poles.
+# *What was seen:* the left globe is crowded at the pole. The printed line says by how much: of the left points, about one in six
+# lies north of 60° N (30 of 180 degrees), in a zone that holds 6.7 % of the Earth's area. The right globe is even.
 #
 # ## Places as unit vectors
 #
-# So inside the package a place is a **unit vector**: x = (cos φ cos λ, cos φ sin λ, sin φ), with φ the latitude and λ
-# the longitude. The x axis points to 0° N 0° E, the z axis to the North Pole. No seam, no pole, no special place. Here
-# it is by hand:
+# Inside the package a place is a **unit vector**, a vector of length 1:
+#
+# $$x = (\cos\varphi\cos\lambda,\; \cos\varphi\sin\lambda,\; \sin\varphi),$$
+#
+# where φ is the latitude and λ the longitude. A place at latitude φ has the height sin φ above the plane of the equator and the
+# distance cos φ from the axis of the Earth; the longitude says in which direction. The x axis points to 0° N 0° E, the z axis
+# to the North Pole. The set of all unit vectors in R³ is the *sphere* S². It has no seam, and no place on it is special.
 
 
 # %%
@@ -197,13 +176,22 @@ torch.testing.assert_close(sphere.to_latlon(sphere.from_latlon(latlon)), latlon)
 print("the hand-written version equals geoflow.sphere.from_latlon, and to_latlon undoes it")
 
 # %% [markdown]
+# Distances are angles in this picture. The angle between two unit vectors, in radians, is the length of the way between them on a
+# sphere of radius 1. On Earth, one radian is 6371 km.
+
+# %%
+print(f"one radian on Earth: {sphere.EARTH_RADIUS_KM:.0f} km; half of the circumference: {math.pi * sphere.EARTH_RADIUS_KM:,.0f} km")
+
+# %% [markdown]
 # ## The tangent plane
 #
-# A velocity on the sphere cannot point anywhere: it must not leave the surface. At a point x the allowed velocities are
-# those orthogonal to x. They form the **tangent plane** at x. Any vector v becomes tangent by removing its component
-# along x:
+# A velocity on the sphere must not leave the surface. At a point x, the allowed velocities are the vectors orthogonal to x. They
+# form the *tangent plane* at x. Any vector v becomes *tangent* when we subtract its component along x:
 #
-# $$\text{to\_tangent}(x, v) = v - \langle x, v\rangle\, x .$$
+# $$\text{to\_tangent}(x, v) = v - \langle x, v\rangle\, x ,$$
+#
+# where ⟨x, v⟩ is the scalar product. One line of algebra confirms it: ⟨x, v − ⟨x, v⟩ x⟩ = ⟨x, v⟩ − ⟨x, v⟩ ⟨x, x⟩ = 0, because
+# ⟨x, x⟩ = 1.
 
 
 # %%
@@ -213,15 +201,31 @@ def to_tangent(x, v):
 
 x = random_points(n_points)
 v = to_tangent(x, torch.randn(n_points, 3, dtype=torch.float64))
+torch.testing.assert_close(v, sphere.to_tangent(x, v))
 print(f"largest |⟨x, v⟩| over {n_points} pairs: {(x * v).sum(-1).abs().max():.1e}")
+
+# %% [markdown]
+# A plane needs two axes. The function `sphere.tangent_basis(x)` returns two tangent vectors e₁ and e₂ of length 1 that are orthogonal
+# to each other. Then a·e₁ + b·e₂ is the tangent vector with the coordinates (a, b).
+
+# %%
+e1, e2 = sphere.tangent_basis(x)
+products = {"⟨e₁, e₁⟩": (e1, e1), "⟨e₂, e₂⟩": (e2, e2), "⟨e₁, e₂⟩": (e1, e2), "⟨e₁, x⟩": (e1, x), "⟨e₂, x⟩": (e2, x)}
+for name, (a, b) in products.items():
+    print(f"{name} = {(a * b).sum(-1).mean():.6f}, the same at all points to {(a * b).sum(-1).std():.0e}")
 
 # %% [markdown]
 # ## exp: walk from here
 #
-# Stand at x, look along a tangent vector v, and walk straight ahead for the distance |v| (in radians: 1 radian is 6371
-# km on Earth). You walk along a circle through x, so you arrive at
+# Stand at x, look along a tangent vector v, and walk straight ahead for the distance |v| (in radians). Where do you arrive?
+#
+# You never turn, so you stay in the plane that contains x and the direction of the walk, e = v/|v|. This plane cuts the sphere in a
+# circle of radius 1, on which you walk an arc of length |v|. In the plane, x and e are two orthogonal axes, and the
+# point at the angle |v| on the circle has the coordinates cos|v| and sin|v|:
 #
 # $$\exp_x(v) = \cos|v|\; x + \sin|v|\;\frac{v}{|v|} .$$
+#
+# This is the *exponential map*.
 
 
 # %%
@@ -231,41 +235,53 @@ def naive_exp(x, v):
 
 
 # %% [markdown]
-# *What to look for:* the flat square touches the globe at one point. Each straight arrow in the square is wrapped onto
-# the globe, keeping its length and its first direction.
+# *What to look for:* on the left, the circle of the walk in its own plane. On the right, three walks from one point on a globe. The
+# orange square is a piece of the tangent plane, which touches the globe at the black point. Each dashed arrow in the square
+# is wrapped onto the globe.
 
 # %%
 foot = sphere.from_latlon(torch.tensor([32.0, -38.0], dtype=torch.float64))
 e1, e2 = sphere.tangent_basis(foot)
-cam = camera(8, 0)
 corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) * 0.85
 ways = torch.linspace(0, 1, 60, dtype=torch.float64)[:, None]
 
-fig, ax = plt.subplots(figsize=(5, 4.4))
-globe(ax, cam)
-square = (foot + corners @ torch.stack([e1, e2])) @ cam.T
-ax.fill(*square[:, :2].T, fc=ORANGE, ec="#b57a00", alpha=0.28, zorder=3)
+fig, (circle, ax) = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained")
+lessons.draw_exp_in_its_plane(circle, angle=1.0)
+globe = Globe(ax, 8, 0, "three walks from the black point")
+square = (foot + corners @ torch.stack([e1, e2])) @ globe.axes.T
+ax.fill(*square[:, :2].T, fc=ORANGE, ec="#b57a00", alpha=0.28, zorder=2)
 for angle, color in ((0.2, RED), (2.0, GREEN), (4.9, BLUE)):
     v = 0.8 * (math.cos(angle) * e1 + math.sin(angle) * e2)
-    ax.plot(*((foot + ways * v) @ cam.T)[:, :2].T, color=color, lw=1.4, ls="--", zorder=4)
-    draw(ax, cam, sphere.exp(foot, ways * v), color=color, lw=2.6, zorder=4)
-    draw(ax, cam, sphere.exp(foot, v)[None], "o", color=color, ms=7, zorder=5)
-draw(ax, cam, foot[None], "o", color="black", ms=7, zorder=6)
-ax.set(xlim=(-1.45, 1.05), ylim=(-1.05, 1.3))
-fig.tight_layout()
+    ax.plot(*((foot + ways * v) @ globe.axes.T)[:, :2].T, color=color, lw=1.6, ls="--", zorder=4, label="v")
+    globe.line(sphere.exp(foot, ways * v), color=color, lw=2.6, zorder=4, label="exp(tv), 0 ≤ t ≤ 1")
+    globe.points(sphere.exp(foot, v), color=color, size=13)
+globe.points(foot, color="black", size=13)
+ax.legend(*(items[:2] for items in ax.get_legend_handles_labels()), loc="lower left", fontsize=9)
+ax.set(xlim=(-1.45, 1.05), ylim=(-1.05, 1.55))
 plt.show()
+
+# %%
+walked = sphere.exp(foot, ways * 0.8 * e1)
+steps = sphere.distance(walked[:-1], walked[1:])
+print(f"length of the arrow: {0.8:.4f}; length of the walk: {steps.sum():.4f}; all steps equal to {steps.std():.0e}")
 
 # %% [markdown]
 # *What was seen:* dashed, the arrows v in the tangent plane; solid, the walks exp(tv) for t from 0 to 1. Dashed and
-# solid have equal length: exp bends, it does not stretch along the way. (It does squeeze *across* the way; we come back
-# to that.)
+# solid lines have equal length, 0.8. They differ in the picture because we see the square and the globe at an angle. So exp keeps
+# lengths *along* the walk. It does squeeze lengths *across* the walk; we come back to that.
 #
 # ## log: how do I walk there?
 #
-# The inverse question: standing at x, which tangent vector leads to y? The direction is "y, made tangent"; the length
-# is the angle θ between x and y:
+# The inverse question: I stand at x. Which tangent vector leads to y? Let θ be the angle between x and y, so that
+# cos θ = ⟨x, y⟩. The walk of the last section arrives at y when
 #
-# $$\log_x(y) = \frac{\theta}{\sin\theta}\,(y - \cos\theta\; x), \qquad \theta = \arccos\langle x, y\rangle .$$
+# $$y = \cos\theta\; x + \sin\theta\; e .$$
+#
+# Solve this for the direction: e = (y − cos θ x) / sin θ. The vector that we look for has this direction and the length θ:
+#
+# $$\log_x(y) = \theta\, e = \frac{\theta}{\sin\theta}\,(y - \cos\theta\; x), \qquad \theta = \arccos\langle x, y\rangle .$$
+#
+# This is the *logarithm map*. It undoes exp.
 
 
 # %%
@@ -280,8 +296,8 @@ back = naive_exp(x, naive_log(x, y))
 print(f"largest error of exp(log) in float64: {sphere.distance_km(back, y).max() * 1e6:.2f} mm")
 
 # %% [markdown]
-# Drag the two points. *What to look for:* the arrow of log at the first point, and the way that exp walks along it; take the second point
-# to the other side of the Earth, and see the arrow swing around.
+# Drag the two points of the explorer. *What to look for:* the arrow of log at the first point, and the way along which exp walks. Take
+# the second point to the other side of the Earth, and watch the arrow swing around.
 
 # %%
 from geoflow import widgets
@@ -289,21 +305,39 @@ from geoflow import widgets
 player = widgets.explore_sphere((48.9, 2.4), (35.7, 139.7), keep=True)
 player
 
+# %% [markdown]
+# The same as a still picture. *What to look for:* the red arrow lies in the orange plane, which touches the globe at Paris. It has
+# the direction in which the blue way leaves Paris, and in space it is as long as the blue way.
+
 # %%
-player.contact_sheet()
+paris, tokyo = sphere.from_latlon(latlon[0]), sphere.from_latlon(latlon[1])
+fig, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+lessons.draw_exp_and_log(Globe(ax, 48, 62, "log at Paris, and the way to Tokyo"), paris, tokyo, ("Paris", "Tokyo"))
+plt.show()
+arrow = sphere.log(paris, tokyo).norm().item()
+print(f"length of log(Tokyo) at Paris: {arrow:.3f} radians = {arrow * sphere.EARTH_RADIUS_KM:,.0f} km")
 
 # %% [markdown]
-# Formulas copied from a textbook, two lines each, and correct: in float64 and for points far apart. Now use them as a
-# network would.
+# *What was seen:* the arrow ends above the globe, since the plane is flat. The function exp bends it down to Tokyo. The blue way is a
+# *geodesic*, a shortest path, to which we come back.
+#
+# The formulas of exp and log have two lines each. They are correct in float64 and for points far apart. Now we use them as a network
+# would.
 #
 # ## The trap: arccos in float32
 #
-# Networks compute in float32, which keeps about 7 digits: 0.4 m on the Earth's surface. That should be plenty. Let us
-# place pairs of points at known distances, round them to float32, and measure the distance between them in two ways:
+# Networks compute in float32, which keeps about 7 digits. That is about half a metre on the surface of the Earth, so it should be plenty. We
+# place pairs of points at known distances, round them to float32, and measure the distance between them in two ways.
 #
-# * the textbook's `arccos(⟨x, y⟩)`;
-# * the half-angle form `2 · atan2(|x − y|, |x + y|)`: the half chord and the half sum are the sine and cosine of half
-#   the angle.
+# The first is the textbook's arccos⟨x, y⟩. The second uses the half angle. For unit vectors at the angle θ,
+#
+# $$|x - y|^2 = 2 - 2\cos\theta = 4\sin^2\tfrac\theta2, \qquad |x + y|^2 = 2 + 2\cos\theta = 4\cos^2\tfrac\theta2 .$$
+#
+# So |x − y| and |x + y| are the sine and the cosine of the half angle, both times 2, and
+#
+# $$\theta = 2\,\text{atan2}\big(|x - y|,\; |x + y|\big) .$$
+#
+# The function atan2(s, c) returns the angle whose sine and cosine are in the ratio s to c.
 
 
 # %%
@@ -321,6 +355,11 @@ def at_distance(km, n):
     return x.float(), sphere.exp(x, sphere.tangent_basis(x)[0] * km / 6371.0).float()
 
 
+# %% [markdown]
+# > **Predict before you run.** Two places are 1 km apart. What does `arccos_km` answer in float32: 1.000 km, about 1 km, or something
+# > else?
+
+# %%
 print("true distance    arccos reads 0    arccos reads NaN    arccos, median    half angle, worst")
 for km in (0.001, 0.1, 1.0, 2.0, 10.0, 1000.0):
     x, y = at_distance(km, n_points)
@@ -331,12 +370,26 @@ for km in (0.001, 0.1, 1.0, 2.0, 10.0, 1000.0):
     )
 
 # %% [markdown]
-# For two places one kilometre apart, arccos most often answers 0 km. Near zero, cos θ ≈ 1 − θ²/2, and float32 has no
-# number between 1 − 6·10⁻⁸ and 1: most angles below 2.4·10⁻⁴ rad (1.6 km) are swallowed, and the first step above 0 is
-# 2.2 km. Rounding upwards is worse: ⟨x, y⟩ just above 1 has no arccos, and we read NaN. An "accuracy within 1 km"
-# computed this way is fiction.
+# For two places one kilometre apart, arccos most often answers 0 km. Near zero, cos θ ≈ 1 − θ²/2, and float32 has few
+# numbers just below 1. The next cell lists the largest of them and the distances that they stand for.
+
+# %%
+below_one = torch.tensor(1.0)
+print("numbers that float32 has near 1, and the distance whose cosine they are")
+for _ in range(4):
+    print(f"  1 − {1 - below_one.double():.2e}   {sphere.EARTH_RADIUS_KM * math.acos(below_one.double()):6.2f} km")
+    below_one = torch.nextafter(below_one, torch.tensor(0.0))
+swallowed = sphere.EARTH_RADIUS_KM * math.acos(1 - 2.0**-25)  # half-way to the first number below 1, where rounding goes up to 1
+first_step = sphere.EARTH_RADIUS_KM * math.acos(1 - 2.0**-24)
+print(f"a cosine of a distance below {swallowed:.1f} km is rounded to 1")
+
+# %% [markdown]
+# Most distances below 1.6 km are swallowed, and the first distance above 0 that can be reported is 2.2 km. Rounding
+# upwards is worse: a scalar product just above 1 has no arccos, and we read NaN ("not a number"). An "accuracy within 1 km" that is
+# computed in this way means nothing.
 #
-# *What to look for:* the error of both formulas over the whole range, from one metre to the antipode (20,015 km).
+# Now the worst error of both formulas over the whole range, from one metre to the antipode, the opposite point of the Earth
+# at 20,015 km.
 
 # %%
 kms = torch.cat([torch.logspace(-3, 4, 36, dtype=torch.float64), 20015.0 - torch.logspace(4, -0.5, 20, dtype=torch.float64)])
@@ -346,28 +399,35 @@ for km in kms.tolist():
     worst["arccos"].append((arccos_km(x, y) - km).abs().nan_to_num(0.0).max().item() * 1000)  # generous: NaN counts as no error
     worst["half angle"].append((half_angle_km(x, y) - km).abs().max().item() * 1000)
 
-fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
-for ax, part, label in ((axes[0], slice(0, 36), "true distance (km)"), (axes[1], slice(36, None), "distance left to the antipode (km)")):
-    across = kms[part] if ax is axes[0] else 20015.0 - kms[part]
-    ax.loglog(across, worst["arccos"][part], color=RED, marker="o", ms=3, label="arccos")
-    ax.loglog(across, worst["half angle"][part], color=BLUE, marker="s", ms=3, label="half angle")
+# %% [markdown]
+# *What to look for:* the two ends of the range, near 0 and near the antipode. Both axes are logarithmic.
+
+# %%
+near, far = slice(0, 36), slice(36, None)
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+for (name, errors), color, marker in zip(worst.items(), (RED, BLUE), "os", strict=True):
+    axes[0].loglog(kms[near], errors[near], color=color, marker=marker, ms=3, label=name)
+    axes[1].loglog(20015.0 - kms[far], errors[far], color=color, marker=marker, ms=3)
+for ax in axes:
     ax.axhline(1.0, color=GREY, lw=0.8, ls=":")
-    ax.set_xlabel(label)
-axes[1].invert_xaxis()
-axes[0].set_ylabel("worst error (m)")
-axes[0].set_ylim(1e-2, 1e4)
-axes[0].legend(loc="lower left")
 axes[0].annotate("1 m", (2e-3, 1.15), color=GREY, fontsize=9)
-fig.tight_layout()
+axes[0].set(xlabel="true distance (km)", ylabel="worst error of 2,000 pairs (m)", ylim=(1e-2, 1e4))
+axes[1].set(xlabel="distance left to the antipode (km)")
+axes[1].invert_xaxis()
+axes[0].legend(loc="lower left")
 plt.show()
+at_ten_thousand = {name: errors[35] for name, errors in worst.items()}
+print({name: f"{m:.2f} m at 10,000 km" for name, m in at_ten_thousand.items()})
+print({name: f"{max(errors):.2f} m at worst" for name, errors in worst.items()})
 
 # %% [markdown]
-# *What was seen:* arccos errs by kilometres at both ends, the half angle by half a metre at short distances and by at
-# most two metres at long ones: that is the rounding of the points and of the angle, and no formula can do better. That
-# is why `sphere.distance` is written this way.
+# *What was seen:* arccos errs by kilometres at both ends. The half angle errs by half a metre at short distances, and it stays within
+# two metres everywhere. Around 10,000 km arccos is even the better of the two (0.50 m against 1.78 m), but errors of this size do not
+# matter for places of photos, and kilometres do. So `sphere.distance` is the half-angle form.
 #
-# The gradient is a second, nastier trap. A loss that contains a distance is differentiated, sooner or later at two
-# equal points:
+# ### The gradient
+#
+# The gradient is a second trap. A loss that contains a distance is differentiated, sooner or later, at two equal points:
 
 # %%
 clamped = lambda x, y: 6371.0 * torch.arccos((x * y).sum(-1).clamp(-1, 1))  # noqa: E731 (a well-meant repair)
@@ -380,20 +440,23 @@ for name, km in (("arccos", arccos_km), ("arccos with a clamp", clamped), ("half
     print(f"{name:20s} gradient at distance 0: {here.grad.tolist()}")
 
 # %% [markdown]
-# One such pair in a batch, and every weight of the network is NaN after the step. The clamp that one finds in many
-# codebases does not help. The half angle has gradient zero there, as it should.
+# One such pair in a batch is enough, and every weight of the network is NaN after the step. A clamp to [−1, 1], a
+# common repair, does not help. The half angle returns 0.
 #
-# ## The good forms
+# This 0 is a convention. As a function of x, the distance to y looks like the tip of a cone near y, and a tip has no gradient. PyTorch
+# chooses 0 for the length of a zero vector. This choice is finite, and it leaves a point that is already in its place where it is.
 #
-# The same care gives a `log` that is right near 0 and near π. With u the tangent part of y, |u| = sin θ and ⟨x, y⟩ =
-# cos θ are *both* at hand, so θ = atan2(|u|, ⟨x, y⟩) loses nothing. And `exp` divides by |v|, which fails at v = 0;
-# `sinc` does not. This is what the package does:
+# ## The forms that work
+#
+# The same care gives a `log` that is right near 0 and near π. Let u be the tangent part of y. Then |u| = sin θ and ⟨x, y⟩ =
+# cos θ are *both* at hand, so θ = atan2(|u|, ⟨x, y⟩) loses no digits. And `exp` divides by |v|, which fails at v = 0. The function
+# `sinc`, sinc(a) = sin(πa)/(πa) with sinc(0) = 1, does not fail. This is what the package does:
 
 
 # %%
 def good_exp(x, v):
     n = v.norm(dim=-1, keepdim=True)
-    return sphere.unit(torch.cos(n) * x + torch.sinc(n / math.pi) * v)  # sinc(a) is sin(πa)/(πa), and 1 at 0
+    return sphere.unit(torch.cos(n) * x + torch.sinc(n / math.pi) * v)
 
 
 def good_log(x, y):
@@ -407,31 +470,38 @@ x, y = sphere.uniform(n_points), sphere.uniform(n_points)
 torch.testing.assert_close(good_log(x, y), sphere.log(x, y))
 torch.testing.assert_close(good_exp(x, good_log(x, y)), sphere.exp(x, sphere.log(x, y)))
 torch.testing.assert_close(half_angle_km(x, y), sphere.distance_km(x, y).double(), rtol=1e-6, atol=1e-3)
+print("both equal the package's functions")
 
+# %%
+worst_good = {}
 print("float32, exp(log) of a pair at a known distance: worst error")
 for km in (0.001, 1.0, 1000.0, 20000.0, 20014.0):
     x, y = at_distance(km, n_points)
     naive = sphere.distance_km(naive_exp(x, naive_log(x, y)), y)
     good = sphere.distance_km(sphere.exp(x, sphere.log(x, y)), y)
-    print(f"{km:10.3f} km   naive {naive.nan_to_num(float('inf')).max() * 1000:12.2f} m   good {good.max() * 1000:6.2f} m")
+    worst_good[km] = good.max().item() * 1000
+    print(f"{km:10.3f} km   naive {naive.nan_to_num(float('inf')).max() * 1000:12.2f} m   good {worst_good[km]:6.2f} m")
 
 # %% [markdown]
-# `inf` stands for NaN: somewhere among the pairs the naive version broke down. The good version stays within six
-# metres, at any distance from one metre to one kilometre short of the antipode. From here on we use the package's
+# Here `inf` stands for NaN: for at least one pair the naive version broke down. The good version stays within six
+# metres, at any of these distances, from one metre to one kilometre short of the antipode. From here on we use the package's
 # `sphere.exp`, `sphere.log` and `sphere.distance_km`.
 #
 # ## Geodesics: straight lines on a round Earth
 #
-# Walk from x₀ towards x₁ without turning and you follow the shortest path, a **geodesic**:
+# Walk from x₀ towards x₁ without turning, and you follow the shortest path, a **geodesic**:
 #
 # $$x_t = \exp_{x_0}\!\big(t\,\log_{x_0}(x_1)\big), \qquad t \in [0, 1].$$
 #
-# Compare three ways from Paris to Tokyo: the geodesic; the straight line on a latitude-longitude map; and the *rhumb
-# line*, the course that keeps a constant compass bearing (a straight line on a Mercator map).
+# We compare three ways from Paris to Tokyo: the geodesic; the straight line on a latitude-longitude map; and the *rhumb
+# line*, which keeps a constant compass bearing and is a straight line on a Mercator map (the map whose vertical axis is
+# asinh(tan φ)).
+#
+# > **Predict before you run.** Which way is the shortest? How far north does it go?
 
 # %%
-paris, tokyo = sphere.from_latlon(latlon[0]), sphere.from_latlon(latlon[1])
 t = torch.linspace(0, 1, 400, dtype=torch.float64)
+(lat0, lon0), (lat1, lon1) = latlon[0], latlon[1]
 
 
 def mercator(lat):
@@ -442,54 +512,63 @@ def between(a, b):
     return a + t * (b - a)
 
 
-(lat0, lon0), (lat1, lon1) = latlon[0], latlon[1]
+constant_bearing = torch.rad2deg(torch.atan(torch.sinh(between(mercator(lat0), mercator(lat1)))))
 ways = {
-    "geodesic": sphere.to_latlon(sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t)),
-    "rhumb line": torch.stack([torch.rad2deg(torch.atan(torch.sinh(between(mercator(lat0), mercator(lat1))))), between(lon0, lon1)], -1),
+    "geodesic": sphere.to_latlon(sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t)),  # 400 copies, one for each time
+    "rhumb line": torch.stack([constant_bearing, between(lon0, lon1)], -1),
     "straight in degrees": torch.stack([between(lat0, lat1), between(lon0, lon1)], -1),
 }
+
+# %%
 length = {}
 for name, way in ways.items():
     x = sphere.from_latlon(way)
     length[name] = sphere.distance_km(x[:-1], x[1:]).sum().item()
     print(f"{name:20s} {length[name]:7.0f} km, northernmost latitude {way[:, 0].max():.1f}°")
 print(f"{'through the Earth':20s} {6371 * (tokyo - paris).norm():7.0f} km")
+longer = length["straight in degrees"] / length["geodesic"] - 1
+apart = (ways["rhumb line"] - ways["straight in degrees"])[:, 0].abs().max().item()
+print(f"straight in degrees is {longer:.0%} longer than the geodesic; it differs from the rhumb line by at most {apart:.1f}° of latitude")
 
 # %% [markdown]
-# *What to look for:* which of the three looks straight on the map, and which on the globe above the middle of the trip.
+# *What to look for:* which of the three looks straight on the map, and which on the globe above the middle of the trip. The rhumb line
+# and the straight line in degrees lie so close together here that one is drawn as dashes on the other.
 
 # %%
 style = {
     "geodesic": {"color": BLUE, "lw": 2.4},
-    "rhumb line": {"color": ORANGE, "lw": 2.4},
+    "rhumb line": {"color": ORANGE, "lw": 3.4},
     "straight in degrees": {"color": RED, "lw": 1.4, "ls": "--"},
 }
 fig, (flat, round_earth) = plt.subplots(1, 2, figsize=(9.4, 3.7), width_ratios=(1.75, 1), layout="constrained")
-for outline in outlines:
-    flat.fill(outline[:, 1], outline[:, 0], color="#dfe3e6", zorder=0)
-middle = sphere.to_latlon(sphere.geodesic(paris, tokyo, 0.5)).tolist()
-cam = camera(*middle)
-globe(round_earth, cam)
+lessons.draw_flat_land(flat, lat=(-15, 82), lon=(-30, 180))
+globe = Globe(round_earth, *sphere.to_latlon(sphere.geodesic(paris, tokyo, 0.5)).tolist())
 for name, way in ways.items():
     flat.plot(way[:, 1], way[:, 0], **style[name], label=f"{name}, {length[name]:,.0f} km")
-    draw(round_earth, cam, sphere.from_latlon(way), **style[name])
-flat.set(xlim=(-30, 180), ylim=(-15, 82), aspect="equal", xlabel="longitude", ylabel="latitude")
+    globe.line(sphere.from_latlon(way), **style[name])
+for x, name, shift in ((paris, "Paris", (-0.2, 0.07)), (tokyo, "Tokyo", (0.02, 0.07))):
+    globe.points(x, color="black", size=9)
+    globe.label(x, name, shift)
 flat.legend(loc="lower left", fontsize=8)
 plt.show()
 
 # %% [markdown]
-# *What was seen:* the map has it backwards. The detour through Siberia, 68.7° N at its highest, is the straight way:
-# seen from above its middle it does not bend to either side. The line that looks straight on the map is 17 % longer.
-# "The path of a flow" will always mean the blue one.
+# *What was seen:* the map is misleading. The detour through Siberia, up to 68.7° N, is the straight way: seen from above its
+# middle, it does not bend to either side. The line that looks straight on the map is 17 % longer. In this series, the "path" of a point
+# always means the blue one.
 #
 # ## The velocity of a geodesic
 #
-# A flow model learns velocities, so we need the derivative of x_t. Differentiating the formula gives
+# A flow model learns velocities, so we need the derivative of x_t. Let θ = |log(x₁)| and e = log(x₁)/θ, both taken at x₀. Then the
+# geodesic is x_t = cos(tθ) x₀ + sin(tθ) e, and its derivative with respect to t is
 #
-# $$\dot x_t = -\theta\,\sin(t\theta)\; x_0 + \cos(t\theta)\,\log_{x_0}(x_1), \qquad \theta = |\log_{x_0}(x_1)| .$$
+# $$\dot x_t = -\theta\,\sin(t\theta)\; x_0 + \theta\cos(t\theta)\; e = -\theta\,\sin(t\theta)\; x_0 + \cos(t\theta)\,\log_{x_0}(x_1) .$$
 #
-# It is tangent at x_t, and its length is θ at every t: the traveller neither accelerates nor turns. Check it against
-# automatic differentiation, which knows nothing of our formula:
+# It is tangent at x_t. Its length is θ at every t, because x₀ and e are orthogonal unit vectors and sin² + cos² = 1. The
+# traveller neither accelerates nor turns.
+#
+# We check the formula against automatic differentiation, which does not know it. The call `torch.func.jvp(f, (t,), (1,))` (for
+# Jacobian-vector product) returns f(t) and the derivative of f at t.
 
 # %%
 x0, x1 = random_points(n_points), random_points(n_points)
@@ -497,23 +576,22 @@ times = torch.rand(n_points, dtype=torch.float64)
 xt, velocity = torch.func.jvp(lambda s: sphere.geodesic(x0, x1, s), (times,), (torch.ones_like(times),))
 formula = sphere.geodesic_velocity(x0, x1, times)
 speed = formula.norm(dim=-1)
-print(f"formula against autograd:     {(formula - velocity).abs().max():.1e}")
-print(f"tangent to the sphere:        {(formula * xt).sum(-1).abs().max():.1e}")
-print(f"speed minus distance:         {(speed - sphere.distance(x0, x1)).abs().max():.1e}")
-print(f"what is left of the way, /(1 − t): {(sphere.log(xt, x1) / (1 - times)[:, None] - formula).abs().max():.1e}")
+rest = sphere.log(xt, x1) / (1 - times)[:, None]
+print(f"largest difference from autograd:                  {(formula - velocity).abs().max():.1e}")
+print(f"largest component out of the tangent plane:        {(formula * xt).sum(-1).abs().max():.1e}")
+print(f"largest difference of speed and distance:          {(speed - sphere.distance(x0, x1)).abs().max():.1e}")
+print(f"largest difference from rest of way / rest of time: {(rest - formula).abs().max():.1e}")
 
 # %% [markdown]
-# The last line is worth remembering: the velocity is also "the rest of the way, divided by the rest of the time",
-# log(x_t → x₁)/(1 − t).
+# Remember the last line: the velocity is also "the rest of the way, divided by the rest of the time",
+# log(x₁)/(1 − t), where log is taken at x_t.
 #
-# *What to look for:* the same arrows on a globe and the compass bearing along the way.
+# The same traveller, described by a compass. The *bearing* of a tangent vector is its angle from north, clockwise.
+#
+# > **Predict before you run.** The traveller never turns. Does the bearing stay the same?
+
 
 # %%
-stops = torch.linspace(0, 1, 6, dtype=torch.float64)
-points = sphere.geodesic(paris.expand(6, 3), tokyo.expand(6, 3), stops)
-arrows = sphere.geodesic_velocity(paris.expand(6, 3), tokyo.expand(6, 3), stops)
-
-
 def bearing(x, v):
     """Degrees clockwise from north of a tangent vector."""
     north = sphere.unit(sphere.to_tangent(x, torch.tensor([0.0, 0.0, 1.0], dtype=x.dtype)))
@@ -521,36 +599,39 @@ def bearing(x, v):
     return torch.rad2deg(torch.atan2((v * east).sum(-1), (v * north).sum(-1))) % 360
 
 
-bearings = bearing(points, arrows)
-cam = camera(42, 75)
-fig, axes = plt.subplots(1, 2, figsize=(8, 3.8), width_ratios=(1, 1.1))
-globe(axes[0], cam)
-draw(axes[0], cam, sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t), color=BLUE, lw=1.5)
-at, along = points @ cam.T, arrows @ cam.T
-axes[0].quiver(*at[:, :2].T, *along[:, :2].T, color=RED, angles="xy", scale_units="xy", scale=6, width=0.009, zorder=3)
-draw(axes[0], cam, points, "o", color=BLUE, ms=4)
-axes[1].plot(stops * length["geodesic"], bearings, "o-", color=BLUE)
-axes[1].set(xlabel="kilometres travelled", ylabel="bearing (° from north)", title="the compass turns, the traveller does not")
-axes[1].title.set_size(10)
-fig.tight_layout()
-plt.show()
-print(f"bearing: {bearings[0]:.0f}° when leaving, {bearings[-1]:.0f}° when arriving")
+stops = torch.linspace(0, 1, 6, dtype=torch.float64)
+points = sphere.geodesic(paris.expand(6, 3), tokyo.expand(6, 3), stops)
+along = sphere.geodesic_velocity(paris.expand(6, 3), tokyo.expand(6, 3), stops)
+bearings = bearing(points, along)
+print(f"speed at the six stops: {along.norm(dim=-1).min():.3f} to {along.norm(dim=-1).max():.3f} radians per unit of time")
+print(f"bearing: {bearings[0]:.0f}° when leaving Paris, {bearings[-1]:.0f}° when arriving in Tokyo")
 
 # %% [markdown]
-# *What was seen:* the arrows keep their length and lie along the curve, while the compass bearing runs from 33° to
-# 153°. It is the compass that turns: "north" and "east" are directions that change from place to place, and not fit for
-# describing a velocity field. Three components of a tangent vector are.
+# *What to look for:* the red arrows, one sixth of the velocity each, on the globe, and the bearing at the same six stops.
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), width_ratios=(1, 1.1), layout="constrained")
+globe = Globe(axes[0], 42, 75, "velocity at six stops")
+globe.line(sphere.geodesic(paris.expand(400, 3), tokyo.expand(400, 3), t), color=BLUE, lw=1.5)
+globe.arrows(points, along, scale=6)
+globe.points(points, size=9)
+axes[1].plot(stops * length["geodesic"], bearings, "o-", color=BLUE)
+axes[1].set(xlabel="distance travelled (km)", ylabel="bearing (degrees from north)", title="the bearing at these stops")
+plt.show()
+
+# %% [markdown]
+# *What was seen:* the arrows lie along the curve and have equal length, up to the angle at which we see them; the bearing grows from
+# 33° to 153°. It is the compass that turns. The directions "north" and "east" change from place to place, so they are not fit
+# for describing velocities. The three components of a tangent vector are.
 #
 # ## Covering the sphere evenly
 #
-# We will integrate densities over the Earth, which needs points of equal weight. There are three kinds in the package:
+# We will integrate densities over the Earth, which needs points of equal weight. The package has three kinds:
 #
-# * `sphere.uniform(n)`: random;
-# * `sphere.fibonacci_grid(n)`: a spiral from pole to pole which turns by the golden angle at each step, any n;
-# * `healpix.centers(cells, level)`: centres of 12 · 4^level cells of *exactly* equal area, each of which splits
-#   into four of the next level, so that a map can be refined just where something happens.
-#
-# *What to look for:* clumps and holes.
+# * `sphere.uniform(n)`: n random points;
+# * `sphere.fibonacci_grid(n)`: n points on a spiral from pole to pole, which turns by the golden angle (137.5°) at each step;
+# * `healpix.centers(cells, level)`: the centres of 12 · 4^level cells of *exactly* equal area. Each cell splits
+#   into four cells of the next level, so that a map can be refined just where something happens.
 
 # %%
 level = 3
@@ -560,27 +641,36 @@ covers = {
     "Fibonacci": sphere.fibonacci_grid(cells),
     "HEALPix": healpix.centers(torch.arange(cells), level),
 }
-cam = camera(30, 20)
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.1))
-for ax, (name, x), color in zip(axes, covers.items(), (RED, BLUE, GREEN), strict=True):
-    globe(ax, cam, f"{name}, {cells} points")
-    draw(ax, cam, x, ".", ms=5, mew=0, color=color)
-fig.tight_layout()
-plt.show()
-
+nearest = {}
 for name, x in covers.items():
     between_points = sphere.distance_km(x.double()[:, None], x.double()[None]).fill_diagonal_(float("inf"))
-    nearest = between_points.min(1).values
-    print(f"{name:10s} nearest neighbour: {nearest.min():6.0f} to {nearest.max():6.0f} km")
+    nearest[name] = between_points.min(1).values
+    print(f"{name:10s} {cells} points, nearest neighbour: {nearest[name].min():6.0f} to {nearest[name].max():6.0f} km")
+print(f"golden angle: {180 * (3 - math.sqrt(5)):.1f}°")
 
 # %% [markdown]
-# *What was seen:* random points clump: some are neighbours within a few dozen kilometres, others stand alone. Both
-# grids keep their distance. What does evenness buy? Integrate a function whose integral we know, the bump
-# $e^{\kappa(\mu\cdot x - 1)}$ of a few hundred kilometres' width (it will return as the von Mises–Fisher density):
+# *What to look for:* clumps and holes.
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+for ax, (name, x), color in zip(axes, covers.items(), (RED, BLUE, GREEN), strict=True):
+    Globe(ax, 30, 20, f"{name}, {cells} points").points(x, color=color)
+plt.show()
+
+# %% [markdown]
+# *What was seen:* random points clump. Some have a neighbour within a few dozen kilometres, others stand alone. In both
+# grids all neighbours are between 670 and 840 km away.
+#
+# What does evenness buy? We integrate a function whose integral we know, the bump
+# $e^{\kappa(\mu\cdot x - 1)}$ with its top at μ. With κ = 50 it falls to 1/e at 11.5°, or 1,276 km, from the top. (It will return as the
+# *von Mises–Fisher* density.) Its integral is 2π (1 − e^(−2κ))/κ, because the height z = μ·x is uniform: the slice of the sphere
+# between z and z + dz has the area 2π dz, which is Archimedes' theorem.
 
 # %%
 peak, kappa = sphere.from_latlon(torch.tensor([48.0, 2.0], dtype=torch.float64)), 50.0
 exact = 2 * math.pi * (1 - math.exp(-2 * kappa)) / kappa
+width = math.acos(1 - 1 / kappa)
+print(f"the bump falls to 1/e at {math.degrees(width):.1f}° = {sphere.EARTH_RADIUS_KM * width:,.0f} km")
 
 
 def relative_error(x):
@@ -590,101 +680,116 @@ def relative_error(x):
 
 levels = range(1, 7)
 sizes = [12 * 4**k for k in levels]
-errors = {
+integral_error = {
     "random": [sum(relative_error(sphere.uniform(n)) for _ in range(20)) / 20 for n in sizes],  # the average of 20 draws
     "Fibonacci": [relative_error(sphere.fibonacci_grid(n)) for n in sizes],
     "HEALPix": [relative_error(healpix.centers(torch.arange(n), k)) for n, k in zip(sizes, levels, strict=True)],
 }
-fig, ax = plt.subplots(figsize=(5.4, 3.2))
-for (name, e), color in zip(errors.items(), (RED, BLUE, GREEN), strict=True):
+
+# %% [markdown]
+# *What to look for:* how much each curve falls when the number of points is multiplied by four, which is one step to the right.
+
+# %%
+fig, ax = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
+for (name, e), color in zip(integral_error.items(), (RED, BLUE, GREEN), strict=True):
     ax.loglog(sizes, e, "o-", color=color, label=name)
 ax.set(xlabel="number of points", ylabel="relative error of the integral")
 ax.legend()
-fig.tight_layout()
 plt.show()
-print({name: f"{e[3]:.0e}" for name, e in errors.items()}, "with", sizes[3], "points")
+print({name: f"{e[3]:.0e}" for name, e in integral_error.items()}, "with", sizes[3], "points")
+per_step = (integral_error["random"][0] / integral_error["random"][-1]) ** (1 / 5)
+print(f"four times as many random points divide the error by {per_step:.1f}, on average over the five steps")
 
 # %% [markdown]
-# *What was seen:* random points need four times their number to halve the error. Once its cells are finer than the
-# bump, HEALPix is more than a hundred times better, and the Fibonacci spiral meets the rounding of float32. Grids for
-# integrals, random points for sampling.
+# *What was seen:* four times as many random points halve the error. Once its cells are finer than the bump, HEALPix is more than a
+# hundred times better than random points, and the Fibonacci spiral reaches the rounding of float32. So the package uses grids for
+# integrals and random points for sampling.
 #
 # ## exp squeezes areas
 #
-# Lengths along the way are kept by exp, but two neighbours who leave x in slightly different directions meet again at
-# the antipode: across the way, distances shrink by sin r / r at distance r. Areas shrink by the same factor, so **an
+# The map exp keeps lengths along the way. But two neighbours who leave x in slightly different directions meet again at
+# the antipode. A circle of radius r has the circumference 2πr in the tangent plane, but only 2π sin r on the sphere. So across
+# the way, lengths shrink by the factor sin r / r at the distance r. Areas shrink by the same factor: **an
 # even distribution in the tangent plane is not even on the sphere**.
-#
-# *What to look for:* equal discs in the tangent plane (left) and their images on the globe, seen from above the start
-# (middle) and from above the antipode (right). The dotted circle, at distance π, is the antipode: all of it is one
-# point.
 
 # %%
 start = sphere.from_latlon(torch.tensor([20.0, 10.0], dtype=torch.float64))
 e1, e2 = sphere.tangent_basis(start)
 turn = torch.linspace(0, 2 * math.pi, 100, dtype=torch.float64)[:, None]
-here, there = camera(20, 10), camera(-20, -170)
 
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.2))
-globe(axes[1], here, "on the globe, from above the start")
-globe(axes[2], there, "… and from above the antipode")
-for r, count in ((0.0, 1), (0.65, 6), (1.15, 9), (1.7, 12), (2.2, 12), (2.65, 12)):
-    color = plt.cm.viridis(r / 2.9)
-    for direction in torch.arange(count) * 2 * math.pi / count:
-        a, b = r * direction.cos() + 0.16 * turn.cos(), r * direction.sin() + 0.16 * turn.sin()
-        disc = sphere.exp(start, a * e1 + b * e2)
-        axes[0].fill(a[:, 0], b[:, 0], color=color)
-        for ax, cam in ((axes[1], here), (axes[2], there)):
-            if (disc @ cam[2]).min() > 0:
-                ax.fill(*seen(cam, disc).T, color=color, zorder=3)
-axes[0].add_patch(plt.Circle((0, 0), math.pi, fill=False, color=GREY, ls=":"))
-axes[0].set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), aspect="equal")
-axes[0].set_title("in the tangent plane", fontsize=10)
-axes[0].axis("off")
-fig.tight_layout()
-plt.show()
+
+def discs():
+    """Equal discs of radius 0.16 in the tangent plane: the ring's number, and the outline's coordinates a and b."""
+    for ring, (r, count) in enumerate(((0.0, 1), (0.65, 6), (1.2, 9), (1.85, 12), (2.3, 12), (2.7, 12))):
+        for direction in torch.arange(count) * 2 * math.pi / count:
+            yield ring, r * direction.cos() + 0.16 * turn.cos(), r * direction.sin() + 0.16 * turn.sin()
+
 
 # %% [markdown]
-# *What was seen:* near the start the discs stay discs (those near the rim of a globe only look narrow because we see
-# them from the side). Around the antipode twelve discs that were far apart are needles, side by side. Automatic
-# differentiation confirms the factor:
+# *What to look for:* equal discs in the tangent plane (left) and their images on the globe, seen from above the start
+# (middle) and from above its antipode (right). The dotted circle, at distance π, is the antipode: all of it is one
+# point of the globe.
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9.4, 3.5), layout="constrained")
+globes = Globe(axes[1], 20, 10, "on the globe, from above the start"), Globe(axes[2], -20, -170, "from above the antipode")
+on_a_globe = []
+for ring, a, b in discs():
+    color = plt.cm.viridis(ring / 6)
+    axes[0].fill(a[:, 0], b[:, 0], color=color)
+    image = sphere.exp(start, a * e1 + b * e2)
+    drawn = [globe.fill(image, color=color) for globe in globes]
+    on_a_globe.append(any(drawn))
+axes[0].add_patch(plt.Circle((0, 0), math.pi, fill=False, color=GREY, ls=":"))
+axes[0].set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), aspect="equal", title="in the tangent plane")
+axes[0].set(xlabel="along e₁ (radians)", ylabel="along e₂ (radians)")
+plt.show()
+print(f"{sum(on_a_globe)} of the {len(on_a_globe)} discs are drawn on one of the two globes")
+
+# %% [markdown]
+# *What was seen:* near the start the discs stay discs. (Those near the rim of a globe look narrow only because we see
+# them from the side.) Around the antipode, twelve discs that were far apart in the plane are needles, side by side.
+#
+# Automatic differentiation confirms the factor. The call `torch.func.jacrev(f)(p)` returns the matrix of all partial derivatives of f at
+# p, the *Jacobian matrix*. Here it has two columns: where the image moves when we move by one unit along e₁, and along e₂. The two
+# columns span a parallelogram, the image of a unit square, and the length of their cross product is its area.
 
 # %%
 print("distance   area after / before   sin r / r")
 squeeze = {}
 for r in (0.5, 1.0, 2.0, 3.0):
-    jacobian = torch.func.jacrev(lambda ab: sphere.exp(start, ab[0] * e1 + ab[1] * e2))(torch.tensor([r, 0.0], dtype=torch.float64))
-    squeeze[r] = torch.linalg.cross(jacobian[:, 0], jacobian[:, 1]).norm().item()  # area of the image of a unit square
+    at = torch.tensor([r, 0.0], dtype=torch.float64)
+    jacobian = torch.func.jacrev(lambda ab: sphere.exp(start, ab[0] * e1 + ab[1] * e2))(at)
+    squeeze[r] = torch.linalg.cross(jacobian[:, 0], jacobian[:, 1]).norm().item()
     print(f"{r:8.1f} {squeeze[r]:21.6f} {math.sin(r) / r:11.6f}")
 
 # %% [markdown]
-# A density that a flow carries over the sphere is diluted and concentrated by just such changes of area. Notebook 02
+# A flow carries a density over the sphere, and such changes of area dilute and concentrate it. Notebook 02
 # keeps count of them in the plane, notebook 03 on the sphere.
 #
 # ## The antipode, where log ends
 #
-# From Paris to its antipode, in the ocean south-east of New Zealand, every direction is a shortest way. Two targets
-# close to the antipode but on opposite sides of it are reached by leaving Paris in opposite directions: there `log`
-# jumps. This set of points, here a single one, is called the *cut locus*.
+# The antipode of Paris lies in the ocean south-east of New Zealand. From Paris, every direction is a shortest way to it. Take two targets
+# close to the antipode, on opposite sides of it: they are reached by leaving Paris in opposite directions. So `log`
+# jumps there. The set of points where shortest ways stop being unique is called the *cut locus*; here it is a single point.
 #
-# *What to look for:* the colour of a place is the direction in which one leaves Paris to reach it. Left the globe as
-# seen from above Paris, right from above its antipode.
+# *What to look for:* the colour of a place is the direction in which one leaves Paris to reach it, and the grey lines are coasts. The
+# left globe is seen from above Paris, the right one from above its antipode.
 
 # %%
 pixel = torch.linspace(-1, 1, 300, dtype=torch.float64)
 u, v = torch.meshgrid(pixel, pixel, indexing="xy")
-inside = u**2 + v**2 < 1
+toward_eye = (1 - u**2 - v**2).clamp(min=0).sqrt()  # the orthographic projection, inverted
 
-fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
-for ax, centre, title in ((axes[0], latlon[0], "Paris"), (axes[1], sphere.to_latlon(-paris), "its antipode")):
-    cam = camera(*centre.tolist())
-    place = torch.stack([u, v, (1 - u**2 - v**2).clamp(min=0).sqrt()], -1) @ cam  # the orthographic projection, inverted
-    leaving = bearing(paris, sphere.log(paris.expand_as(place), sphere.unit(place)))
-    globe(ax, cam, title)
-    wheel = torch.where(inside, leaving, torch.nan)
-    image = ax.imshow(wheel, origin="lower", extent=(-1, 1, -1, 1), cmap="twilight", vmin=0, vmax=360, zorder=2)
-    ax.plot(0, 0, "o" if ax is axes[0] else "X", color="white", mec="black", ms=9, zorder=3)
-bar = fig.colorbar(image, ax=axes, ticks=(0, 90, 180, 270, 360), shrink=0.8)
+fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.5), layout="constrained")
+for ax, centre, title, mark in ((axes[0], latlon[0], "Paris", "o"), (axes[1], sphere.to_latlon(-paris), "its antipode", "X")):
+    globe = Globe(ax, *centre.tolist(), title)
+    place = sphere.unit(torch.stack([u, v, toward_eye], -1) @ globe.axes)
+    leaving = bearing(paris, sphere.log(paris.expand_as(place), place)).where(u**2 + v**2 < 1, torch.nan)
+    image = ax.imshow(leaving, origin="lower", extent=(-1, 1, -1, 1), cmap="twilight", vmin=0, vmax=360, zorder=2)
+    globe.line(lessons.coastlines(), color="#3f4a52", lw=0.7, zorder=3)
+    ax.plot(0, 0, mark, color="white", mec="black", ms=9, zorder=4)
+bar = fig.colorbar(image, ax=axes, ticks=(0, 90, 180, 270, 360), shrink=0.8, label="direction when leaving Paris")
 bar.ax.set_yticklabels(["north", "east", "south", "west", "north"])
 plt.show()
 
@@ -703,36 +808,49 @@ except ValueError as error:
     print("ValueError:", error)
 
 too_close = (1 - math.cos(1e-3)) / 2
-print(f"chance that a uniform point lies within 0.001 rad (6.4 km) of the antipode: {too_close:.1e}")
+print(f"chance that a uniform point lies within 0.001 rad (6.4 km) of the antipode: {too_close:.1e}, one in {1 / too_close:,.0f}")
 
 # %% [markdown]
-# *What was seen:* all colours meet at two places. In Paris that is harmless: the vector there has length 0. At the
-# antipode it has length π, and neighbours get opposite velocities. The package refuses to guess at the exact antipode,
-# and training draws a new noise point in the one case in four million that comes within 0.001 rad of it.
+# *What was seen:* all colours meet at two places. In Paris this is harmless, because the vector there has length 0. At the
+# antipode it has length π, and neighbours get opposite velocities. The package refuses to guess at the exact antipode. In training, it
+# draws a new noise point in the one case in four million that comes within 0.001 rad of it.
 #
 # ## Check
 #
-# Every number the text relies on, asserted:
+# The numbers on which the text relies, asserted:
 
 # %%
 assert abs(middle_of_degrees[1]) < 1e-9
 assert abs(abs(middle_of_vectors[1]) - 180) < 1e-9
 assert abs(share_degrees - 1 / 6) < 0.03
 assert abs(share_sphere - share_true) < 0.02
+assert abs(share_true - 0.067) < 0.0005
 one_km = at_distance(1.0, n_points)
 assert (arccos_km(*one_km) == 0).double().mean() > 0.5, "arccos reads 0 km for most pairs 1 km apart"
-assert (half_angle_km(*one_km) - 1).abs().max() < 2e-3, "the half angle is right to two metres"
-assert max(worst["half angle"]) < 2.0
-assert max(worst["arccos"]) > 1000
-assert gradient["half angle"].isfinite().all()
+assert (half_angle_km(*one_km) - 1).abs().max() < 1e-3, "the half angle is right to a metre there"
+assert (round(swallowed, 1), round(first_step, 1)) == (1.6, 2.2)
+assert max(worst["half angle"]) < 2.0 < 1000 < max(worst["arccos"])
+assert at_ten_thousand["arccos"] < 1 < at_ten_thousand["half angle"]
+assert max(worst_good.values()) < 6
+assert gradient["half angle"].abs().max() == 0
 assert not gradient["arccos with a clamp"].isfinite().all()
-assert length["geodesic"] < length["rhumb line"] < 1.2 * length["geodesic"]
-assert length["straight in degrees"] > 1.15 * length["geodesic"]
+
+# %%
+assert length["geodesic"] < length["rhumb line"] < length["straight in degrees"]
+assert round(100 * longer) == 17
+assert abs(ways["geodesic"][:, 0].max() - 68.7) < 0.05
 torch.testing.assert_close(formula, velocity)
 torch.testing.assert_close(speed, sphere.distance(x0, x1))
-assert errors["HEALPix"][3] < errors["random"][3] / 30
-assert errors["Fibonacci"][3] < errors["random"][3] / 100
+torch.testing.assert_close(rest, formula)
+assert [round(b.item()) for b in (bearings[0], bearings[-1])] == [33, 153]
+assert all(670 < nearest[grid].min() < nearest[grid].max() < 840 for grid in ("Fibonacci", "HEALPix"))
+assert nearest["random"].min() < 100
+assert round(sphere.EARTH_RADIUS_KM * width) == 1276
+assert 1.7 < per_step < 2.3
+assert integral_error["HEALPix"][3] < integral_error["random"][3] / 100
+assert integral_error["Fibonacci"][3] < 1e-6
 assert all(abs(area - math.sin(r) / r) < 1e-9 for r, area in squeeze.items())
+assert all(on_a_globe)
 assert refused
 assert cosine < -0.999
 print("all checks passed")
@@ -740,16 +858,110 @@ print("all checks passed")
 # %% [markdown]
 # ## Exercises
 #
-# Solutions, executed: `solutions/01_the_sphere.ipynb`.
+# Each exercise has a gap and a check. The check prints "to do" until the gap is filled. The solutions, executed, are in
+# [solutions/01_the_sphere](solutions/01_the_sphere.ipynb).
 #
-# 1. **The middle of many places.** The normalised mean of unit vectors is one answer; the point with the smallest mean
-#    *squared distance* (the Fréchet mean) is another. Find it with nothing but `log`, `exp` and a loop. How far apart
-#    are the two for the five cities above?
-# 2. **How random is random?** Derive the distribution of the distance between two uniform places. What is its mean in
-#    km, and what GeoScore, 5000 · exp(−d / 1492.7 km), does a random guess get on average? Check both with samples.
-# 3. **A tape measure with a floor.** Replace the half angle by `arccos` clamped at 1 − 1e-7. What is the smallest
-#    distance this can report, and what becomes of "accuracy within 1 km"?
+# ### Exercise 1 · The middle of many places
 #
+# The normalised mean of unit vectors is one answer to "where is the middle?". Another is the point with the smallest mean
+# *squared distance* to all places, the Fréchet mean.
+#
+# * **Stage a.** From the point m, the vectors log_m(xᵢ) lead to the places. Write one step: walk from m along their mean.
+# * **Stage b.** Repeat the step 200 times, and start from the normalised mean of the five cities above.
+# * **Stage c.** How far apart are the two middles, and why? Where do they agree?
+
+# %%
+cities = sphere.from_latlon(latlon)
+normalised = sphere.project(cities.mean(0))
+
+
+def one_step(m, places):
+    """The point (3,) that is reached from m (3,) along the mean of the logs of the places (n, 3)."""
+    # your code here: use sphere.log(m.expand_as(places), places) and sphere.exp
+
+
+def frechet_mean(places):
+    """200 steps from the normalised mean."""
+    # your code here
+
+
+# %% [markdown]
+# The check of exercise 1:
+
+
+# %%
+def mean_squared_distance(m):
+    return sphere.distance(m, cities).square().mean().item()
+
+
+m = one_step(normalised, cities)
+if m is None:
+    print("exercise 1, stage a: to do")
+else:
+    assert mean_squared_distance(m) < mean_squared_distance(normalised), "a step should reduce the mean squared distance"
+    print("exercise 1, stage a: right")
+
+m = frechet_mean(cities)
+if m is None:
+    print("exercise 1, stage b: to do")
+else:
+    assert sphere.log(m.expand_as(cities), cities).mean(0).norm() < 1e-6, "at the minimum the mean of the logs is 0"
+    print(f"exercise 1, stage b: right; the two middles are {sphere.distance_km(m, normalised):.0f} km apart")
+
+# %% [markdown]
+# ### Exercise 2 · How random is random?
+#
+# * **Stage a.** Put one place at the North Pole and draw the other uniformly. Its height z is uniform in [−1, 1] (Archimedes), and
+#   z = cos d. Derive the density of the distance d on [0, π]. What is the mean distance in km?
+# * **Stage b.** The *GeoScore* of a guess at the distance d is 5000 · exp(−d / 1492.7 km). What does a random guess get on average?
+#   You need ∫ e^(−ad) sin d dd from 0 to π, which is (1 + e^(−aπ))/(1 + a²).
+
+# %%
+expected_km = None  # your code here
+expected_score = None  # your code here
+
+# %% [markdown]
+# The check of exercise 2, by samples:
+
+# %%
+d = sphere.distance_km(sphere.uniform(200_000), sphere.uniform(200_000)).double()
+sampled = {"a": d.mean().item(), "b": (5000 * torch.exp(-d / 1492.7)).mean().item()}
+for (stage, mean), answer, tolerance in zip(sampled.items(), (expected_km, expected_score), (40, 5), strict=True):
+    if answer is None:
+        print(f"exercise 2, stage {stage}: to do")
+    else:
+        assert abs(answer - mean) < tolerance, f"your {answer:.1f}, but the samples have a mean of {mean:.1f}"
+        print(f"exercise 2, stage {stage}: right, {answer:.1f}, where the samples have {mean:.1f}")
+
+# %% [markdown]
+# ### Exercise 3 · A tape measure with a floor
+#
+# * **Stage a.** Write a distance in km that uses `arccos` of the scalar product, clamped to [−1 + 1e-7, 1 − 1e-7], in float32.
+# * **Stage b.** What is the smallest distance that it can report? What happens to "accuracy within 1 km", the share of guesses
+#   that are less than 1 km away?
+
+
+# %%
+def clamped_km(x, y):
+    """Distances in km of points (n, 3), by a clamped arccos."""
+    # your code here
+
+
+# %% [markdown]
+# The check of exercise 3:
+
+# %%
+truth = sphere.uniform(2_000)
+answer = clamped_km(truth, truth)
+if answer is None:
+    print("exercise 3: to do")
+else:
+    assert 2.8 < answer.min() < 3.3, "between equal points it should report its floor, about 3 km"
+    far_away = at_distance(5_000.0, 2_000)
+    assert (clamped_km(*far_away) - 5_000).abs().max() < 0.01, "at 5,000 km it should be right to 10 m"
+    print(f"exercise 3: right; it cannot report less than {answer.min():.2f} km")
+
+# %% [markdown]
 # ## References
 #
 # * R. T. Q. Chen, Y. Lipman, *Flow Matching on General Geometries*, ICLR 2024, arXiv 2302.03660: geodesics as the paths

@@ -179,6 +179,30 @@ def test_a_model_is_scored_on_the_views_it_learnt_from(recipe, asked, used, monk
     assert torch.equal(report.images, tiles.load("test", 100, used).images)
 
 
+def test_distil_makes_a_flow_map_of_a_model(demo, tmp_path):
+    result = run("distil", demo[0] / "model", "--out", tmp_path, "--steps", 2)
+    assert result.returncode == 0, result.stderr
+    assert f"model: {tmp_path / 'model'}" in result.stdout
+    geo = Geolocator.from_pretrained(tmp_path / "model", "flow-map")
+    assert geo.provenance["recipe"]["flow"]["optimization"]["steps"] == 2
+    assert geo.sample(tiles.tile(24, 6), n=5, guidance=2.0).shape == (1, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("land",), "cannot learn from method 'land', which has no velocity"),
+        (("tiles", "--lr", 0), "--lr 0.0; expected a number above 0"),
+        (("tiles", "--batch", 10**6), "--batch 1,000,000, and there are"),
+        (("tile",), "unknown model 'tile' (did you mean 'tiles'?)"),
+    ],
+)
+def test_what_cannot_be_distilled_is_named(arguments, said, tmp_path):
+    result = run("distil", *arguments, "--out", tmp_path)
+    assert result.returncode == 1
+    assert said in result.stderr
+
+
 def test_another_seed_is_not_taken_for_this_run(demo):
     result = run("train", "--out", demo[0], "--seed", "1")
     assert result.returncode == 1

@@ -50,7 +50,9 @@ def test_the_recipe_of_tiles_goes_from_nothing_to_scores(tmp_path):
 def test_events_are_fitted(tmp_path, monkeypatch):
     places = sphere.to_latlon(sphere.uniform(60, torch.Generator().manual_seed(0)).double())
     monkeypatch.setattr(gpu.earth_events, "load", lambda name: places)
-    assert {"flow", "mixture", "kernel"} == measured("events", tmp_path)["volcano"]["nll"].keys()
+    assert {"flow", "mixture", "kernel", "kernels"} == measured("events", tmp_path)["volcano"][
+        "nll"
+    ].keys()
 
 
 def test_what_was_measured_before_a_failure_is_kept(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ TESTS = Path(__file__).resolve().parent
 CORE = [  # one layer each; `data` and `scores` stand among them: the land prior is data, best places are scores
     *("runtime", "sphere", "schedules", "paths", "losses", "velocity", "vmf"),
     *("samplers", "velocity_jvp", "likelihood", "gis", "density", "baselines", "data"),
-    *("encoders", "plonk", "methods", "checkpoint", "inputs", "scores", "geolocator"),
+    *("encoders", "plonk", "methods", "flowmap", "checkpoint", "inputs", "scores", "geolocator"),
 ]
 ORDER = [*CORE, "training", "viz", "paper", "cli"]
 CONFINED = {

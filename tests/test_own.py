@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small
 import torch
 from PIL import Image
 from synthetic import run_here
@@ -275,7 +276,7 @@ def test_from_images_to_a_model_that_knows_more_than_nothing(tmp_path):
     )
     said = run_here(f"train --data {tmp_path}/shards --out {tmp_path}/run")
     assert "WARNING: 300 images are few" in said
-    assert "270 images, so (--steps, --batch and --lr change it)" in said
+    assert "settings for 270 images (--steps, --batch and --lr change them):" in said
     assert "270 images to train on, 30 to validate; 169 steps of 32" in said
     assert re.search(r": about [\d.,]+ (s|min) on one device", said)
     geo = Geolocator.from_pretrained(tmp_path / "run" / "model")
@@ -374,7 +375,9 @@ def test_bad_options_are_told_in_one_line(tmp_path, monkeypatch, line, message, 
 
 def test_a_plan_of_ones_own_data(shards):
     said = run_here(f"plan --data {shards}")
-    assert "27 images, so" in said  # of 40, 13 judge
+    assert (
+        "settings for 27 images (--steps, --batch and --lr change them):" in said
+    )  # of 40, 13 judge
     assert re.search(r"photos, riemannian, 1 × .*", said)
     assert "100 steps" in said
     assert re.search(r"measured here: [\d.]+ (s|min)", said)
@@ -428,3 +431,19 @@ def test_the_verdict_says_how_far_a_model_is_from_a_guess(known):
     assert nats == pytest.approx(best if known else -math.log(0.05), abs=0.01)
     assert f"{nats:+.2f} nats over the uniform guess" in text
     assert ("WARNING" in text) is not known
+
+
+def test_a_model_is_distilled_on_shards_of_its_embeddings(tmp_path):
+    model = small.model(encoder=False).save_pretrained(tmp_path / "flow")
+    shards, out = write(tmp_path / "shards", (60,)), tmp_path / "map"
+    options = f"--steps 2 --batch 8 --out {out}"
+    run_here(f"distil {model} --data {shards} {options}")
+    geo = Geolocator.from_pretrained(out / "model", "flow-map")
+    assert geo.provenance["data"][0].startswith("60 images, ")
+    assert geo.sample(cond=torch.zeros(1, 8), n=3).shape == (1, 3, 2)
+    wide = write(tmp_path / "wide", (60,), dim=16)
+    said = fails(f"distil {model} --data {wide} {options}")
+    assert "takes embeddings of 8 numbers, the shards have 16" in said
+    assert "--batch 60, and there are 40 images" in fails(
+        f"distil {model} --data {shards} --batch 60 --out {out}"
+    )

@@ -412,5 +412,5 @@ def test_a_damaged_shard_is_refused_by_name_before_training(tmp_path):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"00000.tar differs from its checksum"):
-        train_shards({}, [open_shards(tmp_path)], tmp_path / "run")  # the recipe is not read yet
+        train_shards({"flow": {}}, [open_shards(tmp_path)], tmp_path / "run")  # no network yet
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ import torch
 import yaml
 from trainings import RUN, Killed, batches, flow, in_memory, same, train, weights_of
 
-from geoflow import Geolocator, methods, runtime, schedules, sphere, training
+from geoflow import Geolocator, flowmap, runtime, schedules, sphere, training
 from geoflow.encoders import TileEncoder
 from geoflow.training import (
     EncoderModule,
@@ -275,11 +275,11 @@ def scales_of_recipes():
 def test_every_scale_of_every_recipe_is_complete(name, scale):
     """It has the keys of the smallest scale, and makes networks and optimisers."""
     recipe, smallest = read_recipe(name, scale), read_recipe(name, "smoke")
-    only_some = {"steps", "views"}  # of single event sets; of tiles
-    assert recipe.keys() - only_some == smallest.keys()
+    only_some = {"steps", "views", "methods"}  # of single event sets; of tiles; of single methods
+    assert recipe.keys() - only_some == smallest.keys() - only_some
     assert recipe["flow"].keys() == smallest["flow"].keys()
     schedules.by_name(recipe["sampling_schedule"])
-    for method in methods.TRAINED if "components" in recipe else ("riemannian",):
+    for method in flowmap.NETWORKS if "components" in recipe else ("riemannian",):
         module = training.network_module(recipe, method, 8)
         assert module.optimization.optimizer_of(module.parameters()).defaults["lr"] > 0
     if "encoder" in recipe:
@@ -395,7 +395,7 @@ def test_tiles_pipeline(tmp_path, monkeypatch):
 def test_every_method_is_trained_on_one_encoder(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
     encoder = None
-    for method in methods.TRAINED:
+    for method in flowmap.NETWORKS:
         network, used, provenance = training.train_tiles(
             RECIPE, tmp_path / method, 0, method, encoder, log=lambda text: None
         )
@@ -406,6 +406,56 @@ def test_every_method_is_trained_on_one_encoder(tmp_path, monkeypatch):
         assert (tmp_path / method / "encoder").exists() == (method == "riemannian")
     with pytest.raises(ValueError, match="unknown method 'uniform'"):
         training.train_tiles(RECIPE, tmp_path / "run", 0, "uniform", encoder)
+
+
+def small_flow(method="riemannian", width=16):
+    network = training.network_module(RECIPE, method, width).network
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Geolocator(network, method, "sigmoid", TileEncoder(16, width=4))
+
+
+def test_a_flow_map_is_distilled_from_a_flow_and_leaves_it_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFLOW_CACHE", str(tmp_path / "cache"))
+    teacher, said = small_flow(), []
+    before = copy.deepcopy(teacher.network.state_dict())
+    geo = training.distil(teacher, RECIPE, tmp_path / "run", log=said.append)
+    assert "3 steps" in said[0]
+    assert same(teacher.network.state_dict(), before)
+    assert (geo.method, geo.model.schedule_name) == ("flow-map", "sigmoid")
+    assert geo.encoder is teacher.encoder
+    kept = weights_of(tmp_path / "run" / "flow" / "best.ckpt")
+    assert {name.split(".")[0] for name in kept} == {"network"}, "the teacher is not kept"
+    again = training.distil(teacher, RECIPE, tmp_path / "run", log=said.append)
+    assert same(again.network.state_dict(), geo.network.state_dict())
+    assert "trained before" in said[-1]
+    other = training.network_module(RECIPE, "riemannian", 16, 1).network
+    with pytest.raises(ValueError, match="holds a run with teacher = "):
+        training.distil(Geolocator(other, encoder=teacher.encoder), RECIPE, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("vmf", "'vmf', which has no velocity; expected a flow on S²"),
+        ("flow", "'flow', whose states"),
+    ],
+)
+def test_a_teacher_needs_a_velocity_on_the_sphere(tmp_path, method, said):
+    with pytest.raises(ValueError, match=said):
+        training.distil(small_flow(method), RECIPE, tmp_path)
+
+
+def test_settings_of_other_methods_do_not_identify_a_run():
+    recipe = training.read_recipe("tiles", "laptop")
+    plain = {name: value for name, value in recipe.items() if name != "methods"}
+    assert training.modules.recipe_of(recipe, "riemannian") == plain
+    own = training.modules.recipe_of(recipe, "flow-map")
+    assert own["flow"]["optimization"] == {
+        **plain["flow"]["optimization"],
+        "lr": 1e-3,
+        "batch": 256,
+    }
 
 
 def test_an_unconditional_flow_learns_where_points_are(tmp_path, generator):

@@ -1,5 +1,5 @@
-"""The commands: `geoflow demo | train | plan | compare | data fetch | data verify | embed |
-evaluate | tables | reproduce | results | locate | explore | doctor`."""
+"""The commands: `geoflow demo | train | distil | plan | compare | data fetch | data verify |
+embed | evaluate | tables | reproduce | results | locate | explore | doctor`."""
 
 import errno
 import io
@@ -24,6 +24,7 @@ app.add_typer(data_app, name="data")
 commands = (
     *(
         train.train,
+        train.distil,
         train.plan,
         compare.compare,
         data.fetch,
@@ -48,7 +49,9 @@ def _show_version(wanted: bool) -> None:
 
 Version = Annotated[
     bool,
-    typer.Option("--version", callback=_show_version, is_eager=True, help="print it and exit"),
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="print the version and exit"
+    ),
 ]
 
 
@@ -58,7 +61,7 @@ def _options(version: Version = False) -> None:
 
 
 def main() -> None:
-    """Run a command; bad input is told in one line, and the exit status is 1."""
+    """Run a command. Bad input ends it with a message of one line and exit status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without a character shows "?"
@@ -70,7 +73,7 @@ def main() -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """The message of an error; of one of the operating system, what it says of which file."""
+    """The message of an error; for one of the operating system, the file and the reason."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

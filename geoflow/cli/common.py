@@ -28,9 +28,9 @@ def argument(text: str):
 
 
 Out = Annotated[Path, option("folder for results")]
-Seed = Annotated[int, option("of weights, batches and noise")]
+Seed = Annotated[int, option("seed of weights, batches and noise")]
 Model = Annotated[str, option("a shipped model, a photo model such as plonk-yfcc, or a folder")]
-Method = Annotated[str, option("riemannian, flow, diffusion, vmf or vmf-mixture")]
+Method = Annotated[str, option("riemannian, flow, diffusion, vmf, vmf-mixture or flow-map")]
 Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
 Weights = Annotated[str, option("folder of the photo encoder's weights; default: published ones")]
 
@@ -49,8 +49,8 @@ def check_out(out: Path) -> None:
 
 @contextlib.contextmanager
 def interruptible(out: Path) -> Generator[None]:
-    """End a command that is interrupted with what is kept in --out, how to go on, and the usual
-    exit status: 130 after Ctrl-C, 143 after SIGTERM or a hang-up.
+    """If a command is interrupted, say what is kept in --out and how to go on, and end with the
+    usual exit status: 130 after Ctrl-C, 143 after SIGTERM or a hang-up.
     """
     from geoflow.training.interruptions import Terminated, tell, terminated_by_sigterm
 
@@ -67,9 +67,9 @@ def interruptible(out: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def working_in(out: Path) -> Generator[None]:
-    """Do the work of a command in --out, which no other process writes to meanwhile.
+    """Do the work of a command in --out, while no other process may write there.
 
-    It is `interruptible`.
+    The work is `interruptible`.
     """
     check_out(out)
     alone = runtime.alone(out) if runtime.is_first_process() else contextlib.nullcontext()
@@ -80,13 +80,13 @@ def working_in(out: Path) -> Generator[None]:
 def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str = "", **options):
     """Score a model on `test` or `held-out` tiles, fewer at small scales: a Report.
 
-    Views are those the model learnt from, if no others are asked for. In a held-out block a
-    likelihood says only that training never saw it, so none is computed.
+    Without `views`, tiles have the views that the model learnt from. On held-out blocks no
+    likelihood is computed, because it would only say that training never saw them.
     """
     from geoflow.data import tiles
 
     views = views or tiles.views_of(geo.provenance.get("recipe", {"views": "any"}))
-    images = tiles.load(name, {"smoke": 100, "demo": 1000}.get(scale, 4000), views)[:most]
+    images = tiles.load(name, tiles.judged(scale), views)[:most]
     if name == "held-out":
         options |= {"likelihood": False, "calibrated": 0}
     report = geoflow.evaluate(geo, images, f"tiles, {name}", **options)
@@ -95,7 +95,7 @@ def score_tiles(geo, name: str, scale: str, most: int | None = None, views: str 
 
 
 def tile_encoder(model: str, recipe: dict):
-    """The encoder of a model, which is one of tiles and of the recipe's width."""
+    """The tile encoder of a model; a ValueError if it has none of the recipe's width."""
     from geoflow.encoders import TileEncoder
 
     found, width = geoflow.Geolocator.from_pretrained(model).encoder, recipe["encoder"]["dim"]

@@ -22,15 +22,15 @@ def compare(
         str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")
     ] = "",
     encoder: Annotated[
-        str, option("a model whose encoder all use; default: one for each seed")
+        str, option("model whose encoder all use; default: a new one for each seed")
     ] = "",
-    seeds: Annotated[int, option("how many of each method, with seeds 0, 1, …")] = 3,
-    tiles: Annotated[int, option("how many of each kind to score, at most")] = 2000,
+    seeds: Annotated[int, option("trainings of each method, with seeds 0, 1, …")] = 3,
+    tiles: Annotated[int, option("how many tiles of each kind to score, at most")] = 2000,
     out: Out = Path("outputs/compare"),
 ) -> None:
-    """Every method on equal terms: train each with every seed, score all on the same tiles, and the
-    references too; flows with guidance besides. Differences to the Riemannian flow have standard
-    errors by a paired bootstrap over tiles and seeds.
+    """Compare all methods on equal terms: train each with every seed, and score all of them and the
+    references on the same tiles, flows also with guidance. The differences to the Riemannian flow
+    have standard errors, from a paired bootstrap over tiles and seeds.
 
     Run it again to go on after an interruption.
     """
@@ -72,7 +72,7 @@ def _compare(scale: str, encoder: str, seeds: int, tiles: int, out: Path) -> Non
 
 
 def score(folder: Path, model, scale: str, tiles: int) -> None:
-    """Write the reports that a folder lacks, and the scores of each tile, of `model()`."""
+    """Score `model()`, and write the reports and the scores of each tile that a folder lacks."""
     missing = [name for name in REPORTS if not (folder / f"{name}.json").exists()]
     if not missing:
         return
@@ -88,7 +88,7 @@ def score(folder: Path, model, scale: str, tiles: int) -> None:
 
 
 def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
-    """A model of a method, trained or made from the recipe's tiles, with its seed's encoder."""
+    """A model of a method, trained on the recipe's tiles or made of them."""
     from geoflow.data import references, tiles
     from geoflow.methods import REFERENCES, TRAINED
 
@@ -112,8 +112,8 @@ def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
 def differences(rows: dict) -> dict[str, dict[str, dict[str, list[float]]]]:
     """How far the Riemannian flow is ahead of each method, by report and score: [mean, error].
 
-    Positive is better: scores of which less is better are turned around. A reference that was not
-    trained stands beside every training of the flow.
+    A positive number means that the flow is better, also where a low score is good. A reference
+    has no trainings; it is compared with every training of the flow.
     """
     from geoflow.scores import metrics
 
@@ -131,7 +131,7 @@ def differences(rows: dict) -> dict[str, dict[str, dict[str, list[float]]]]:
 
 
 def differences_table(found: dict) -> str:
-    """The differences as lines of text; what is within two standard errors is marked `=`."""
+    """The differences as lines of text; `=` marks those within two standard errors."""
     lines = ["The Riemannian flow is ahead by (± standard error; = within two of them):"]
     for name, methods in found.items():
         for method, scores in methods.items():

@@ -14,11 +14,11 @@ Split = Annotated[str, option("train or test")]
 
 def fetch(
     dataset: Annotated[str, argument("osv5m, inat21 or earth-events")],
-    root: Annotated[Path | None, option("its folder; default for earth events: the cache")] = None,
+    root: Annotated[Path | None, option("folder of the data; earth-events has a default")] = None,
     split: Split = "test",
 ) -> None:
-    """Download a data set, checked by size and checksum; its licence is shown first. Run it again
-    to go on after an interruption.
+    """Show the licence of a data set, download it, and check sizes and checksums. After an
+    interruption, run it again to go on.
     """
     from geoflow.data import earth_events
     from geoflow.data.fetch import fetch as download
@@ -31,30 +31,32 @@ def fetch(
 
 
 def embed(
-    dataset: Annotated[str, argument("osv5m, inat21 or yfcc; a table; or a folder of tars")],
+    dataset: Annotated[str, argument("osv5m, inat21 or yfcc; or a table; or a folder of tars")],
     out: Annotated[Path, option("folder for the shards")],
     root: Annotated[
         Path | None, option("folder of the data; for a table, of its images (default: beside it)")
     ] = None,
     columns: Annotated[
-        list[str] | None, option("of a table: latitude=NAME, longitude=NAME, path=NAME, id=NAME, …")
+        list[str] | None,
+        option("columns of a table: latitude=NAME, longitude=NAME, path=NAME, id=NAME, …"),
     ] = None,
-    split: Annotated[str | None, option("train or test, of a data set; default: train")] = None,
-    encoder: Annotated[str, option("dinov2, streetclip, or a model that has one")] = "dinov2",
+    split: Annotated[str | None, option("train or test, for a data set; default: train")] = None,
+    encoder: Annotated[str, option("dinov2, streetclip, or a model with an encoder")] = "dinov2",
     weights: Weights = "",
     shard: Annotated[int | None, option("samples per shard; default: up to 10,000")] = None,
     batch: Annotated[int, option("images per call of the encoder")] = 64,
     workers: Annotated[int, option("processes that read images, for each device")] = 2,
     devices: Annotated[int, option("GPUs, or CPU processes, that share the work")] = 1,
 ) -> None:
-    """Images → shards of embeddings, to train and evaluate on. Run it again to go on after an
-    interruption.
+    """Turn images into shards of embeddings, to train and evaluate on. After an interruption, run
+    it again to go on.
 
-    A table is a .csv, .tsv or .parquet of id, latitude, longitude, path; other usual names,
-    delimiters and encodings are understood, and printed.
+    A table is a .csv, .tsv or .parquet file with the columns id, latitude, longitude and path.
+    Other usual names, delimiters and encodings are understood; the command prints its choice.
 
-    Prints what is listed, usable and missing, what it will take, and what could not be read.
-    Shards that are damaged, or whose rows or images have changed, are made anew.
+    The command prints how many images are listed, usable and missing, how much space they take, and
+    which ones it could not read. It makes shards again that are damaged, or whose rows or images
+    have changed.
     """
     from geoflow.training.embedding import embed as write
 
@@ -66,7 +68,7 @@ def embed(
 
 
 def _encoder(encoder: str, weights: str):
-    """The encoder that is asked for."""
+    """The encoder of that name."""
     from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder
 
     if encoder in PHOTO_ENCODERS:
@@ -105,11 +107,11 @@ def _images(dataset: str, root: Path | None, split: str | None, columns: list[st
 
 
 def verify(
-    folder: Annotated[Path, argument("of shards, from `geoflow embed` or from others")],
-    field: Annotated[str | None, option("which embedding, where tars hold several")] = None,
+    folder: Annotated[Path, argument("folder of shards, from `geoflow embed` or from others")],
+    field: Annotated[str | None, option("which embedding, if the tars hold several")] = None,
 ) -> None:
-    """Check that shards are whole: by their checksums, or, where they have none, by reading every
-    sample. Training does so before its first step.
+    """Check that shards are complete: by their checksums or, where they have none, by reading every
+    sample. A training does the same before its first step.
     """
     from geoflow.data.shards import open_shards
 

@@ -22,8 +22,8 @@ IN_A_CLONE = not runtime.DATA.is_relative_to(runtime.PACKAGE)
 
 
 def doctor() -> None:
-    """Print versions, devices, where data and caches are, what is missing and the command that
-    mends it. The exit status is 1 if something is missing that geoflow cannot do without.
+    """Print versions, devices, the folders of data and caches, and what is missing with the command
+    that installs it. The exit status is 1 if something necessary is missing.
     """
     print(f"geoflow {__version__} at {runtime.PACKAGE}")
     print(f"Python {sys.version.split()[0]} at {sys.prefix}")
@@ -87,7 +87,7 @@ def _devices() -> Iterator[str]:
 
 
 def _data() -> Iterator[str]:
-    """Print where the data is; yield what of it is missing or damaged."""
+    """Print where the data are; yield which of them are missing or damaged."""
     from geoflow.checkpoint import shipped_models
     from geoflow.data import tiles
     from geoflow.geolocator import Geolocator

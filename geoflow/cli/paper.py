@@ -23,22 +23,22 @@ def evaluate(
     model: Model = "tiles",
     data: Shards = None,
     out: Annotated[Path | None, option("folder for the reports as JSON")] = None,
-    samples: Annotated[int, option("per image")] = 24,
-    steps: Annotated[int | None, option("default: the model's own")] = None,
+    samples: Annotated[int, option("samples per image")] = 24,
+    steps: Annotated[int | None, option("steps of the solver; default: the model's own")] = None,
     solver: Annotated[str | None, option("default: the model's own")] = None,
-    guidance: float = 0.0,
+    guidance: Annotated[float, option("weight of guidance; 0: none")] = 0.0,
     seed: Seed = 0,
-    seeds: Annotated[int, option("how many seeds to average over")] = 1,
-    labels: Annotated[bool, option("compare country, region, sub-region and city")] = False,
+    seeds: Annotated[int, option("number of seeds to average over")] = 1,
+    labels: Annotated[bool, option("also compare country, region, sub-region and city")] = False,
     calibrated: Annotated[int, option("images whose highest-density regions are checked")] = 0,
     answer: Annotated[str, option("geoscore (highest expected one) or likeliest")] = "geoscore",
-    views: Annotated[str, option("of tiles: any or north-up; default: the model's")] = "",
-    name: Annotated[str, option("of the data in reports; default: its own ('osv5m test')")] = "",
+    views: Annotated[str, option("views of tiles: any or north-up; default: the model's")] = "",
+    name: Annotated[str, option("name in reports; default: that of the data ('osv5m test')")] = "",
 ) -> None:
-    """Score a model on shards of embeddings, or on seen regions and on held-out blocks of the
-    Earth tiles.
+    """Score a model on shards of embeddings, or on Earth tiles of seen regions and of held-out
+    blocks.
 
-    Under `torchrun` the processes share the images, and each image is counted once.
+    Under `torchrun` the processes share the images, and each image counts once.
     """
     from geoflow.data.shards import FIELDS, open_shards
     from geoflow.scores import evaluation
@@ -70,13 +70,13 @@ def evaluate(
 
 def tables(
     results: Annotated[Path, argument("folder with reports of `geoflow evaluate`, at any depth")],
-    only: Annotated[str, option("one table; default: all that have a report")] = "",
-    dataset: Annotated[str, option("whose reports to show; default: each table's own data")] = "",
-    out: Annotated[Path | None, option("Markdown file")] = None,
+    only: Annotated[str, option("one table, such as table1; default: all that have a report")] = "",
+    dataset: Annotated[str, option("data set of the reports; default: that of each table")] = "",
+    out: Annotated[Path | None, option("Markdown file to write")] = None,
 ) -> None:
-    """The paper's tables 1, 2, A and B with our numbers, and differences, beside the printed ones.
+    """Print the paper's tables 1, 2, A and B: the printed numbers, ours, and the differences.
 
-    The paper's protocol: `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out
+    The paper's protocol is `geoflow evaluate --samples 1 --guidance 2 --labels --data SHARDS --out
     RESULTS/METHOD` for each method.
     """
     from geoflow.paper import tables
@@ -95,17 +95,17 @@ def tables(
 
 
 def reproduce(
-    names: Annotated[list[str], argument("table1, fig5, …; all; earth-events; list: every name")],
+    names: Annotated[list[str], argument("table1, fig5, …; all; earth-events; list: all names")],
     scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
     models: Annotated[Path | None, option("from `geoflow compare --out`; default: shipped")] = None,
     data: Shards = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:
-    """Run the paper's tables and figures again: numbers as JSON with their origin, tables beside
-    the printed ones, figures.
+    """Run the paper's tables and figures again. Writes the figures, the tables beside the printed
+    ones, and JSON files of all numbers with their origin.
 
-    Run it again to go on after an interruption. On the paper's data: --scale paper --data SHARDS
-    --models MODELS, where MODELS holds riemannian-0/model and so on, and for table A
+    After an interruption, run it again to go on. On the paper's data: --scale paper --data SHARDS
+    --models MODELS, where MODELS holds riemannian-0/model and so on, and for table A also
     riemannian-linear-0/model and riemannian-sigmoid-0/model.
     """
     from geoflow.paper import reproduce as again
@@ -128,8 +128,8 @@ def results(
     folder: Annotated[Path, argument("results of `geoflow reproduce`")] = Path("outputs/reproduce"),
     out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,
 ) -> None:
-    """Write a page of all that was reproduced: printed, ours, at which scale, on which machine, in
-    how many minutes.
+    """Write a page of all results of `geoflow reproduce`: the printed numbers and ours, with scale,
+    machine and minutes.
     """
     from geoflow.paper import reproduce as again
 

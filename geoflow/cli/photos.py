@@ -21,8 +21,8 @@ BATCH = 8  # photos per call of the encoder
 MOST_SAMPLES = 1_000_000  # they are in memory together
 NOT_A_TILE = "NOT A SATELLITE TILE, SO THE ANSWER MEANS NOTHING"
 ADVICE = (
-    "The model knows nothing but satellite images 300 km wide. For photos name a photo model, "
-    "such as --model plonk-yfcc; `geoflow doctor` says what it needs."
+    "The model knows only satellite images 300 km wide. For photos choose a photo model, such as "
+    "--model plonk-yfcc; `geoflow doctor` says what it needs."
 )
 
 
@@ -34,26 +34,28 @@ def locate(
     weights: Weights = "",
     out: Out = Path("outputs/locate"),
     k: Annotated[int, option("places per image")] = 3,
-    samples: Annotated[int, option("drawn per image; fewer are faster and coarser")] = 1024,
+    samples: Annotated[int, option("samples per image; fewer are faster and coarser")] = 1024,
     guidance: Annotated[
-        float, option("towards what the image tells; 0 is the model as it is")
+        float, option("weight of guidance, which sharpens the answer; 0: none")
     ] = 0.0,
     seed: Seed = 0,
     maps: Annotated[
-        bool, option("maps, regions and densities too, which take most of the time")
+        bool, option("also write maps, regions and densities, which take most of the time")
     ] = True,
     exif: Annotated[
-        bool, option("say how far the answer is from the camera's own place; no model sees that")
+        bool, option("print the distance to the place in the EXIF data, which no model sees")
     ] = False,
 ) -> None:
     """Where could these images have been taken?
 
-    The default model knows satellite tiles only: for photos name a photo model, such as
-    --model plonk-yfcc. Prints the k best places of each image, with probability, radius and nearest
-    town, and writes them to places.csv; for each image a map (.png), samples and regions of 50, 90
-    and 95 % (.geojson), and the density (.tif), both for a GIS. What cannot be read is told, and
-    the others go on. Run it again to go on after an interruption: what was asked and answered
-    before is kept.
+    The default model knows only satellite tiles: for photos choose a photo model, such as
+    --model plonk-yfcc.
+
+    Prints the k best places of each image, with probability, radius and nearest town, and writes
+    them to places.csv. Writes for each image a map (.png) and two files for a GIS: samples and
+    regions of 50, 90 and 95 % (.geojson), and the density (.tif). Images that cannot be read are
+    named, and the others are answered. After an interruption, run it again: answers to the same
+    question are kept.
     """
     if k < 1:
         raise ValueError(f"--k {k}; expected at least 1")
@@ -107,7 +109,7 @@ def _model(name: str, weights: str):
 
 
 def _fingerprint(geo) -> str:
-    """What the answers depend on beside the settings: the weights of encoder and network."""
+    """A checksum of the weights of encoder and network, on which the answers depend."""
     return runtime.sha256_of(*map(runtime.sha256_of_weights, (geo.encoder, geo.network)))[:16]
 
 
@@ -152,11 +154,11 @@ def _kept(answers) -> str:
 
 
 def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
-    """Yield (photo, its embedding); an unreadable file is told, and has None for both."""
+    """Yield (photo, its embedding), or (None, None) for an unreadable file, which is named."""
     import torch
 
     encoder = question.geo.encoder
-    starts = range(1, len(files), BATCH)  # the first image is alone, and tells how long it takes
+    starts = range(1, len(files), BATCH)  # the first image alone shows how long one takes
     for batch in (files[:1], *(files[start : start + BATCH] for start in starts)):
         photos, pixels = [], []
         for file in batch:
@@ -178,7 +180,7 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
 
 
 def _answer(question: _Question, photo, cond) -> str:
-    """Find the best places of an image, write them and its map; return lines about it."""
+    """Write the best places of an image and its map; return lines about it."""
     how = {"cond": cond, **question.how}
     best = question.geo.predict(k=question.k, n=question.samples, **how)
     rows = geoflow.photos.rows(best, photo.place if question.exif else None)
@@ -207,7 +209,7 @@ def _warning(geo, photo) -> str:
 
 
 def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how: dict) -> str:
-    """Write the map of one image, and what a GIS reads; return a line about it."""
+    """Write the map of one image and its files for a GIS; return a line about it."""
     from geoflow.viz import charts, maps
 
     geo, camera = question.geo, photo.place if question.exif else None
@@ -233,7 +235,7 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
 
 
 def _sentence(row: dict) -> str:
-    """Say one of the best places for a reader."""
+    """One of the best places, as a line of text."""
     from geoflow.data.towns import FAR_KM
 
     lat, lon = row["latitude"], row["longitude"]
@@ -247,11 +249,11 @@ def _sentence(row: dict) -> str:
 
 def explore(
     out: Annotated[Path, option("the page to write")] = Path("explore.html"),
-    points: Annotated[int, option("of each flow")] = 240,
+    points: Annotated[int, option("points of each flow")] = 240,
     seed: Seed = 0,
 ) -> None:
-    """Write a page to explore without Python or a network: six telling tiles, six methods, steps,
-    guidance. A few minutes.
+    """Write a page to explore without Python or a network: six example tiles and six methods, with
+    sliders for steps and guidance. It takes a few minutes.
     """
     text = (
         "Random points flow to where a satellite tile could have been taken. Pick a tile, a "

@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `plan` and `demo`."""
+"""The commands that train: `train`, `distil`, `plan` and `demo`."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
 ON_SHARDS = ("photos", *SOURCES, "combined")
-Encoder = Annotated[str, option("a model whose encoder to use; default: the shards', or train one")]
+Encoder = Annotated[str, option("model whose encoder to use; default: the shards', or a new one")]
 Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]
 Scale = Annotated[
     str,
@@ -29,12 +29,12 @@ Scale = Annotated[
         "tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"
     ),
 ]
-Data = Annotated[list[Path] | None, option("from `geoflow embed`; twice counts twice")]
-Steps = Annotated[int | None, option("of the optimiser; default: the recipe's, or what fits")]
+Data = Annotated[list[Path] | None, option("from `geoflow embed`; given twice, it counts twice")]
+Steps = Annotated[int | None, option("training steps; default: the recipe's, or what fits")]
 Batch = Annotated[int | None, option("images per step; default: the recipe's, or what fits")]
 Patience = Annotated[
     int | None,
-    option("of 20 validations, how many without a lower loss end it; 0: it runs through"),
+    option("end after so many of 20 validations without a lower loss; 0: never"),
 ]
 Rate = Annotated[float | None, option("peak learning rate; default: the recipe's, or what fits")]
 
@@ -56,18 +56,18 @@ def train(
     ] = None,
     nodes: Annotated[int | None, option("machines; default: 1")] = None,
     field: Annotated[
-        str | None, option("which embedding, where tars of others hold several")
+        str | None, option("which embedding to read, if the tars hold several")
     ] = None,
     stream: Annotated[
-        bool, option("read shards as they are needed: for data that the disk cannot hold twice")
+        bool, option("read shards when they are needed: for a disk that cannot hold them twice")
     ] = False,
-    wandb: Annotated[str, option("project in Weights & Biases (needs wandb) for loss curves")] = "",
+    wandb: Annotated[str, option("Weights & Biases project for loss curves (needs wandb)")] = "",
 ) -> None:
-    """Train a model on your own photos (--data), on a published data set, or on Earth tiles; run it
-    again to go on after an interruption.
+    """Train a model on your own photos (--data), on a published data set, or on Earth tiles. After
+    an interruption, run it again to go on.
 
-    Without a recipe, --data means photos, for which steps, batch, width and learning rate are
-    chosen by their number; no --data means tiles. The scale is by default that of GEOFLOW_SCALE.
+    Without a recipe, --data means your own photos: their number decides steps, batch, width and
+    learning rate. Without --data the recipe is tiles. The default scale is GEOFLOW_SCALE.
     """
     folders = _folders(data)
     name = _recipe_name(recipe, folders)
@@ -88,6 +88,43 @@ def train(
             _train_on_shards(name, chosen, shards, out, encoder, given, how)
     if runtime.is_first_process():
         print(f"model: {out / 'model'}")
+
+
+def distil(
+    model: Annotated[str, argument("a flow on the sphere: shipped, plonk-yfcc, a folder")],
+    scale: Annotated[str, option("of recipe tiles, or with --data of photos: its steps")] = "",
+    data: Data = None,
+    out: Out = Path("outputs/distil"),
+    seed: Seed = 0,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+) -> None:
+    """Make a flow map of a flow on the sphere: one call of its network draws a sample, not dozens.
+
+    It learns on the embeddings of Earth tiles, or with --data on shards of the model's own
+    embeddings. Run it again to go on after an interruption.
+    """
+    from geoflow.data import tiles
+    from geoflow.flowmap import MAP
+    from geoflow.training import modules, own
+
+    folders, name = _folders(data), "photos" if data else "tiles"
+    chosen = modules.recipe_of(read_recipe(name, scale or _scale(name)), MAP)
+    _check(name, MAP, seed, {"data": folders or None})
+    teacher = geoflow.Geolocator.from_pretrained(model)
+    shards = _open(folders, None, None) if folders else None
+    if shards:
+        share = own.judging_share(shards, chosen["validation"], stream=False)
+        images = own.count_training(shards, share)
+    else:
+        images, taught = chosen["tiles"], teacher.provenance.get("recipe", chosen)
+        chosen["views"] = tiles.views_of(taught)
+    chosen = own.overridden(chosen, images, {"steps": steps, "batch": batch, "lr": lr})
+    with working_in(out):
+        geo = geoflow.training.distil(teacher, chosen, out, seed, shards)
+        geo.save_pretrained(out / "model")
+    print(f"model: {out / 'model'}")
 
 
 def _folders(data: list[Path] | None) -> list[Path]:
@@ -114,10 +151,10 @@ def _scale(recipe: str) -> str:
 
 
 def _check(name: str, method: str, seed: int, options: dict) -> None:
-    """A ValueError for an option that does not apply or makes no sense; None is not given."""
-    from geoflow.methods import TRAINED
+    """A ValueError for an option that does not apply or makes no sense; None: it is not given."""
+    from geoflow.flowmap import NETWORKS
 
-    runtime.choose("method", method, TRAINED)
+    runtime.choose("method", method, NETWORKS)
     given = " and ".join(f"--{what}" for what, value in options.items() if value is not None)
     if name == "tiles" and given:
         text = f"{given} cannot be used with recipe 'tiles'"
@@ -141,7 +178,7 @@ def _open(folders: list[Path], asked: str | None, usual: str | None) -> list:
 
 
 def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) -> tuple[dict, list]:
-    """A recipe with what is given, and for one's own data with what fits; and why, in lines."""
+    """A recipe with the given settings, for own data also those that fit; and lines on why."""
     from geoflow.training import own
 
     own.check_same_encoder(shards)
@@ -152,7 +189,9 @@ def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) ->
     warning = own.warning(sum(map(len, shards)))
     fitted, why = own.fitted(recipe, images, given)
     lines = [f"  {line}" for line in why]
-    title = f"{runtime.count(images, 'image')}, so (--steps, --batch and --lr change it):"
+    title = (
+        f"settings for {runtime.count(images, 'image')} (--steps, --batch and --lr change them):"
+    )
     return fitted, [*([f"WARNING: {warning}"] if warning else []), title, *lines]
 
 
@@ -176,7 +215,7 @@ def _train_on_shards(name: str, recipe: dict, shards: list, out: Path, encoder: 
 
 def plan(
     recipe: Annotated[str, argument("photos (your own), osv5m, inat21, yfcc or combined")] = "",
-    gpus: Annotated[int, option("that share each batch, each as fast as this machine")] = 1,
+    gpus: Annotated[int, option("GPUs that share each batch, each as fast as this machine")] = 1,
     method: Method = "riemannian",
     scale: Annotated[str, option("photos: smoke, laptop, gpu; else smoke, paper")] = "",
     data: Data = None,
@@ -184,8 +223,8 @@ def plan(
     batch: Batch = None,
     lr: Rate = None,
 ) -> None:
-    """What a training takes, before it starts: steps, samples, storage, memory, time, from a step
-    measured on this machine. With --data it is of your own data, else of a published data set.
+    """Estimate what a training takes: steps, samples, storage, memory and time. A step is measured
+    on this machine. With --data the training is on your own data, else on a published data set.
     """
     folders = _folders(data)
     name = recipe or ("photos" if folders else "osv5m")
@@ -226,8 +265,8 @@ def _size(gigabytes: float) -> str:
 
 
 def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
-    """Train on satellite tiles, score, and draw where six telling tiles could be. Run it again to
-    reuse or resume.
+    """Train on satellite tiles, score the model, and draw where six example tiles could be. Run it
+    again to go on, or to see the results again.
     """
     start = time.perf_counter()
     with working_in(out):

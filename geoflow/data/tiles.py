@@ -344,6 +344,15 @@ def views_of(recipe: dict) -> str:
     return recipe.get("views", "north-up")
 
 
+def judged(scale: str) -> int:
+    """How many tiles of each kind there are to score at a scale.
+
+    >>> judged("smoke"), judged("laptop")
+    (100, 4000)
+    """
+    return {"smoke": 100, "demo": 1000}.get(scale, 4000)
+
+
 def load(split: str, n: int, views: str = "any") -> Tiles:
     """n tiles of a split, drawn once and then read from the cache.
 

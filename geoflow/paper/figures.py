@@ -22,9 +22,8 @@ from geoflow.paper.results import packed_map as packed_map
 from geoflow.paper.results import raster, unpacked
 from geoflow.paper.tables import markdown_table, read_yaml
 from geoflow.viz import maps
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
 
-# The colours of Okabe & Ito, 2008.
-BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
 TITLES = {
     "uniform": "uniform",
     "riemannian": "Riemannian flow, S²",

@@ -109,6 +109,7 @@ class Materials:
     def recipe(self, schedule: str) -> dict[str, Any]:
         """The recipe of the shipped flow with another schedule, for training and sampling."""
         recipe = read_recipe("tiles", self.scale)
+        recipe.pop("methods", None)  # of others
         flow = recipe["flow"] | {"schedule": schedule}
         return recipe | {"sampling_schedule": schedule, "flow": flow}
 
@@ -134,7 +135,7 @@ class Materials:
     def images(self, n: int | None) -> tiles.Tiles | tuple[Tensor, Tensor]:
         """The first n images to score: tiles, or embeddings and places in degrees."""
         if self.shards is None:
-            return tiles.load("test", 100 if self.scale == "smoke" else 4000)[:n]
+            return tiles.load("test", tiles.judged(self.scale))[:n]
         cond, x = self.shards.mapped()
         return cond[:n], sphere.to_latlon(x[:n])
 

@@ -19,6 +19,7 @@ import geoflow
 from geoflow import density, runtime, sphere, vmf
 from geoflow.data import earth_events
 from geoflow.geolocator import Geolocator
+from geoflow.paper.kernels import KernelMixture, fit_kernels
 from geoflow.paper.mixtures import fit_mixture
 from geoflow.paper.results import read_versioned
 from geoflow.paper.tables import markdown_table, read_yaml
@@ -26,10 +27,12 @@ from geoflow.paper.tables import markdown_table, read_yaml
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels of 1,100 km to 0.6 km
 STEPS = 128  # of RK4, in likelihoods: repeated places make the field change fast
+FORMAT = 2  # of result.json
 DENSITIES = {
     "flow": "Riemannian flow, ours",
     "mixture": "mixture of vMF, ours",
     "kernel": "kernel density, ours",
+    "kernels": "kernels of many widths, ours",
 }
 
 
@@ -51,7 +54,9 @@ def tuned_kernel(train: Tensor, validation: Tensor) -> vmf.Mixture:
 
 
 def log_density(model, x: Tensor, steps: int = STEPS, solver: str = "rk4") -> Tensor:
-    """Log-density in nats of (n, 3) points under a mixture, or an unconditional flow: (n,)."""
+    """Log-density in nats of (n, 3) points under a model of `DENSITIES`: (n,)."""
+    if isinstance(model, KernelMixture):
+        return model.log_prob(x)
     if isinstance(model, vmf.Mixture):
         return torch.cat([model.log_prob(part[None].double())[0] for part in x.split(256)])
     return model.log_prob(sphere.to_latlon(x), steps=steps, solver=solver)[0].double()
@@ -153,17 +158,18 @@ def run(
 
     folder = Path(folder)
     train, validation, test = splits(latlon, seed, distinct)
-    asked = dict(format=1, events=events, seed=seed, distinct=distinct, recipe=recipe)
+    asked = dict(format=FORMAT, events=events, seed=seed, distinct=distinct, recipe=recipe)
     asked["sha256"] = runtime.sha256_of(latlon.double().numpy().tobytes())
     file = folder / "result.json"
     if file.exists():
-        found = read_versioned(file, "result on earth events", 1)
+        found = read_versioned(file, "result on earth events", FORMAT)
         if other := runtime.difference({key: found.get(key) for key in asked}, asked):
             advice = "choose another folder or delete it"
             raise ValueError(f"{file} is the result of a run with {other}; {advice}")
         return found
     began = time.perf_counter()
     mixture, kernel = tuned_mixture(train, validation, seed), tuned_kernel(train, validation)
+    kernels = fit_kernels(train, validation)
     took = {"closed forms": time.perf_counter() - began}
     network, took["flow"] = train_points(recipe, train, validation, folder / "flow", seed, log)
     flow = Geolocator(network, schedule=recipe["sampling_schedule"], provenance=asked)
@@ -171,7 +177,7 @@ def run(
     flow.to(runtime.device())
     began = time.perf_counter()
     new = ~known(test, train)
-    fitted = {"flow": flow, "mixture": mixture, "kernel": kernel}
+    fitted = {"flow": flow, "mixture": mixture, "kernel": kernel, "kernels": kernels}
     each = {name: -log_density(model, test) for name, model in fitted.items()}
     scores = {k: {"test": float(v.mean()), "new": float(v[new].mean())} for k, v in each.items()}
     few = test[:256]
@@ -181,9 +187,10 @@ def run(
     result = asked | {"nll": scores, "solver_gap": abs(float(gap)), "counts": counts}
     concentration = float(kernel.concentration[0, 0])
     result |= {"components": mixture.mean.shape[1], "concentration": concentration}
+    weights = {"weights": kernels.weights.tolist()}
     took["scores"] = time.perf_counter() - began
     result |= {"seconds": took, "machine": runtime.machine(), "geoflow": geoflow.__version__}
-    runtime.write_json(file, result | {"threads": torch.get_num_threads()})
+    runtime.write_json(file, result | weights | {"threads": torch.get_num_threads()})
     return runtime.read_json(file)
 
 

@@ -3,9 +3,9 @@
 import importlib
 
 _MODULES = {
-    "modules": "Optimization EncoderModule FlowModule MixtureModule network_module",
+    "modules": "Optimization EncoderModule FlowModule FlowMapModule MixtureModule network_module",
     "trainer": "WeightEMA fit seconds_per_step loss_curve",
-    "runs": "train_tiles trained_on_tiles train_shards train_points plan",
+    "runs": "train_tiles trained_on_tiles train_shards train_points distil plan",
     "recipes": "read_recipe",
 }
 _HOME = {name: f"geoflow.training.{m}" for m, names in _MODULES.items() for name in names.split()}

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning as L
 import torch
@@ -263,8 +264,8 @@ class TensorBatches(Batches):
     """
 
     def loader(self, order):
-        rows, ahead = self.train, {}
-        device = self.device
+        rows, device = self.train, self.device
+        ahead: dict[str, Any] = {}
         if device.type == "cuda":
             fits = rows.bytes < torch.cuda.mem_get_info(device)[0] / 2
             rows = rows.to(device) if fits else rows
@@ -278,5 +279,5 @@ class StreamBatches(Batches):
     def loader(self, order):
         stream = ShardStream(self.train, order)
         pinned = self.device.type == "cuda"
-        ahead = {"num_workers": 1, "prefetch_factor": 8, "pin_memory": pinned}
+        ahead: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 8, "pin_memory": pinned}
         return DataLoader(stream, batch_size=None, **ahead)

@@ -11,8 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from geoflow import losses, methods, paths, schedules, sphere
+from geoflow import flowmap, losses, methods, schedules, sphere
 from geoflow.encoders import TileEncoder
+from geoflow.flowmap.losses import distillation_loss, self_distillation_loss
+from geoflow.flowmap.network import begun_as
+from geoflow.geolocator import Geolocator
 from geoflow.losses import WHOLE, Share
 from geoflow.runtime import choose
 
@@ -151,6 +154,27 @@ class FlowModule(Module):
         )
 
 
+class FlowMapModule(FlowModule):
+    """A network that learns to jump along a flow, its own or that of a teacher.
+
+    The teacher is a velocity on S², see `geoflow.flowmap.losses.distillation_loss`, or None.
+    """
+
+    def __init__(
+        self, network, path, optimization: Optimization, seed: int = 0, teacher=None, **options
+    ):
+        super().__init__(network, path, optimization, seed, **options)
+        self.teacher = (teacher,)  # so hidden, it is neither trained nor kept with the weights
+
+    def loss(self, batch, generator, share=WHOLE):
+        cond, x = batch
+        (teacher,) = self.teacher
+        how: dict = {"generator": generator, "share": share, **self.options}
+        if teacher is None:
+            return self_distillation_loss(self.network, self.path, x, cond, **how)
+        return distillation_loss(self.network, teacher.to(x.device), self.path, x, cond, **how)
+
+
 FLOW = ("schedule", "draws", "dropout", "network", "optimization")
 
 
@@ -165,7 +189,7 @@ def settings_for(recipe: dict, method: str) -> dict:
         ValueError: an unknown method or setting.
     """
     for name in recipe.get("methods", {}):
-        choose("method of a recipe", name, methods.TRAINED)
+        choose("method of a recipe", name, flowmap.NETWORKS)
     settings = dict(recipe["flow"])
     for name, value in recipe.get("methods", {}).get(method, {}).items():
         settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
@@ -174,20 +198,50 @@ def settings_for(recipe: dict, method: str) -> dict:
     return settings
 
 
+def recipe_of(recipe: dict, method: str) -> dict:
+    """What of a recipe concerns a method: its `flow` is `settings_for`, and it has no `methods`."""
+    shared = {name: value for name, value in recipe.items() if name != "methods"}
+    return {**shared, "flow": settings_for(recipe, method)}
+
+
 def network_module(recipe: dict, method: str, width: int, seed=0) -> FlowModule | MixtureModule:
     """Build a method's network for embeddings of a width, with fresh weights, ready for `fit`."""
     flow = settings_for(recipe, method)
     optimization = optimization_of(flow["optimization"])
-    if method in paths.PATHS:
-        path = paths.by_name(method)
+    if method in flowmap.FLOWS:
+        path = flowmap.path_of(method)
         size = {"cond_dim": width, **flow["network"], "tangent": path.tangent}
-        size["guess"] = method if size.get("guess") else ""  # each path has its own
-        options = {name: flow[name] for name in ("draws", "dropout")}
-        options["schedule"] = schedules.by_name(flow["schedule"])
-        network = methods.network_for(method, size)
-        return FlowModule(network, path, optimization, seed, **options)
+        size["guess"] = path.name if size.get("guess") else ""  # each path has its own
+        network = flowmap.network_for(method, size)
+        kind = FlowMapModule if method == flowmap.MAP else FlowModule
+        return kind(network, path, optimization, seed, **_options(flow))
     shared = ("dim", "depth", "cond_hidden")
     size = {name: value for name, value in flow["network"].items() if name in shared}
     components = 1 if method == "vmf" else recipe["components"]
-    network = methods.network_for(method, {"cond_dim": width, "components": components, **size})
+    network = flowmap.network_for(method, {"cond_dim": width, "components": components, **size})
     return MixtureModule(network, optimization, seed)
+
+
+def _options(flow: dict) -> dict:
+    """The options of a flow's loss."""
+    options = {name: flow[name] for name in ("draws", "dropout")}
+    return {"schedule": schedules.by_name(flow["schedule"]), **options}
+
+
+def distilling_module(recipe: dict, teacher: Geolocator, seed: int = 0) -> FlowMapModule:
+    """A flow map that begins as a flow on S² and learns to jump along it, ready for `fit`.
+
+    Raises:
+        ValueError: a teacher without a velocity, or one whose states are in R³.
+    """
+    text = f"a flow map cannot learn from method {teacher.method!r}"
+    expected = "expected a flow on S²: 'riemannian', or another flow map"
+    if not isinstance(teacher.model, methods.Flow):
+        raise ValueError(f"{text}, which has no velocity; {expected}")
+    if not teacher.path.tangent:
+        raise ValueError(f"{text}, whose states are in R³; {expected}")
+    flow = settings_for(recipe, flowmap.MAP)
+    optimization, options = optimization_of(flow["optimization"]), _options(flow)
+    velocity = teacher.velocity
+    network = begun_as(velocity)
+    return FlowMapModule(network, teacher.path, optimization, seed, velocity, **options)

@@ -13,11 +13,12 @@ from geoflow import runtime, sphere
 from geoflow.data import tiles
 from geoflow.data.shards import SAMPLE_OVERHEAD, Shards
 from geoflow.encoders import TileEncoder
+from geoflow.flowmap import MAP
 from geoflow.geolocator import Geolocator
 from geoflow.runtime import count
 from geoflow.training import modules, own
 from geoflow.training.batches import Batches, Order, Part, Rows, StreamBatches, TensorBatches
-from geoflow.training.modules import Module, network_module
+from geoflow.training.modules import Module, distilling_module, network_module, recipe_of
 from geoflow.training.trainer import ended, fit, seconds_per_step
 
 
@@ -61,17 +62,22 @@ def train_tiles(
     seconds = {}
     if teacher is not None:
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
-    encoder.to(runtime.device())
-    embedded = [Rows((encoder.embed(part.images), part.x)) for part in (train, judged)]
-    encoder.cpu()
-    batches = _in_memory(module, *embedded)
+    batches = _in_memory(module, *_embedded(encoder, train, judged))
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
-    return module.network, encoder, _provenance(run, seconds)
+    return module.network, encoder, _provenance({**run, "recipe": recipe}, seconds)
+
+
+def _embedded(encoder: TileEncoder, *parts: tiles.Tiles) -> list[Rows]:
+    """Embeddings and places of tiles."""
+    encoder.to(runtime.device())
+    rows = [Rows((encoder.embed(part.images), part.x)) for part in parts]
+    encoder.cpu()
+    return rows
 
 
 def _tiles_run(recipe: dict, seed: int, method: str, encoder) -> dict:
     """What identifies a training on tiles; an encoder that is given, by its weights."""
-    run = {"recipe": recipe, "seed": seed, "method": method}
+    run = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
     given = encoder is not None
     return run | ({"encoder": runtime.sha256_of_weights(encoder)[:16]} if given else {})
 
@@ -88,6 +94,8 @@ def trained_on_tiles(
         geo = Geolocator.from_pretrained(model, method)
         now = _tiles_run(recipe, seed, method, encoder)
         before = {name: geo.provenance.get(name) for name in now}
+        if before["recipe"]:
+            before["recipe"] = recipe_of(before["recipe"], method)
         if encoder is not None:
             before["encoder"] = runtime.sha256_of_weights(geo.encoder)[:16]
         if other := runtime.difference(before, now):
@@ -134,8 +142,8 @@ def train_shards(
     own.check_same_encoder(data)
     folder = Path(folder) / "flow"
     distinct = {shards.fingerprint: shards for shards in data}
-    contents = [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
-    run = {"recipe": recipe, "seed": seed, "method": method, "data": contents, "stream": stream}
+    run: dict = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
+    run |= {"data": _contents(data), "stream": stream}
     if (folder / "run.json").exists():
         runtime.claim(folder, run)
     done = ended(folder)
@@ -163,6 +171,11 @@ def train_shards(
     return module.network, _provenance({**run, **about}, {"flow": seconds})
 
 
+def _contents(data: list[Shards]) -> list[str]:
+    """What identifies folders of shards."""
+    return [f"{count(len(shards), 'image')}, {shards.fingerprint[:16]}" for shards in data]
+
+
 def _on_shards(
     module: Module, data: list[Shards], distinct: list[Shards], share: float | None, stream: bool
 ) -> Batches:
@@ -180,6 +193,58 @@ def _on_shards(
     every = Rows(*(tables[i] for i in positions))
     rows = Part(every, torch.cat([~judge[i] for i in positions]).nonzero()[:, 0])
     return _in_memory(module, rows, Part(Rows(*tables), torch.cat(judge).nonzero()[:, 0]))
+
+
+def distil(
+    teacher: Geolocator,
+    recipe: dict,
+    folder,
+    seed: int = 0,
+    data: list[Shards] | None = None,
+    log=print,
+    **machines,
+) -> Geolocator:
+    """Train a flow map that begins as a flow on S² and learns to jump along it.
+
+    Args:
+        teacher: a Riemannian flow, which stays as it is.
+        recipe: settings from `read_recipe`; its network is the teacher's.
+        folder: folder of the run: `flow/`.
+        seed: of batches and noise.
+        data: shards of the teacher's embeddings, as for `train_shards`; None: Earth tiles, which
+            its encoder embeds.
+        machines: `devices`, `nodes` and `wandb` of `fit`.
+
+    Returns:
+        The flow map with the teacher's encoder, on the CPU.
+
+    Raises:
+        ValueError: a teacher without a velocity on S², for tiles without an encoder of tiles, or
+            shards of another width.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = distilling_module(recipe, teacher, seed)
+    run: dict = {"recipe": recipe_of(recipe, MAP), "seed": seed, "method": MAP}
+    run["teacher"] = runtime.sha256_of_weights(teacher.network)[:16]
+    if data is None:
+        if not isinstance(teacher.encoder, TileEncoder):
+            raise ValueError("the teacher has no encoder of tiles; expected shards (--data)")
+        views = tiles.views_of(recipe)
+        numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
+        parts = [tiles.load(split, n, views) for split, n in numbers.items()]
+        batches: Batches = _in_memory(module, *_embedded(teacher.encoder, *parts))
+    else:
+        own.check_same_encoder(data)
+        if (takes := module.network.config["cond_dim"]) != data[0].dim:
+            text = f"the teacher takes embeddings of {takes} numbers, the shards have {data[0].dim}"
+            raise ValueError(f"{text}; expected shards of its encoder")
+        run["data"] = _contents(data)
+        batches = _on_shards(module, data, data, recipe.get("validation"), stream=False)
+    log(f"{count(module.optimization.steps, 'step')}: {_estimate(module, batches)} on one device")
+    seconds = _fit(MAP, log, module, batches, Path(folder) / "flow", run, **machines)
+    provenance = _provenance(run, {"flow": seconds})
+    schedule = teacher.model.schedule_name
+    return Geolocator(module.network, MAP, schedule, teacher.encoder, provenance)
 
 
 def train_points(

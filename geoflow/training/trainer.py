@@ -22,6 +22,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from geoflow import runtime
 from geoflow.runtime import count
@@ -29,6 +30,7 @@ from geoflow.training import checkpoints
 from geoflow.training.batches import Batches
 from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Module, Optimization
+from geoflow.velocity import in_float32
 
 COPIES = 5  # checkpoints on the disk at a time: last, best, those before, and one being written
 
@@ -113,7 +115,7 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         keep = checkpoints.Checkpoints(folder, o, interruptions)
         trainer = _trainer(o, folder, keep, *machines)
-        with _resuming_from(found and found[0], keep), _in_tf32():
+        with _resuming_from(found and found[0], keep), _training_precision():
             trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
     step = trainer.global_step
     if step < o.steps:
@@ -136,15 +138,9 @@ def _resuming_from(file: Path | None, keep: checkpoints.Checkpoints) -> Generato
         raise ValueError(f"{file} is damaged: no step follows it ({said}); {advice}") from error
 
 
-@contextlib.contextmanager
-def _in_tf32() -> Generator[None]:
-    """Matrix products of a GPU in TF32, which is faster than bfloat16 for networks of this size."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _training_precision():
+    """TF32 on a GPU, which is faster than bfloat16 for networks of this size."""
+    return in_float32(runtime.device(), "high")
 
 
 @contextlib.contextmanager
@@ -198,7 +194,7 @@ def _trainer(
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
         use_distributed_sampler=False,  # `batches` knows the ranks
-        precision="32-true",  # and TF32 on a GPU, see `_in_tf32`
+        precision="32-true",  # and TF32 on a GPU, see `_training_precision`
         logger=_loggers(folder, wandb),
         callbacks=callbacks,
         plugins=[checkpoints.PlainCheckpoints()],
@@ -241,10 +237,12 @@ class WeightEMA(WeightAveraging):
         averaged, n = self._average_model, trainer.global_step - 1
         assert averaged is not None
         if trainer.global_step > self._latest_update_step:
-            parameters = [list(module.parameters()) for module in (averaged.module, pl_module)]
-            torch._foreach_lerp_(*parameters, 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0)
-            for mine, current in zip(averaged.module.buffers(), pl_module.buffers(), strict=True):
-                mine.copy_(current)
+            mine: list[Tensor] = list(averaged.module.parameters())
+            current: list[Tensor] = list(pl_module.parameters())
+            decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+            torch._foreach_lerp_(mine, current, 1 - decay)
+            for kept, new in zip(averaged.module.buffers(), pl_module.buffers(), strict=True):
+                kept.copy_(new)
             averaged.n_averaged += 1
             self._latest_update_step = trainer.global_step
 
@@ -276,7 +274,7 @@ def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float
             wait()
             start = time.perf_counter()
         optimizer.zero_grad()
-        with _in_tf32():
+        with _training_precision():
             module.loss(batch, module.generator(trial)).backward()
         optimizer.step()
     wait()

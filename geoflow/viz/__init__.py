@@ -1,1 +1,1 @@
-"""What people look at: maps and widgets."""
+"""Maps and widgets."""

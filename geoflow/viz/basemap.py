@@ -147,7 +147,7 @@ def project(ax: GeoAxes, latlon: np.ndarray) -> np.ndarray:
 
 
 def visible(ax: GeoAxes, places) -> np.ndarray:
-    """Map coordinates (n, 2) of marks, which no edge clips: NaN beyond that of a polar cap too."""
+    """Map coordinates (n, 2) of marks; NaN beyond the edge of a polar cap, which clips no marks."""
     xy = project(ax, latlon_of(places))
     if isinstance(ax.projection, ccrs.LambertAzimuthalEqualArea):
         xy[np.linalg.norm(xy, axis=1) > ax.get_xlim()[1]] = np.nan

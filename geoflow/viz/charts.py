@@ -8,11 +8,13 @@ from PIL import Image
 
 from geoflow.runtime import replacing
 
+# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), and a grey.
+BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
 Curve = list[tuple[int, float]]
 
 
 def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
-    """Write a figure as a small PNG on white, whole or not at all."""
+    """Write a figure as a small PNG on white; an interruption leaves no half file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     with replacing(file) as partial:
@@ -22,8 +24,8 @@ def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
 def loss_figure(curves: dict[str, dict[str, Curve]], units: dict[str, str]) -> Figure:
     """Draw the loss curves of the parts of a run, side by side.
 
-    For each part `curves` has those of `geoflow.training.loss_curve`, `units` the label of the
-    vertical axis.
+    For each part, `curves` holds what `geoflow.training.loss_curve` gives, and `units` the label of
+    the vertical axis.
     """
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     shown = {"loss": ("training batch", "#9ecae1"), "val_loss": ("validation", "#08519c")}

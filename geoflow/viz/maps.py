@@ -1,9 +1,9 @@
 """Maps: densities, places and trajectories on the Earth, drawn offline and without seams.
 
 Every figure is a matplotlib `Figure` outside of pyplot's global list: end a notebook cell with it
-to see it once, or call its `savefig`. A density is a `geoflow.density.Raster`, of which a
-`DensityMap` is one, or anything with the same fields. Bad input raises a `ValueError`: an unknown
-name, another shape, NaN, a place out of range, a grid that does not cover the Earth in order.
+to see it once, or call its `savefig`. A density is a `geoflow.density.Raster`, such as a
+`DensityMap`, or anything with the same fields. A `ValueError` names bad input: an unknown name, a
+wrong shape, NaN, a place out of range, a grid that does not cover the Earth in order.
 """
 
 import math
@@ -27,7 +27,7 @@ from geoflow.viz import basemap
 from geoflow.viz.basemap import COAST, GRATICULE, SEA, MapFigure, world  # noqa: F401
 
 UNIFORM_PER_AREA = 1e6 / sphere.EARTH_AREA_KM2  # probability per 10⁶ km² when nothing is known
-MOST = 700.0  # nats, whose exponential is a number
+MOST = 700.0  # nats; the exponential of more is infinite
 UNITS = {"per_area": "probability per 10⁶ km²", "nats": "nats over uniform"}
 TRUTH = "#00e5ff"
 HALO = [withStroke(linewidth=2.2, foreground="white")]
@@ -46,7 +46,7 @@ _LEGEND = dict(frameon=False, borderpad=0.6, labelspacing=0.8, handletextpad=0.3
 
 
 def _colors(name: str, start: float, stop: float, fade: float = 0.0) -> Colormap:
-    """A part of a matplotlib colour map; transparent below it, and from there on over `fade`."""
+    """Part of a matplotlib colour map, transparent below; opacity grows over the share `fade`."""
     rgba = matplotlib.colormaps[name](np.linspace(start, stop, 256))
     rgba[:, 3] = np.clip(np.linspace(0, 1, 256) / fade, 0, 1) if fade else 1
     clear = (0, 0, 0, 0)
@@ -69,7 +69,7 @@ def draw_density(
     Below the uniform density, 1/510 per 10⁶ km², the map shows through. The density is
     interpolated (bilinearly, across the antimeridian and the poles) at the centre of every pixel
     of the map, so there is no seam. A peak too narrow to be seen is drawn as a dot of 3 points.
-    The image's array holds the values in the chosen unit, NaN outside of the map.
+    The array of the image holds the values in the chosen unit, and NaN outside of the map.
 
     >>> from geoflow import Geolocator
     >>> density = Geolocator(None, "uniform").density(resolution=4)
@@ -80,8 +80,8 @@ def draw_density(
     Args:
         ax, density: axes of `world`, and a raster, see the module.
         unit: "per_area" (probability per 10⁶ km²) or "nats" (log-density over the uniform one).
-        peak: upper end of the colours in nats over uniform. None takes the density's maximum, but
-            at least log 10, so that a nearly uniform density looks uniform.
+        peak: upper end of the colours in nats over uniform. None: the density's maximum, but at
+            least log 10, so that a nearly uniform density looks uniform.
         colorbar: add a colour bar below the map.
     """
     choose("unit", unit, UNITS)
@@ -135,12 +135,12 @@ def _thin(bar) -> None:
 
 
 def peak_of(*densities) -> float:
-    """Upper end, in nats over uniform, of one colour scale for several densities."""
+    """The upper end of a colour scale that several densities share, in nats over uniform."""
     return max(math.log(10), *(float(_grid(density)[0].max()) for density in densities))
 
 
 def _grid(density) -> tuple[np.ndarray, float]:
-    """Checked (H, W) nats over uniform, and the longitude of the first column."""
+    """The checked density in nats over uniform (H, W), and the longitude of its first column."""
     names = "lat", "lon", "log_density"
     if not all(hasattr(density, name) for name in names):
         raise ValueError(f"a {type(density).__name__} is no density; expected a DensityMap")
@@ -189,8 +189,8 @@ def _narrow_peaks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Map coordinates (n, 2) and values, highest last, of peaks that a reader would overlook.
 
-    A pixel of the map that is ten times above all pixels on the sides of the square around it; and
-    a local maximum of the grid that is ten times above the pixels around it, between which it fell.
+    These are pixels of the map that are ten times above all pixels on the sides of the square
+    around them, and local maxima of the grid that lie between pixels, ten times above these.
     """
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     scale = np.array([x1 - x0, y0 - y1]) / shown.shape[::-1]
@@ -222,20 +222,20 @@ def _narrow_peaks(
 
 
 def _mark(ax: GeoAxes, xy: np.ndarray, **style) -> Line2D:
-    """Marks at map coordinates (n, 2), whole at the edge of the map, visible on light and dark."""
+    """Marks at map coordinates (n, 2), not cut at the map's edge, visible on light and dark."""
     style |= dict(linestyle="none", markeredgecolor="black", path_effects=HALO, clip_on=False)
     return ax.plot(*xy.T, **style)[0]
 
 
 def draw_truth(ax: GeoAxes, latlon) -> Line2D:
-    """Mark the true place, or places (..., 2), with a cross whose middle is free."""
+    """Mark the true place, or places (..., 2), with a cross that leaves its centre free."""
     style: dict[str, Any] = dict(marker=_CROSS, markersize=18, markerfacecolor=TRUTH)
     xy = basemap.visible(ax, latlon)
     return _mark(ax, xy, **style, markeredgewidth=0.6, zorder=6, label="true place")
 
 
 def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
-    """Mark the best guesses (k, 2) with numbered rings; the legend tells their `mass` (k,)."""
+    """Mark the best guesses (k, 2) with numbered rings; the legend shows their `mass` (k,)."""
     xy, label = basemap.visible(ax, latlon), "guesses, best first"
     if mass is not None:
         mass = torch.as_tensor(mass, dtype=torch.float64).tolist()
@@ -255,7 +255,7 @@ def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:
 
 
 def _label_sides(ax: GeoAxes, xy: np.ndarray) -> np.ndarray:
-    """For each place the diagonal (±1, ±1) of its label: off a near neighbour, or else inwards."""
+    """The diagonal (±1, ±1) of each label: away from a near neighbour, or else inwards."""
     inwards = -xy
     if len(xy) > 1:
         apart = np.nan_to_num(np.linalg.norm(xy[:, None] - xy[None], axis=-1), nan=np.inf)
@@ -311,7 +311,7 @@ def draw_trajectories(ax: GeoAxes, trajectories, times=None) -> LineCollection:
 
 
 def checked(trajectories, times=None, least: int = 2) -> tuple[torch.Tensor, np.ndarray]:
-    """Trajectories (T + 1, n, 2) of at least so many states, in degrees, and times (T + 1,)."""
+    """Checked trajectories (T + 1, n, 2) of at least `least` states, degrees; times (T + 1,)."""
     latlon = torch.as_tensor(trajectories, dtype=torch.float64).detach().cpu()
     if latlon.ndim != 3 or latlon.shape[-1] != 2 or len(latlon) < least:
         expected = "expected (T + 1, n, 2), latitude and longitude, one image at a time"
@@ -366,8 +366,9 @@ def density_figure(
         image: what `imshow` takes: a PIL image or an array (H, W, 3).
         truth: latitude and longitude of the true place.
         guesses, mass: (k, 2) places, best first, and (k,) their probabilities.
-        title, width: a line above; inches, 3.3 for a column, 7 for a page. Fonts stay at 7 points.
-        inset: "south-pole" or "north-pole": a cap beside the map, for what Equal Earth flattens.
+        title: a line above the map.
+        width: inches, such as 3.3 for a column and 7 for a page. Fonts stay at 7 points.
+        inset: "south-pole" or "north-pole": also a map of that cap, which Equal Earth distorts.
     """
     panel = dict(density=density, image=image, truth=truth, guesses=guesses, mass=mass)
     return contact_sheet([{**panel, "title": title, "inset": inset}], 1, unit, width)
@@ -376,9 +377,9 @@ def density_figure(
 def contact_sheet(
     panels: list[dict], columns: int = 2, unit: str = "per_area", width: float = 7.0
 ) -> MapFigure:
-    """Several densities on one colour scale, so many `columns` beside each other.
+    """Several densities with one colour scale, in a grid of `columns`.
 
-    `panels` are dicts of what `density_figure` takes, of which `density` is necessary.
+    `panels` are dicts of arguments of `density_figure`; each needs a `density`.
 
     >>> from geoflow import Geolocator
     >>> density = Geolocator(None, "uniform").density(resolution=4)
@@ -429,7 +430,7 @@ def contact_sheet(
 def trajectories_figure(
     trajectories, times=None, image=None, truth=None, title: str | None = None
 ) -> MapFigure:
-    """How noise becomes an answer: paths on a globe turned to the answer, and four moments.
+    """How noise becomes an answer: paths on a globe that faces the answer, and four moments.
 
     `trajectories` and `times` as in `draw_trajectories`, the rest as in `density_figure`.
 

@@ -1,4 +1,4 @@
-"""What a player shows, as panels, and the bytes that a browser gets of them.
+"""The panels that a player shows, and the bytes that it sends to the browser.
 
 Wrong shapes and numbers, and places out of range, raise a `ValueError` that names the value.
 """
@@ -23,7 +23,7 @@ from geoflow.viz import basemap, maps
 class Panel:
     """What one map shows."""
 
-    trajectories: Any  # (states, n, 2) degrees, noise first; a single state: points that rest
+    trajectories: Any  # (states, n, 2) degrees, noise first; a single state: points that stay put
     title: str = ""  # above the map
     note: str = ""  # beside the title
     times: Any = None  # (states,) from 0 (noise) to 1 (data); None: equally spaced
@@ -79,7 +79,7 @@ def _paths(trajectories) -> list[Tensor]:
 
 
 def pack(panels: Sequence[Panel]) -> tuple[list[dict], bytes, str]:
-    """A description of each panel, the bytes that it refers to, and what was left out, in words.
+    """A description of each panel, the bytes that it refers to, and a sentence on what is left out.
 
     The bytes of a panel begin at `start`: states × count pairs as `quantise` makes them, of the
     points that are finite in every state. Those of its density begin at `density.start`:

@@ -56,7 +56,7 @@ def _check(control: dict, value) -> None:
 
 
 class TrajectoryPlayer(anywidget.AnyWidget):
-    """Trajectories on a map that turns by dragging, with a slider over the steps and a play button.
+    """Trajectories on a map that you can drag, with a slider over the steps and a play button.
 
     Trajectories that cannot be drawn raise no error: the widget shows a `message`, so that a
     notebook's cell is never blank. Options and values that do not exist raise a `ValueError`.
@@ -83,8 +83,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         controls, values: what the reader can choose, see `choice` and `number`; and what is chosen.
         answer: chosen values, {name: value} → lists of panels, to be shown one after the other.
         table: answers computed before: values, joined by ``|`` → numbers of panels.
-        keep: leave the page of `to_html` in the notebook's output too, for where no kernel runs. It
-            takes 4/3 of `data` and 100 kB.
+        keep: put the page of `to_html` into the notebook's output too, for readers without a
+            kernel. It takes 4/3 of `data`, plus 100 kB.
     """
 
     _esm = MODULE
@@ -131,16 +131,16 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         self.observe(self._ask, ["values", "asked"])
 
     def show(self, panels: Sequence[Panel]) -> None:
-        """Show other panels, in one message to the browser; errors as of `packing.pack`."""
+        """Show other panels, in one message to the browser. Errors are those of `packing.pack`."""
         described, data, complaint = pack(panels)
         self.shown = list(panels)
         with self.hold_sync():
             self.panels, self.data, self.message = described, data, complaint
 
     def _ask(self, change=None) -> None:
-        """Answer what was chosen; an error is shown to the reader and raised.
+        """Answer what the reader chose. An error is shown to the reader, and raised.
 
-        A question changes `asked` and `values`, and each is observed; it is answered once.
+        A question changes `asked` and `values`, both observed, but it is answered once.
         """
         question = (dict(self.values), self.asked)
         if self._answer is None or question == self._done:
@@ -161,7 +161,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
             self.answered = self.asked
 
     def select(self, **values) -> None:
-        """Choose as a reader would, `player.select(steps=4)`; other names or values are refused."""
+        """Choose as a reader would: `player.select(steps=4)`. Unknown names or values raise."""
         for name in values:
             choose("control", name, [control["name"] for control in self.controls])
         self.values = {**self.values, **values}
@@ -182,7 +182,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         )
 
     def save_html(self, file, title: str = "geoflow", text: str = "") -> Path:
-        """Write the page of `to_html` to a file, whole or not at all, and return its path."""
+        """Write the page of `to_html` to a file and return its path."""
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, self.to_html(title, text))
@@ -197,9 +197,9 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         return HTML(f"<div>{frame}</div>")
 
     def contact_sheet(self, moments: Sequence[float] = (0.0, 0.5, 0.75, 1.0)) -> maps.MapFigure:
-        """A figure for where no script runs: a row of maps for each panel, at shares of its steps.
+        """A figure for readers without scripts: each panel has a row of maps, at shares of steps.
 
-        The `moments` go from 0 (noise) to 1 (places). A density, or points that rest, take one map.
+        The `moments` go from 0 (noise) to 1 (places). A density or closed form takes one map.
         """
         by_hand = any(panel.moved_by_hand for panel in self.shown)
         if by_hand or all(len(panel.trajectories) == 1 for panel in self.shown):

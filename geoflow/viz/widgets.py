@@ -1,7 +1,7 @@
-"""Explorers: what a reader changes is computed anew and flows over a map in the browser.
+"""Explorers: a reader changes a setting, and the new answer flows over a map in the browser.
 
 They return a `TrajectoryPlayer` that asks the kernel for new panels when the reader chooses
-something else; `atlas` has all its answers computed before.
+something else. `atlas` computes all its answers in advance.
 """
 
 import functools
@@ -48,7 +48,7 @@ ALL_SIX = "all six"
 
 
 class Gallery:
-    """Named images, their true places, and their embeddings, which are made when they are needed.
+    """Named images with their true places, and embeddings that are computed when they are needed.
 
     Args:
         images: {name: image}, one image, a list of them, or None for the six example tiles.
@@ -77,7 +77,7 @@ class Gallery:
         self._embedded: dict[tuple[int, str], Tensor] = {}
 
     def about(self, name: str) -> dict[str, Any]:
-        """What a panel shows of an image; only an upload, a data: address, needs its picture."""
+        """What a panel shows of an image. Only an upload (a data: address) needs its picture."""
         upload = None if name in self.images else read_upload(name)
         return {"image": upload, "truth": self.truths.get(name)}
 
@@ -101,7 +101,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Points:
-    """Points of a model that look for a gallery's images, from the same starting places."""
+    """Points of a model that flow from the same starting places for all images of a gallery."""
 
     geo: Geolocator
     gallery: Gallery
@@ -109,7 +109,7 @@ class Points:
     seed: int
 
     def panel(self, image: str, options: SolverOptions, **shown) -> Panel:
-        """`STATES` states of the trajectories at most; the points rest if it is a closed form."""
+        """At most `STATES` states of the trajectories. Closed-form points stay put."""
         shown = {**self.gallery.about(image), **shown}
         cond = self.gallery.cond(self.geo, image)
         given: dict[str, Any] = dict(cond=cond, n=self.n, seed=self.seed)
@@ -131,7 +131,7 @@ class Points:
 
 
 def _with_error(panel: Panel, reference: Tensor) -> Panel:
-    """A panel whose note ends with the solver's error, its points' distance from the reference."""
+    """A panel whose note ends with the solver's error: the distance from the reference."""
     samples = panel.trajectories[-1, : len(reference)]
     km = sphere.distance_km(*(sphere.from_latlon(x.double()) for x in (samples, reference)))
     median = float(km.median())
@@ -141,7 +141,7 @@ def _with_error(panel: Panel, reference: Tensor) -> Panel:
 
 
 def _flow(geo: Geolocator | None) -> Geolocator:
-    """The shipped model, or the given one; a closed form, whose points rest, is refused."""
+    """The given model, or the shipped one; a ValueError for a closed form."""
     geo = geo if geo is not None else Geolocator.from_pretrained("tiles")
     if not geo.model.guidable:
         raise ValueError(f"method {geo.method!r} has no timesteps to explore; it is a closed form")
@@ -158,8 +158,8 @@ def with_schedule(geo: Geolocator, name: str) -> Geolocator:
 
 
 def _solver(geo: Geolocator) -> dict:
-    more = [samplers.DDIM] if geo.method == "diffusion" else []
-    return choice("solver", "solver", [*samplers.FIXED, *more])
+    own = {"diffusion": [samplers.DDIM], "flow-map": [samplers.JUMP]}
+    return choice("solver", "solver", [*samplers.FIXED, *own.get(geo.method, [])])
 
 
 def _options(v: dict) -> SolverOptions:
@@ -255,8 +255,8 @@ def explore_density(
 ) -> TrajectoryPlayer:  # fmt: skip
     """Pick a tile, or upload an image: its density over the Earth, localizability, k best places.
 
-    At first n samples are shown, smoothed by a kernel of `KERNEL_KM`; "exact" computes the density
-    itself, in some ten seconds. `geo` is any model, the rest as in `explore_timesteps`.
+    At first it shows n samples, smoothed by a kernel of `KERNEL_KM`; "exact" computes the density
+    itself, in some ten seconds. `geo` is any model. The rest is as in `explore_timesteps`.
 
     >>> explore_density(Geolocator(None, "uniform"), n=100).panels[0]["note"].split(" bits ")[0]
     'localizability -3.7'
@@ -300,10 +300,10 @@ def compare_methods(
     models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 500,
     seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
-    """Methods side by side and in step; the points of a closed form rest.
+    """Methods side by side and in step. Closed-form points stay put.
 
-    `models` is {title: model}, one model beside the six shipped ones, or None for these. The rest
-    as in `explore_timesteps`.
+    `models` is {title: model}; or one model, which is shown beside the six shipped ones; or None
+    for these six. The other arguments are as in `explore_timesteps`.
 
     >>> compare_methods({"nothing known": Geolocator(None, "uniform")}, n=10).panels[0]["note"]
     'closed form'
@@ -324,7 +324,7 @@ def compare_methods(
 
 
 def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view) -> TrajectoryPlayer:
-    """Two places x, y to drag, the geodesic between them, and the vectors that log gives at each.
+    """Two places x, y to drag, the geodesic between them, and the log vectors at both ends.
 
     The slider moves the point that exp leads to. `view`: see `TrajectoryPlayer`.
 
@@ -348,10 +348,10 @@ def atlas(
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32), guidances: Sequence[float] = (0.0, 1.0, 3.0),
     seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
-    """Images × methods × steps × guidance, computed before: every control works without a kernel.
+    """Images × methods × steps × guidance, computed in advance: all controls work without a kernel.
 
-    The six shipped models (`models` None) take a minute or two on a laptop. `steps` and
-    `guidances` are those of RK4. Other arguments as in `compare_methods`.
+    The six shipped models (`models` None) take a minute or two on a laptop. The solver is RK4, with
+    `steps` and `guidances`. The other arguments are as in `compare_methods`.
     """
     gallery, models = Gallery(images, truth), models or _six()
     points = {title: Points(geo, gallery, n, seed) for title, geo in models.items()}

@@ -23,14 +23,21 @@ extensions = ["myst_nb"]
 root_doc = "README"
 include_patterns = [
     "README.md",
+    "notebooks/GUIDE.md",
+    "notebooks/GLOSSARY.md",
     "CONTRIBUTING.md",
     "data/README.md",
+    "data/results/README.md",
+    "data/results/any-view.md",
+    "data/results/flow-map.md",
+    "data/results/gpu/README.md",
+    "tests/benchmarks/README.md",
     "notebooks/RESULTS.md",
     "notebooks/site/explore.md",
     "notebooks/[0-9][0-9]_*.ipynb",
     "notebooks/solutions/[0-9][0-9]_*.ipynb",
 ]
-exclude_patterns = [".*", "outputs", "geoflow", "tests"]  # not to be searched for pages
+exclude_patterns = [".*", "outputs", "geoflow", "tests/fixtures"]  # not to be searched for pages
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # which has tables
@@ -50,14 +57,17 @@ html_use_index = False
 html_show_copyright = False
 html_show_search_summary = False  # summaries are fetched, which browsers refuse to pages on disk
 
-ROW = re.compile(r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \|$", re.MULTILINE)  # of the README's table of notebooks
+ROW = re.compile(r"^\| \d\d \| \[.+\]\((.+)\.ipynb\) \| (.+) \| .+ \|$", re.MULTILINE)  # of the README's table of notebooks
 CONTENTS = """
 ```{toctree}
 :hidden:
 
 Introduction <self>
+notebooks/GUIDE
+notebooks/GLOSSARY
 notebooks/site/explore
 notebooks/RESULTS
+data/results/README
 ```
 
 ```{toctree}
@@ -80,8 +90,12 @@ notebooks/solutions/*
 :hidden:
 :caption: The project
 
-data/README
 CONTRIBUTING
+tests/benchmarks/README
+data/README
+data/results/gpu/README
+data/results/any-view
+data/results/flow-map
 ```
 """
 

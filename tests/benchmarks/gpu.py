@@ -33,6 +33,7 @@ from geoflow.data import earth_events, tiles
 from geoflow.paper import point_sets
 from geoflow.training.batches import Rows
 from geoflow.training.recipes import read_recipe
+from geoflow.velocity import in_float32
 
 MODES = ("float32", "tf32", "bf16")
 Results = Iterator[tuple[str, dict]]
@@ -57,24 +58,16 @@ class Size:
     maps: tuple[str, ...]  # modes in which they are made
 
 
-SIZES = {
-    "smoke": Size("smoke", 2, ("volcano",), 16, 2, 1, (16,), 2, 20, 64, 4, 30.0, ()),
-    "gpu": Size(
-        "gpu",
-        5,
-        ("volcano", "fire"),
-        1024,
-        64,
-        5,
-        (1024, 8192),
-        500,
-        4000,
-        8192,
-        250,
-        1.0,
-        MODES[:2],
-    ),
-}
+SMOKE = Size(
+    scale="smoke", models=2, events=("volcano",), points=16, places=2, repeats=1, batches=(16,),
+    trained=2, images=20, matrix=64, official=4, resolution=30.0, maps=(),
+)  # fmt: skip
+GPU = Size(
+    scale="gpu", models=7, events=("volcano", "fire"), points=1024, places=64, repeats=5,
+    batches=(1024, 8192), trained=500, images=4000, matrix=8192, official=250, resolution=1.0,
+    maps=MODES[:2],
+)  # fmt: skip
+SIZES = {size.scale: size for size in (SMOKE, GPU)}
 
 
 # Measuring
@@ -106,13 +99,10 @@ def milliseconds(call, repeats: int) -> float:
 @contextlib.contextmanager
 def computing(mode: str):
     """Matrix products in float32, in TF32, or in bfloat16 by autocast."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if mode == "float32" else "high")
-    try:
-        with torch.autocast(runtime.device(), torch.bfloat16, enabled=mode == "bf16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    device, products = runtime.device(), "highest" if mode == "float32" else "high"
+    bf16 = torch.autocast(device, torch.bfloat16, enabled=mode == "bf16")
+    with in_float32(device, products), bf16:
+        yield
 
 
 @functools.cache
@@ -400,7 +390,7 @@ def draw_tiles(size: Size) -> None:
         "train": recipe["tiles"],
         "validation": recipe["validation_tiles"],
         "encoder": recipe["encoder"].get("tiles"),
-        **dict.fromkeys(JUDGED, 4000),
+        **dict.fromkeys(JUDGED, tiles.judged(size.scale)),
     }
     for split, n in wanted.items():
         if n:
@@ -419,7 +409,7 @@ def tiles_recipe(size: Size, folder: Path) -> Results:
             for guidance in (0.0, 2.0):
                 how = {"guidance": guidance} | ({"likelihood": False} if guidance else {})
                 views = tiles.views_of(recipe)
-                report = score_tiles(model, judged, "gpu", size.images, views, **how)
+                report = score_tiles(model, judged, size.scale, size.images, views, **how)
                 yield f"{name}, {judged}, guidance {guidance:g}", report.values()
 
 

@@ -1,0 +1,110 @@
+"""The README stays short, its commands exist, and its scores are those of the committed reports."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from geoflow.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (
+    "README.md",
+    "notebooks/GUIDE.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    "data/results/README.md",
+)
+METHODS = {  # first words of a row → reports
+    "Riemannian flow, S²": "riemannian",
+    "flow matching, R³": "flow",
+    "diffusion, R³": "diffusion",
+    "von Mises–Fisher": "vmf",
+    "mixture of three": "vmf-mixture",
+    "retrieval": "retrieval",
+    "land": "land",
+}
+COLUMNS = {  # first words of a column → split, score, digits
+    "NLL": ("test", "nll_over_uniform", 2),
+    "GeoScore": ("test", "geoscore", 0),
+    "median km": ("test", "median_km", 0),
+    "one sample: GeoScore": ("test", "single_geoscore", 0),
+    "energy score km": ("test", "energy_km", 0),
+    "held-out: GeoScore": ("held-out", "geoscore", 0),
+}
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def shown_commands(page: str) -> list[str]:
+    """The commands of geoflow in a page's code blocks, without comments; each part of `a && b`."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+    shell = [block for language, block in blocks if not language]
+    lines = [line.partition("  #")[0] for block in shell for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part for part in parts if part.startswith("geoflow ")]
+
+
+def test_readme_is_short():
+    lines = text("README.md").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) >= 120] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist_with_their_options(page):
+    commands = typer.main.get_command(app)
+    for line in shown_commands(page):
+        words, command = shlex.split(line)[1:], commands
+        while words and (inner := getattr(command, "commands", {}).get(words[0])):
+            command = inner
+            words.pop(0)
+        command.make_context(line, words)  # parses, and runs nothing
+
+
+def test_readme_shows_commands():
+    shown = " ".join(shown_commands("README.md"))
+    assert all(f"geoflow {name}" in shown for name in ("locate", "reproduce", "train", "embed"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(page):
+    targets = re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE)
+    shown = re.findall(r"(?:`|^|&& |    )make ([a-z]+)", text(page), re.MULTILINE)
+    assert shown
+    assert set(shown) <= set(targets)
+
+
+def scores(page: str) -> list[tuple[str, str, str]]:
+    """(row, column, text) of the table whose first row is the Riemannian flow's."""
+    lines = [line.strip("|").split(" | ") for line in text(page).splitlines() if line[:2] == "| "]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    first = next(i for i, row in enumerate(rows) if row[0] in METHODS)
+    header = rows[first - 1]
+    table = [row for row in rows[first:] if row[0].startswith(tuple(METHODS))]
+    return [
+        (row[0], *cell) for row in table for cell in zip(header[1:], row[1:], strict=False) if cell
+    ]
+
+
+@pytest.mark.parametrize(("page", "methods"), [("README.md", 5), ("data/results/README.md", 7)])
+def test_scores_are_those_of_the_reports(page, methods):
+    found = scores(page)
+    assert len({row for row, *_ in found}) == methods
+    for row, column, shown in found:
+        method = METHODS[max((name for name in METHODS if row.startswith(name)), key=len)]
+        split, score, digits = COLUMNS[
+            max((name for name in COLUMNS if column.startswith(name)), key=len)
+        ]
+        file = ROOT / f"data/results/tiles/{method}-{split}.json"
+        report = json.loads(file.read_text(encoding="utf-8"))
+        numbers = [report["metrics"][score]]
+        if report["settings"].get("trained", 1) > 1:
+            numbers.append(report["deviations"][score])
+        expected = " ± ".join(f"{number:.{digits}f}" for number in numbers).replace("-", "−")
+        assert shown == expected, (row, column)
