@@ -26,7 +26,7 @@ def every_figure() -> dict[str, Figure]:
         "answers_figure": lessons.answers_figure({"a": torch.tensor([30.0, 400.0])}),
         "answer_map_figure": lessons.answer_map_figure(x, {"a": x[0]}, x[1]),
         "balls_figure": lessons.balls_figure({"two draws": (x, y)}),
-        "calibration_figure": lessons.calibration_figure({"a": torch.rand(50)}, 50),
+        "calibration_figure": lessons.calibration_figure({"a": torch.rand(50)}, 50, samples=19),
     }
 
 
@@ -72,15 +72,18 @@ def test_balls_reach_to_the_third_neighbour_and_scores_are_those_of_prdc():
     assert all(f"{key} {value:.2f}" in ax.get_title() for key, value in metrics.prdc(x, y).items())
 
 
-def test_uniform_ranks_lie_in_the_band_and_the_band_is_that_of_a_binomial():
-    n = 400
-    ranks = (torch.arange(n) + 0.5) / n
-    (ax,) = lessons.calibration_figure({"calibrated": ranks}, n).axes
+def test_ranks_of_a_calibrated_model_lie_on_the_diagonal_and_the_band_is_that_of_a_binomial():
+    """The truth and 19 samples are draws of one density: each is as likely to be the k-th."""
+    n = 20_000
+    values = torch.randn(n, 20, generator=torch.Generator().manual_seed(0))
+    ranks = metrics.hpd_rank(values[:, :19], values[:, 19])
+    (ax,) = lessons.calibration_figure({"calibrated": ranks}, 400, samples=19).axes
     (curve,) = [line for line in ax.lines if line.get_label() == "calibrated"]
-    np.testing.assert_allclose(curve.get_ydata(), curve.get_xdata(), atol=1 / n)
+    np.testing.assert_allclose(curve.get_xdata(), np.arange(1, 20) / 20, rtol=1e-6)
+    np.testing.assert_allclose(curve.get_ydata(), curve.get_xdata(), atol=4 * math.sqrt(0.25 / n))
     corners = ax.collections[0].get_paths()[0].vertices
     at_half = corners[np.isclose(corners[:, 0], 0.5)]
-    assert math.isclose(np.ptp(at_half[:, 1]), 4 * math.sqrt(0.25 / n), rel_tol=1e-3)
+    assert math.isclose(np.ptp(at_half[:, 1]), 4 * math.sqrt(0.25 / 400), rel_tol=1e-3)
 
 
 def test_an_answer_is_where_it_belongs_on_the_map():

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from geoflow import sphere
@@ -112,7 +111,7 @@ def answers_figure(errors: Mapping[str, Tensor]) -> MapFigure:
 
 
 def answer_map_figure(samples: Tensor, answers: Mapping[str, Tensor], truth: Tensor) -> MapFigure:
-    """Samples (n, 3) of one image on a map, with named answers (3,) and the true place (3,).
+    """Samples (n, 3) of one image on a map, with the true place (3,), and rings at answers (3,).
 
     >>> x = sphere.uniform(30)
     >>> figure = answer_map_figure(x, {"the first": x[0]}, x[1])
@@ -123,8 +122,8 @@ def answer_map_figure(samples: Tensor, answers: Mapping[str, Tensor], truth: Ten
         label = f"{len(samples)} samples"
         maps.draw_points(ax, sphere.to_latlon(samples), BLUE, 9, 0.8, label, zorder=7)
         for (name, x), color in zip(answers.items(), (ORANGE, "black", RED), strict=False):
-            style: dict[str, Any] = dict(linewidths=0.5, edgecolors="white", zorder=8)
-            maps.draw_points(ax, sphere.to_latlon(x), color, 45, 1, name, **style)
+            style: dict[str, Any] = dict(linewidths=2, edgecolors=color, zorder=8)
+            maps.draw_points(ax, sphere.to_latlon(x), "none", 90, 1, name, **style)
         ax.figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return ax.figure  # ty: ignore[invalid-return-type]
 
@@ -171,32 +170,31 @@ def balls_figure(cases: Mapping[str, tuple[Tensor, Tensor]], k: int = 3) -> MapF
     return figure
 
 
-def _coverage(ax: Axes, ranks: Tensor, label: str, color: str) -> None:
-    """Share of the ranks (n,) below each level, as a curve."""
-    levels = torch.linspace(0, 1, 201)
-    inside = [(ranks < level).double().mean().item() for level in levels]
-    ax.plot(levels, inside, color=color, lw=1.4, label=label)
-
-
-def calibration_figure(ranks: Mapping[str, Tensor], images: int) -> MapFigure:
+def calibration_figure(ranks: Mapping[str, Tensor], images: int, samples: int) -> MapFigure:
     """How often regions hold the truth, against how often they promise to.
 
-    >>> figure = calibration_figure({"calibrated": torch.rand(500)}, images=500)
+    With n samples the share of the truths that less than k samples exceed in density is k/(n + 1)
+    for a calibrated model. The curves have a point at each of these levels.
+
+    >>> figure = calibration_figure({"calibrated": torch.rand(500)}, images=500, samples=19)
 
     Args:
         ranks: name → `metrics.hpd_rank` of the images, (n,).
         images: number of images of the band of chance, two standard errors wide on each side.
+        samples: number of samples behind each rank.
     """
     level = torch.linspace(0, 1, 101)
     chance = 2 * (level * (1 - level) / images).sqrt()
+    exact = torch.arange(1, samples + 1) / (samples + 1)
     with matplotlib.rc_context(STYLE):
         figure = _figure(6.4, 3.7)
         ax = figure.subplots()
-        band: Any = dict(color=GREY, alpha=0.35, lw=0)
+        band: Any = dict(color=GREY, alpha=0.45, lw=0)
         label = f"calibrated, ± 2 standard errors\nof {images:,} tiles"
         ax.fill_between(level, level - chance, level + chance, label=label, **band)
         for (name, rank), color in zip(ranks.items(), CYCLE, strict=False):
-            _coverage(ax, rank, name, color)
+            inside = [(rank < at).double().mean().item() for at in exact]
+            ax.plot(exact, inside, "o-", ms=3, lw=1.2, color=color, label=name)
         ax.set(xlabel="probability that the region promises", ylabel="share of truths inside")
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8)
