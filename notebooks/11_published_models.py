@@ -47,7 +47,7 @@ my_photos = []  # paths of your own photos; empty: satellite tiles
 reach_for_the_hub = by_scale(False, True, True)
 samples = by_scale(50, 300, 500)
 resolution = by_scale(10.0, 1.0, 1.0)  # degrees, of the maps
-examples = by_scale(1, 4, 4)  # how many tiles to ask about
+examples = by_scale(1, 3, 3)  # how many tiles to ask about
 
 # %%
 import json
@@ -240,7 +240,7 @@ else:
     if reached:
         print("these are satellite tiles, which a photo model was not made for: name photos of your own in the parameters")
     place = tiles.EXAMPLES
-    named = {name: (tiles.tile(*place[name]), place[name]) for name in ("Sahara", "coast", "ocean")}
+    named = {name: (tiles.tile(*place[name]), place[name]) for name in ("Sahara", "coast")}
     cloudy = tiles.tile(*place["Sahara"], heading=130, cover=0.5), place["Sahara"]
     named = {"Sahara": named.pop("Sahara"), "Sahara, turned, under clouds": cloudy, **named}
 named = dict(list(named.items())[:examples])
@@ -371,9 +371,8 @@ assert all(abs(density.integral - 1) < by_scale(0.05, 0.02, 0.02) for density in
 assert len(answer["features"]) == 3 + 1 + 3
 if not reached and not my_photos:
     assert off["16 steps of RK4"] < by_scale(100, 10, 10)
-if examples == 4 and not reached and not my_photos:
+if examples == 3 and not reached and not my_photos:
     assert bits["Sahara"] > bits["Sahara, turned, under clouds"] + 0.5
-    assert bits["ocean"] == min(bits.values())
 print("all checks passed")
 
 # %% [markdown]

@@ -117,15 +117,16 @@ def answer_map_figure(samples: Tensor, answers: Mapping[str, Tensor], truth: Ten
     >>> figure = answer_map_figure(x, {"the first": x[0]}, x[1])
     """
     with matplotlib.rc_context(STYLE):
-        ax = basemap.world(figsize=(7, 3.4))
+        figure = _figure(7, 3.9)
+        ax = basemap.world(ax=figure)
         maps.draw_truth(ax, sphere.to_latlon(truth))
         label = f"{len(samples)} samples"
         maps.draw_points(ax, sphere.to_latlon(samples), BLUE, 9, 0.8, label, zorder=7)
         for (name, x), color in zip(answers.items(), (ORANGE, "black", RED), strict=False):
             style: dict[str, Any] = dict(linewidths=2, edgecolors=color, zorder=8)
             maps.draw_points(ax, sphere.to_latlon(x), "none", 90, 1, name, **style)
-        ax.figure.legend(loc="outside lower center", ncols=4, fontsize=8)
-    return ax.figure  # ty: ignore[invalid-return-type]
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    return figure
 
 
 def _rings(x: Tensor, reach: Tensor) -> Tensor:
