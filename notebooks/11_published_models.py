@@ -277,7 +277,11 @@ for name, found in best.items():
         print(f"   {row['mass']:4.0%}  {where}   half within {row['half_within_km']:5,.0f} km   nearest town: {town}")
 
 # %% [markdown]
-# SEEN-1
+# **What was seen:** the clear Sahara tile has three answers on three desert regions. The best one, with 71 % of the samples, is in Iran; the true place, in
+# Algeria, is in the third, with 12 %. Turned and under clouds, the same place loses 2.4 bits: its 50 % radii grow from some 200 km to 500 km and more. The
+# coast too has several answers, and the true one is the second. So one number, or the first place alone, would hide what the model knows.
+#
+# The nearest town is a name for a place. It is no claim that the image shows this town: in the desert and at sea the town is far away.
 #
 # ## How the answers come about
 #
@@ -339,7 +343,8 @@ for label, options, evaluations in (
     print(f"{label:22s}{evaluations:4d} evaluations, median distance from the reference {off[label]:8.3f} km")
 
 # %% [markdown]
-# SEEN-2
+# **What was seen** with the tile model: RK4 takes a quarter of the evaluations, and its median error is 0.3 km in place of 9 km. The error of straight steps is
+# proportional to their length; that of a fourth-order solver falls far faster.
 #
 # Published networks are rougher in time than the tile model: their time embedding turns by up to 1000 t radians. A solver of few
 # steps meets such waves at a few arbitrary phases, and a higher order alone gains nothing. Therefore a published model is loaded with
