@@ -172,7 +172,8 @@ else:
     print(f"Exercise 2c: {'right' if 0.88 <= share <= 0.92 else 'not yet'}, {share:.1%} of the truths at s = {my_s:.2f}")
 
 # %% [markdown]
-# SOL-2C
+# The s is below 1: the mixture's large regions are too small, so it must become less certain. (Notebook 09 says so too: its regions of 90 % hold fewer truths than they
+# promise.) One number for all levels cannot mend everything; after this correction the regions of 50 % hold more than they promise.
 #
 # ## Exercise 3 · Precision
 #
