@@ -183,8 +183,8 @@ lessons.answers_figure(errors)
 
 # %% [markdown]
 # **What was seen:** an error of 25 km still scores 4,917, so GeoScore hardly tells a street from a town. An error of 5,000 km scores 175 and one
-# of 10,000 km scores 6: a wrong continent costs about the same anywhere. The curves cross. Below some 500 km the likeliest is ahead, above it the best for
-# GeoScore, and beyond some 5,000 km the spherical mean. So the ranking depends on the radius that a table happens to show. The worst tenth of the tiles makes 37 % of the mean error, and the
+# of 10,000 km scores 6: a wrong continent costs about the same anywhere. The curves cross. Within 200 km the likeliest is ahead, within 750 and
+# 2,500 km the best for GeoScore, and among very large errors the spherical mean. So the ranking depends on the radius that a table happens to show. The worst tenth of the tiles makes 37 % of the mean error, and the
 # median says nothing about them.
 #
 # ### Where nothing is
@@ -212,7 +212,7 @@ shown = {name: answers[name][worst] for name in ("best for GeoScore", "spherical
 lessons.answer_map_figure(samples[worst], shown, truth[worst])
 
 # %% [markdown]
-# **What was seen:** the samples lie in South America, in North America and around New Guinea. The mean lies in the Pacific, thousands of kilometres from any
+# **What was seen:** the samples lie in South America, in North America, in Asia and around New Guinea. The mean lies in the Pacific, thousands of kilometres from any
 # sample. This is no rare case: for 46.5 % of the tiles the spherical mean is less likely than a uniform guess, for the best answer this
 # happens in 0.1 %. A least-squares regressor predicts such a mean.
 #
@@ -339,7 +339,7 @@ panels = [
 lessons.panels_figure(sharpness, panels, "sharpness s", mark=("the trained mixture, s = 1", 1))
 
 # %% [markdown]
-# **What was seen:** a sharper mixture has a higher GeoScore of a single sample, and there is no limit within the figure. The GeoScore of the best answer hardly changes
+# **What was seen:** the GeoScore of a single sample grows with the sharpness, up to the sharpest mixture of the figure. The GeoScore of the best answer hardly changes
 # above s = 1. At s = 10 both are higher than at s = 1, while the density at the true place has fallen by more than 6 nats, a factor of several hundred. NLL and energy
 # score are best at s = 1, as the model was trained. NLL punishes false certainty hard, the energy score mildly.
 #
@@ -397,7 +397,7 @@ for method in ("vmf-mixture", "vmf", "flow", "diffusion", "land"):
 # %% [markdown]
 # **What was seen:** the Riemannian flow is ahead of the single vMF in all three scores. It is ahead of the mixture of three in NLL and in GeoScore; its energy score is
 # better by 88 ± 96 km, which proves nothing with 200 tiles. The two methods in R³ are close to it: it is ahead of diffusion in NLL, by 0.18 ± 0.08 nats,
-# and no other difference between the three flows is more than two standard errors. To know only where land is, is worth half a nat, and little GeoScore.
+# and no other difference between it and these two is more than two standard errors. To know only where land is, is worth half a nat, and little GeoScore.
 #
 # So the answer to "which method is better" depends on the score, and 200 tiles cannot separate methods that are close. All of this is one training of each method; notebook 08 has
 # more tiles and the paper's numbers.
@@ -584,9 +584,9 @@ for name, row in of_sets.items():
     print(f"{name:22s}" + "".join(f"{row[key]:11.2f}" for key in keys) + f"{row['GeoScore']:11,.0f}")
 
 # %% [markdown]
-# **What was seen:** with 500 tiles, precision and recall of everything are 0.94 or more, even of `uniform`, which knows nothing. **All scores are near 1; 500 tiles
-# cannot separate the methods.** With 2,000 tiles precision separates a little: 0.98 for the flow, 0.93 for the mixture, 0.90 for `land`. Shuffling changes none of the
-# four numbers, but takes the GeoScore from 1,726 to 177. And the flow's coverage, 0.90, is above that of other true places, 0.88: some of its samples lie near
+# **What was seen:** with 500 tiles, precision and recall of everything are 0.94 or more, even of `uniform`, which knows nothing. **They are near 1; 500 tiles
+# cannot separate the methods by them.** Only density and coverage set the single vMF and `uniform` apart. With 2,000 tiles precision separates a little: 0.98 for the flow, 0.93 for the mixture, 0.90 for `land`. Shuffling changes none of the
+# four numbers, but takes the GeoScore from 1,726 to 177. And the flow's coverage, 0.90, is a little above that of other true places, 0.88: some of its samples lie near
 # the true place of their own tile, which an independent set cannot do. These four numbers say whether the samples cover the Earth as the data do. They say nothing about
 # the answers to images.
 #
@@ -629,8 +629,8 @@ lessons.calibration_figure({", ".join(key): rank for key, rank in ranks.items()}
 # %% [markdown]
 # **What was seen:** on seen regions the flow's regions of 50, 90 and 95 % hold 46.7, 93.2 and 96.5 % of 2,000 truths. The aim of ± 3 % is met at 95 % and missed, by 0.3 and 0.1 %, at
 # 50 and 90 %. The deviations are small, but larger than two standard errors: the small regions hold too few truths, the large regions too many. So the flow's
-# peaks are a little too sharp, and its tails a little too heavy. The mixture is nearly right at 50 % and too sure at 90 and 95 %, with regions five times as large. The single vMF is
-# the other way round at 50 %. Calibration is not sharpness: a model that says "anywhere on Earth with equal probability" would be calibrated for uniform
+# peaks are a little too sharp, and its tails a little too heavy. The mixture is nearly right at 50 % and too sure at 90 and 95 %, with regions five times as large. The regions of
+# the single vMF hold too many truths at 50 % and too few at 95 %. Calibration is not sharpness: a model that says "anywhere on Earth with equal probability" would be calibrated for uniform
 # data and useless. Compare areas among models that are about equally calibrated.
 #
 # On held-out regions the flow fails: its regions of 90 % hold 19 % of the truths.

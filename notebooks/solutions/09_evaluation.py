@@ -173,7 +173,8 @@ else:
 
 # %% [markdown]
 # The s is below 1: the mixture's large regions are too small, so it must become less certain. (Notebook 09 says so too: its regions of 90 % hold fewer truths than they
-# promise.) One number for all levels cannot mend everything; after this correction the regions of 50 % hold more than they promise.
+# promise.) One number for all
+# levels need not mend the other levels.
 #
 # ## Exercise 3 · Precision
 #
