@@ -166,7 +166,7 @@ print(f"code − Riemannian: root mean square {trained_rms:.2f} nats")
 # **What to look for:** the distance of the red points from the diagonal. The horizontal axis is the density of the data, which the network
 # has learned nearly, not exactly.
 
-# %%
+# %% tags=["thumbnail"]
 fig, ax = plt.subplots(figsize=(3.8, 3.4), layout="constrained")
 ax.plot([-6, 4], [-6, 4], color=GREY, lw=0.8, ls=":")
 ax.scatter(known[where], code[where], s=2, color=RED, label=f"ambient trace, ∫ = {integral['code']:.2f}")
