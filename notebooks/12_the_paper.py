@@ -119,7 +119,7 @@ for score in ("precision", "recall", "density", "coverage"):
 # **What to look for:** in the upper row, random points move to where the tile could be. In the lower row, the density of the same
 # model. The cross marks the true place, the ring the answer.
 
-# %%
+# %% tags=["thumbnail"]
 rerun("fig1")
 
 # %% [markdown]

@@ -149,5 +149,5 @@ def figures(cells: list) -> list[Image.Image]:
 def vividness(figure: Image.Image) -> float:
     """The mean of saturation × brightness, where the pale colours of land and sea count as none."""
     _, saturation, brightness = figure.convert("HSV").split()
-    strong = saturation.point(lambda value: value if value > 80 else 0)
+    strong = saturation.point(lambda value: value if value > 25 else 0)
     return ImageStat.Stat(ImageChops.multiply(strong, brightness)).mean[0]
