@@ -194,7 +194,7 @@ def _curves(ax, values, score: str, color: str, printed: dict, label="", suffix=
 def figure_5(values: dict) -> maps.MapFigure:
     """GeoScore and accuracies against evaluations; crosses are printed numbers, of other data."""
     numbers = read_yaml("figures")["fig5"]
-    fig = maps.MapFigure(figsize=(7, 2.6), layout="constrained")
+    fig = maps.MapFigure(figsize=(8, 2.6), layout="constrained")
     left, right = fig.subplots(1, 2)
     _curves(left, values, "geoscore", BLUE, numbers["geoscore"], "the paper, OSV-5M")
     handles = []
@@ -207,7 +207,7 @@ def figure_5(values: dict) -> maps.MapFigure:
     left.set(ylabel="GeoScore", ylim=(0, 5000))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     left.legend(loc="lower right")
-    right.legend(handles=handles, loc="upper left")
+    right.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ticks = [4**k for k in range(5)]
     for ax in (left, right):
         ax.set_xscale("log", base=2)
