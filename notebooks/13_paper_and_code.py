@@ -397,10 +397,10 @@ print(f"moved by {moved.median():.0f} km in the median; one in twenty by more th
 # ## 7 · Counting images
 #
 # **Code** (`data/datamodule.py`: 121–145): with one GPU the loader makes full batches only (`partial=self.world_size > 1`), but an epoch has ⌈n / batch⌉ of
-# them, so that it begins again. 4,536 images at batch 4,096 are then scored as 8,192 rows of 4,096 images. 440 images are never seen, and the others count twice.
+# them, so that it begins again. The repository sets this batch to 4,096 for YFCC4k (`configs/dataset/yfcc_emb.yaml`, which is not in the package). 4,536 images are then scored as 8,192 rows of 4,096 images. 440 images are never seen, and the others count twice.
 #
 # *How this is known:* **read**. A public re-run of the released YFCC model, on 4,536 images ([issue 3](https://github.com/nicolas-dufour/plonk/issues/3) of the code's
-# repository), fits it: its accuracies, with all their digits, are multiples of 1/8192 (**inferred**: the thread does not name the batch).
+# repository), fits it: its accuracies, with all their digits, are multiples of 1/8192 (**inferred**: we do not know with which settings it was run).
 #
 # Such a statement needs a *control*: how often would it be true by accident?
 
@@ -480,7 +480,7 @@ for label, value in (("Eiffel Tower", 1.75), ("beach", 0.47)):
 #
 # | what | where |
 # |---|---|
-# | The main text counts 6 blocks; the supplement and the weights have 12. | the weights' `config.json` |
+# | The main text counts 6 blocks; the supplement and the code have 12. | `depth: 12` in the repository's `configs/exp/` |
 # | Dropping the condition sets the caller's embeddings to zero in place. | `models/losses.py`: 32, 66, 110 |
 # | The noise on the sphere ignores the seeded generator. | `models/losses.py`: 93 |
 # | The pipeline's likelihood uses the formula for S² for `_flow` and `_diffusion` models, too. | `pipe.py`: 486–488, 525 |
