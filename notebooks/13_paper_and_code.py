@@ -45,8 +45,8 @@
 from geoflow.runtime import by_scale
 
 seed = 0
-training_steps = by_scale(5, 600, 3000)  # of the two small networks
-cells_at_most = by_scale(1000, 20_000, 20_000)  # of the grid on which densities are integrated
+training_steps = by_scale(5, 500, 3000)  # of the two small networks
+cells_at_most = by_scale(1000, 8000, 20_000)  # of the grid on which densities are integrated
 points = by_scale(200, 4000, 10_000)  # of the comparisons with random points
 official = "../tests/fixtures/plonk"  # outputs of the official code
 
@@ -145,7 +145,7 @@ network, flow_network = trained(sphere_path), trained(flow_path)
 # integrates to one. The *total variation* is half of the integral of the absolute difference of two densities: 0 for equal ones, 1 for separate ones.
 
 # %%
-times = schedules.time_grid(schedules.by_name("sigmoid"), by_scale(4, 32, 64))
+times = schedules.time_grid(schedules.by_name("sigmoid"), by_scale(4, 16, 64))
 drawn = samplers.sample(network, sphere_path, sphere.uniform((1, 8192), torch.Generator().manual_seed(seed)), times)[0]
 grid = density_map(lambda x: likelihood.log_prob(network, sphere_path, x[None], times)[0], drawn, max_cells=cells_at_most)
 values = {
