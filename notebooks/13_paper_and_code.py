@@ -45,8 +45,8 @@
 from geoflow.runtime import by_scale
 
 seed = 0
-training_steps = by_scale(5, 500, 3000)  # of the two small networks
-cells_at_most = by_scale(1000, 8000, 20_000)  # of the grid on which densities are integrated
+training_steps = by_scale(5, 400, 3000)  # of the two small networks
+cells_at_most = by_scale(1000, 4000, 20_000)  # of the grid on which densities are integrated
 points = by_scale(200, 4000, 10_000)  # of the comparisons with random points
 official = "../tests/fixtures/plonk"  # outputs of the official code
 
