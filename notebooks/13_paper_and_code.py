@@ -24,7 +24,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03, 07 and 08 | 40 minutes | 3 minutes / not needed | figures only |
+# | notebooks 03, 07 and 08 | 40 minutes | 2 minutes / not needed | figures only |
 #
 # Every published code base of this size has such places; ours has, too. The method is sound: you saw it work in notebook 05. We write
 # this down for those who compare numbers, and for the authors. Their open code and weights made it possible to check at all.
@@ -177,7 +177,7 @@ plt.show()
 
 # %% [markdown]
 # **What was seen:** the Riemannian density integrates to one. Its distance from the data's is what the small network has not learned. The
-# ambient "density" of the same network does not integrate to one, and it is farther from the data. By how much depends on the network: the less its output
+# ambient "density" of the same network integrates to 1.23, and it is farther from the data. By how much depends on the network: the less its output
 # is tangent and constant along rays, the more.
 #
 # **In geoflow:** `Geolocator.log_prob` is the density. `plonk.ambient_trace_log_prob` is the code's number, for comparison. The published
@@ -391,7 +391,7 @@ print(f"radii: 90 % from {radii.quantile(0.05):.3f} to {radii.quantile(0.95):.3f
 print(f"moved by {moved.median():.0f} km in the median; one in twenty by more than {moved.quantile(0.95):.0f} km")
 
 # %% [markdown]
-# **What was seen:** kilometres in the median for this small network, and tens of kilometres for one sample in twenty. This matters for accuracies
+# **What was seen:** 9 km in the median for this small network, and more than 100 km for one sample in twenty. This matters for accuracies
 # within 25 km. (DDIM's predictions are clamped to a cube, `ddim.py`: 44, so that its last point cannot have |z| > 1.)
 #
 # ## 7 · Counting images
