@@ -286,11 +286,11 @@ progress = torch.linspace(0, 1, 101, dtype=torch.float64)
 shapes = {"code: −7 → 3": schedules.sigmoid(-7, 3)(progress), "as printed: −3 → 7": schedules.sigmoid(-3, 7)(progress)}
 schedule_gap = float((shapes["code: −7 → 3"].flip(0) - outputs("schedulers")["sigmoid_m7_3_1_f64"]).abs().max())
 print(f"our schedule against the official code's, at 101 times: at most {schedule_gap:.1e} apart")
-fig, ax = plt.subplots(figsize=(4.2, 2.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
 for (name, t), color in zip(shapes.items(), (BLUE, RED), strict=True):
     ax.plot(progress, 1 - t, color=color, label=name)
 ax.set(xlabel="progress of the sampler (0 noise, 1 data)", ylabel="noise level κ")
-ax.legend()
+ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
 late = {name: float((1 - t < 0.1).double().mean()) for name, t in shapes.items()}
 print({name: f"{share:.0%} of the steps at κ < 0.1" for name, share in late.items()})
@@ -316,7 +316,7 @@ fig, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
 ax.plot(inverted[1:], color=RED, lw=0.5, label="as in the code")
 ax.plot(average[1:], color=BLUE, label="decay 0.999")
 ax.set(xlabel="training step", ylabel="one weight")
-ax.legend()
+ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
 plt.show()
 tail = {"code": torch.tensor(inverted[-1000:]).std().item(), "average": torch.tensor(average[-1000:]).std().item()}
 print({name: f"deviation over the last 1,000 steps {value:.3f}" for name, value in tail.items()})
