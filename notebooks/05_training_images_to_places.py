@@ -188,7 +188,7 @@ print(yaml.dump(shown, sort_keys=False, default_flow_style=None))
 # | `ema` | the decay of the average of the weights, which is what is kept (an experiment below) |
 # | `draws` | noise points and times for each image in a step: more examples for one reading of the embedding |
 # | `dropout` | the share of images whose embedding is hidden, so that one network also learns the flow without an image (for guidance, notebook 06) |
-# | `schedule` | where on the time axis the training times are drawn (next cell); `sampling_schedule`: where a sampler puts its steps |
+# | `schedule` | where on the time axis the training times are drawn (next cell); `sampling_schedule` says where a sampler puts its steps, with fewer in the last hundredth |
 # | `dim`, `depth`, `fourier`, `fourier_scale`, `time_scale` | the network of notebook 04 |
 # | `cond_hidden` | the width of a hidden layer that reads the embedding before it modulates the blocks |
 # | `clock` | the network is told the time by a logarithmic clock (next cell) |
@@ -313,7 +313,7 @@ for split, part in parts.items():
     found = pool.x[most_similar(part.images, 1)[:, 0]]
     rows["uniform guess", split] = metrics.summary(sphere.uniform(len(part), torch.Generator().manual_seed(seed)), part.x)
     rows["retrieval", split] = metrics.summary(found, part.x)
-    rows["flow, best of 24 samples", split] = scores = reports[split].metrics
+    scores = rows["flow, best of 24 samples", split] = reports[split].metrics
     rows["flow, one sample", split] = {"geoscore": scores["single_geoscore"], "median_km": scores["single_median_km"]}
     gain = reports[split].rows["geoscore"] - metrics.geoscore(metrics.error_km(found, part.x))
     rows["flow minus retrieval", split] = gain.mean().item(), gain.std().item() / len(gain) ** 0.5
@@ -459,7 +459,9 @@ def judged(network):
     x, cond = judges.x.to(device), judges_cond.to(device)
     noise = torch.Generator(device).manual_seed(seed)
     loss = losses.flow_matching_loss(network, path, x, cond, schedule=mixed, draws=64, dropout=0.0, generator=noise).item()
-    log_prob = Geolocator(network, "riemannian", "mixed").log_prob(sphere.to_latlon(judges.x[:, None]), cond=judges_cond)
+    log_prob = Geolocator(network, "riemannian", recipe["sampling_schedule"]).log_prob(
+        sphere.to_latlon(judges.x[:, None]), cond=judges_cond
+    )
     return loss, log_prob.mean().item() - sphere.LOG_UNIFORM
 
 
