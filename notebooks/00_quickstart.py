@@ -160,8 +160,8 @@ times = schedules.time_grid(geo.schedule, steps)  # the times of the steps: more
 figures.moments_figure(ways, times, moments=[0, 0.2, 0.4, 0.6, 0.8, 1], truth=truth)
 
 # %% [markdown]
-# **What was seen:** the cloud contracts steadily, and at time 0.6 it already leaves large parts of the Earth. The last part decides between the regions that are left, and
-# makes them sharp. To see whether the speed is constant, we measure how far a point has come at each of these times.
+# **What was seen:** nobody waits. The points leave the far side of the Earth first; at time 0.8 they stand in a wide ring around their goals; and only in the last fifth of the time do they decide
+# for one of the coasts. To see whether the speed is constant, we measure how far a point has come at each of these times.
 
 # %%
 x = sphere.from_latlon(ways.double())
@@ -226,6 +226,9 @@ print(f"a uniform guess: {sphere.LOG_UNIFORM / math.log(2):.2f} bits; the whole 
 # **Predict before you run:** we turn the camera by 120°, then let clouds hide a third and two thirds of the tile. What does each change do to the localizability?
 
 # %%
+import numpy as np
+import torch
+
 views = {
     "north at the top": tiles.tile(*truth),
     "turned by 120°": tiles.tile(*truth, heading=120),
@@ -233,16 +236,10 @@ views = {
     "two thirds clouds": tiles.tile(*truth, cover=0.67, seed=4),
 }
 bits_of_view = dict(zip(views, geo.localizability(list(views.values()), n=entropy_samples).tolist(), strict=True))
-answers = {name: geo.predict(view, seed=seed).latlon[0, 0] for name, view in views.items()}
-for name, place in answers.items():
-    print(f"{name:18s} {bits_of_view[name]:4.1f} bits, best answer {figures.place_name(place)}")
-
-# %%
-panels = [
-    {"density": density if name == "north at the top" else geo.density(view), "image": view, "truth": truth, "title": name}
-    for name, view in list(views.items())[:: by_scale(4, 3, 1)]
-]
-maps.contact_sheet(panels)
+answers = {name: geo.predict(view, n=samples_per_image, seed=seed).latlon[0, 0] for name, view in views.items()}
+titles = [f"{name}: {bits_of_view[name]:.1f} bits\nbest answer {figures.place_name(answers[name])}" for name in views]
+pixels = torch.stack([torch.from_numpy(np.array(view)).permute(2, 0, 1) for view in views.values()])
+figures.tiles_figure([pixels], [titles])
 
 # %% [markdown]
 # VIEWS_SEEN
@@ -254,7 +251,7 @@ maps.contact_sheet(panels)
 
 # %%
 your_tile = tiles.tile(*your_place)
-your_density, your_best = geo.density(your_tile), geo.predict(your_tile, seed=seed)
+your_density, your_best = geo.density(your_tile), geo.predict(your_tile, n=samples_per_image, seed=seed)
 maps.density_figure(your_density, your_tile, your_place, your_best.latlon[0], your_best.mass[0])
 
 # %% [markdown]
@@ -285,11 +282,10 @@ print(f"samples that lie in any held-out block: {share['seen regions']:.1%} and 
 # **It answers any picture.** Here is one of random colours:
 
 # %%
-import numpy as np
 from PIL import Image
 
 noise = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-nonsense = geo.predict(noise, seed=seed).latlon[0, 0]
+nonsense = geo.predict(noise, n=samples_per_image, seed=seed).latlon[0, 0]
 noise_bits = geo.localizability(noise, n=entropy_samples).item()
 print(f"random colours: {figures.place_name(nonsense)}, with {noise_bits:.1f} bits")
 

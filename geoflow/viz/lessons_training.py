@@ -55,7 +55,8 @@ def tiles_figure(
     """
     with matplotlib.rc_context(STYLE):
         columns = max(len(row) for row in rows)
-        figure = _figure(9, 9 / columns * 1.17 * len(rows))
+        lines = max(title.count("\n") + 1 for above in titles for title in above)
+        figure = _figure(9, (9 / columns + 0.17 * lines) * len(rows))
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
