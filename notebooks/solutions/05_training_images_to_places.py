@@ -82,8 +82,7 @@ for name in parts:
     )
 
 # %% [markdown]
-# Nearly every test tile of a seen region shares ground with a training tile, although the images differ. A high score there says that the model has learned the map of the Earth; it does not say what the model would
-# answer in a place that it never saw. In held-out blocks some tiles still have a training tile within 200 km: its *centre* is near, on the other side of the border of the block, but the two footprints do not overlap.
+# SEEN_1B
 #
 # ## Exercise 2 · What geocells cost
 #
