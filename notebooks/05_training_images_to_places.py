@@ -115,7 +115,7 @@ below = [figures.place_name(place) for place in sphere.to_latlon(pool.x[double])
 figures.tiles_figure([examples, pool.images[double]], [above, below])
 
 # %% [markdown]
-# DOUBLES_SEEN
+# **What was seen:** ice in Antarctica and ice in Greenland, one ocean and another, one forest and another: nobody could tell them apart by their colours. Only the coast has no double; the other tile has its colours and not its shape.
 #
 # So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would answer with a place between
 # the peaks. A flow can answer with all of them.
@@ -268,7 +268,11 @@ for part in curves:
 print(f"e^{ends['encoder']:.2f} = {math.exp(ends['encoder']):.0f} cells")
 
 # %% [markdown]
-# LOSSES_SEEN
+# **What was seen:** the loss of the encoder can be read. A cross-entropy of L nats is that of a uniform guess among e^L cells (last line), so the encoder hesitates between that many of the 1,000. It would still fall with more steps.
+#
+# The loss of the flow can hardly be read. It falls in the beginning and then only slowly, and it stays far from zero. Most of what remains is no fault of the network: a point on its way may come from any noise and go to any of
+# several places, and the network can only answer with the mean of these velocities (notebook 02). The spread around the mean remains, even for a perfect network. Nobody knows how large it is for these images, so the number alone does not tell whether the flow is
+# good. The experiment on averages below shows how much likelihood lies in small changes of this loss. Judge a flow by its likelihood and its samples.
 #
 # ## What an embedding knows
 #
@@ -296,7 +300,7 @@ places = {name: sphere.to_latlon(pool.x[row]) for name, row in zip(tiles.EXAMPLE
 figures.neighbours_figure(places, tiles.EXAMPLES)
 
 # %% [markdown]
-# NEIGHBOURS_SEEN
+# **What was seen:** the neighbours of a tile do not lie in one cloud around the truth. They lie in several regions of the same kind: seas, deserts, forests, ice. So the embedding holds the alternatives. The flow has to turn them into a density.
 #
 # ## The score
 #
@@ -330,7 +334,9 @@ nats = -reports["seen"].metrics["nll_over_uniform"]
 print(f"density at the true place, seen regions: e^{nats:.2f} = {math.exp(nats):.0f} times the uniform density, as a geometric mean")
 
 # %% [markdown]
-# SCORE_SEEN
+# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample: a central sample is safer than a random one. One sample of the flow and the place of the most similar tile are answers of the same kind, one of several possible places. In
+# held-out blocks all methods are far worse than in seen regions, and still better than a uniform guess. The differences with their standard errors say what can be concluded from this many tiles: a difference of less than two standard errors proves nothing.
+# What retrieval with one neighbour lacks is a distribution. Notebook [08](08_diffusion_vs_riemannian_flow.ipynb) gives it one and compares it, and others, with the flow.
 #
 # The likelihood is measured in seen regions only. In held-out blocks it is bad by construction, because the model rightly learned that no training tile comes from there.
 #
@@ -359,7 +365,8 @@ for name, density in densities.items():
     print(f"{name:7s} half of the probability lies on {half[name]:6.2f} million km²; the integral of the density is {density.integral:.3f}")
 
 # %% [markdown]
-# MAPS_SEEN
+# **What was seen:** the ocean has the largest region, spread over several seas; the ice covers Antarctica. A short training has learned colours more than shapes: the coast, which a person would recognise by its cape, is one of several dry coasts. The integral of each density is 1 within two
+# per cent, which says that solver and grid are fine enough.
 #
 # A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are the three best places.
 
@@ -381,7 +388,7 @@ player
 player.contact_sheet()
 
 # %% [markdown]
-# PLAYER_SEEN
+# **What was seen:** the points of each image move together at first, towards the part of the Earth where its kind of landscape is common. The choice between the regions falls late, and in the last moments each region becomes sharp. This is why half of the training times are later than 0.9.
 #
 # ## Where it errs
 #
@@ -407,7 +414,7 @@ print("median error in seen regions:", ", ".join(f"{name} {median:,.0f} km" for 
 print("answers within 500 km:", ", ".join(f"{split} {share:.0%}" for split, share in near.items()))
 
 # %% [markdown]
-# ERRORS_SEEN
+# **What was seen:** in seen regions some answers are right within a few hundred kilometres, and many are on another continent: one of several possible regions was chosen, and it was the wrong one. In held-out blocks hardly any answer is near. At sea, where tiles say little, the errors are larger than on land.
 #
 # Does the model know when it errs? From its samples alone, a model can *promise* a GeoScore for its answer: the mean score of the answer when each sample in turn is taken for the truth.
 #
@@ -420,7 +427,8 @@ print({split: f"promised {a:.0f}, obtained {b:.0f}" for split, (a, b) in kept.it
 figures.promises_figure(promised, obtained)
 
 # %% [markdown]
-# PROMISES_SEEN
+# **What was seen:** in seen regions the promises are nearly kept, in each of the five groups. In held-out blocks the model promises far more than it obtains: **it does not know that it does not know.** A distribution is an honest answer only for images
+# like those of the training.
 #
 # ## An experiment: averaging the weights
 #
@@ -494,7 +502,10 @@ curves = {name: (list(points), [nats for _, nats in points.values()]) for name, 
 lessons_sphere.curves_figure(curves, "training step", "log-likelihood over uniform (nats)", log="")
 
 # %% [markdown]
-# AVERAGES_SEEN
+# **What was seen:** with the fixed decay, most of the average still consists of the random first weights (last line of the table), and its likelihood is nats below the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the roles of the two weights
+# exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
+#
+# The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" changes by a few tenths of its value, and the likelihood of the true places grows by more than half a nat.
 #
 # ## On a GPU, and larger
 #
@@ -555,7 +566,10 @@ print(f"  guided (ω = 2), one sample: GeoScore {gpu['scores']['flow, guidance 2
 print(f"  retrieval with the same encoder: GeoScore {gpu['scores']['retrieval']['geoscore']:,.0f}")
 
 # %% [markdown]
-# LARGER_SEEN
+# **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it can be compared with the others only up to the chance of few hundred tiles.) The three columns have different encoders, too: the shipped model shares the encoder of `gpu`, so the
+# difference between these two is due to the flow. In held-out blocks the larger training does not help much, because nothing in it asks for generalisation.
+#
+# So with one GPU, expect some minutes of training. A smaller GPU takes longer; the tiles are drawn on the CPU, once.
 #
 # From the command line:
 #
