@@ -115,7 +115,7 @@ below = [figures.place_name(place) for place in sphere.to_latlon(pool.x[double])
 figures.tiles_figure([examples, pool.images[double]], [above, below])
 
 # %% [markdown]
-# **What was seen:** ice in Antarctica and ice in Greenland, one ocean and another, one forest and another: nobody could tell them apart by their colours. Only the coast has no double; the other tile has its colours and not its shape.
+# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics like one of Siberia: nobody could tell these pairs apart for sure. The coast has no double; the other tile has its colours, and not its shape.
 #
 # So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would answer with a place between
 # the peaks. A flow can answer with all of them.
@@ -566,7 +566,7 @@ print(f"  guided (ω = 2), one sample: GeoScore {gpu['scores']['flow, guidance 2
 print(f"  retrieval with the same encoder: GeoScore {gpu['scores']['retrieval']['geoscore']:,.0f}")
 
 # %% [markdown]
-# **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it can be compared with the others only up to the chance of few hundred tiles.) The three columns have different encoders, too: the shipped model shares the encoder of `gpu`, so the
+# **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it can be compared with the others only up to the chance that lies in a few hundred tiles.) The three columns have different encoders, too: the shipped model shares the encoder of `gpu`, so the
 # difference between these two is due to the flow. In held-out blocks the larger training does not help much, because nothing in it asks for generalisation.
 #
 # So with one GPU, expect some minutes of training. A smaller GPU takes longer; the tiles are drawn on the CPU, once.
