@@ -56,15 +56,16 @@ some = tiles.load("test", 100)[:16]
 figures.tiles_figure([some.images[:8], some.images[8:]], [[""] * 8, [""] * 8])
 
 # %% [markdown]
-# **What was seen:** mostly colours, a few shapes, and clouds. A blue tile could be in any ocean. For such an image a single place is the wrong kind of answer. The right kind is a
-# **distribution**: it gives a probability to every region of the Earth.
+# **What was seen:** mostly colours, a few shapes, and clouds. A blue tile could be in any ocean. For such an image a single place is the wrong kind of
+# answer. The right kind is a **distribution**: it gives a probability to every region of the Earth.
 #
 # ## Ten lines to a map
 #
 # We take a tile without clouds and with north at its top, the Horn of Africa: a dry cape between two seas.
 #
 # **What to look for:** the tile is at the left. The colours say how probable each region is, on a logarithmic scale; where a place is less probable than by a
-# uniform guess over the whole Earth, the map is left without colour. The cyan cross marks the true place, the numbered rings are the model's three best answers.
+# uniform guess over the whole Earth, the map is left without colour. The cyan cross marks the true place, the numbered rings are the model's three best
+# answers.
 
 # %%
 from geoflow import Geolocator, maps
@@ -77,8 +78,8 @@ best = geo.predict(image, k=3, seed=seed)
 maps.density_figure(density, image, truth, best.latlon[0], best.mass[0])
 
 # %% [markdown]
-# **What was seen:** the answer is a probability map. The cape is one of its regions, and other dry coasts, above all those of the Mediterranean, are others. How much
-# of the probability lies near the truth?
+# **What was seen:** the answer is a probability map. The cape is one of its regions, and other dry coasts, above all those of the Mediterranean, are others.
+# How much of the probability lies near the truth?
 
 # %%
 import math
@@ -97,8 +98,8 @@ print(
 )
 
 # %% [markdown]
-# What did we load? It consists of two networks. The **encoder** turns a tile into 256 numbers, its *embedding*. The **velocity network** moves points on
-# the sphere, from random places to places where this tile could be. Notebook 05 trains both.
+# What did we load? It consists of two networks. The **encoder** turns a tile into 256 numbers, its *embedding*. The **velocity network** moves points on the
+# sphere, from random places to places where this tile could be. Notebook 05 trains both.
 
 # %%
 parameters = {
@@ -114,7 +115,8 @@ print("method:", geo.method)
 # The basic answer is a list of places. Each is a *sample*, one random draw from the distribution of this image. A place is a latitude and a longitude, in
 # degrees, always in this order. The same seed gives the same places.
 #
-# All answers are made for a list of images: the result has the shape (number of images, number of samples, 2). We gave one image, so its samples are `places[0]`.
+# All answers are made for a list of images: the result has the shape (number of images, number of samples, 2). We gave one image, so its samples are
+# `places[0]`.
 
 # %%
 places = geo.sample(image, n=samples_per_image, seed=seed)
@@ -146,8 +148,8 @@ for place, mass, radius in zip(best.latlon[0], best.mass[0], best.radius_km[0], 
 # %% [markdown]
 # ## Where the answers come from
 #
-# A sample starts as a point drawn uniformly on the Earth, which is called *noise*. From time 0 to time 1 it follows a velocity that depends on the image: where it
-# arrives is a sample. All points together make a *flow*.
+# A sample starts as a point drawn uniformly on the Earth, which is called *noise*. From time 0 to time 1 it follows a velocity that depends on the image:
+# where it arrives is a sample. All points together make a *flow*.
 #
 # **Predict before you run:** do all points move at a constant speed, or do they wait and gather at the end?
 
@@ -160,8 +162,9 @@ times = schedules.time_grid(geo.schedule, steps)  # the times of the steps: more
 figures.moments_figure(ways, times, moments=[0, 0.2, 0.4, 0.6, 0.8, 1], truth=truth)
 
 # %% [markdown]
-# **What was seen:** nobody waits. The points leave the far side of the Earth first; at time 0.8 they stand in a wide ring around their goals; and only in the last fifth of the time do they decide
-# for one of the coasts. To see whether the speed is constant, we measure how far a point has come at each of these times.
+# **What was seen:** nobody waits. The points leave the far side of the Earth first; at time 0.8 they stand in a wide ring around their goals; and only in the
+# last fifth of the time do they decide for one of the coasts. To see whether the speed is constant, we measure how far a point has come at each of these
+# times.
 
 # %%
 x = sphere.from_latlon(ways.double())
@@ -172,13 +175,13 @@ for moment in (0.2, 0.4, 0.6, 0.8, 1.0):
     print(f"time {times[state]:.2f}: {km:6,.0f} km, {part:4.0%} of the way")
 
 # %% [markdown]
-# **What was seen:** the points move all the time and at a nearly constant speed. This is how they were trained: on paths of constant speed from noise to the true place. What the velocity is and
-# how it is learned is the subject of [notebooks 01](01_the_sphere.ipynb) to [05](05_training_images_to_places.ipynb).
+# **What was seen:** the points move all the time and at a nearly constant speed. This is how they were trained: on paths of constant speed from noise to the
+# true place. What the velocity is and how it is learned is the subject of [notebooks 01](01_the_sphere.ipynb) to [05](05_training_images_to_places.ipynb).
 #
 # ## Easy and hard tiles
 #
-# **Predict before you run:** four tiles, from the open ocean, the Antarctic ice, the coast above and the Siberian taiga. Which has the widest distribution, and which the
-# narrowest?
+# **Predict before you run:** four tiles, from the open ocean, the Antarctic ice, the coast above and the Siberian taiga. Which has the widest distribution,
+# and which the narrowest?
 #
 # **What to look for:** all maps have one colour scale. The ice comes with a view of the South Pole, which a world map cannot show well.
 
@@ -197,13 +200,15 @@ panels = [
 maps.contact_sheet(panels)
 
 # %% [markdown]
-# **What was seen:** the ocean could be in nearly every sea, and the ice nearly everywhere in Antarctica. The coast has a handful of regions. The taiga has a belt of Siberia.
+# **What was seen:** the ocean could be in nearly every sea, and the ice nearly everywhere in Antarctica. The coast has a handful of regions. The taiga has a
+# belt of Siberia.
 #
 # ## How sure?
 #
-# The **localizability** of an image puts this into one number, in *bits*. It is the average of log₂ p over places drawn from the density p itself, or in a formula ∫ p log₂ p dA, with
-# the area A measured on a sphere of radius 1. The number with the opposite sign is called *entropy*. An example makes it plain: if p is constant on a region of the area A
-# and zero elsewhere, then p = 1/A there, and the localizability is log₂(1/A). The whole sphere has the area 4π, and log₂(1/4π) = −3.65. So
+# The **localizability** of an image puts this into one number, in *bits*. It is the average of log₂ p over places drawn from the density p itself, or in a
+# formula ∫ p log₂ p dA, with the area A measured on a sphere of radius 1. The number with the opposite sign is called *entropy*. An example makes it plain:
+# if p is constant on a region of the area A and zero elsewhere, then p = 1/A there, and the localizability is log₂(1/A). The whole sphere has the area 4π,
+# and log₂(1/4π) = −3.65. So
 #
 # * a model that knows nothing has −3.65 bits;
 # * each bit more halves the area of the region.
@@ -219,11 +224,13 @@ for name in sorted(names, key=bits.get):
 print(f"a uniform guess: {sphere.LOG_UNIFORM / math.log(2):.2f} bits; the whole Earth has {sphere.EARTH_AREA_KM2 / 1e6:.0f} million km²")
 
 # %% [markdown]
-# **What was seen:** the order of the maps, in numbers. For the ocean tile the model is as unsure as a uniform guess within tens of millions of km², a tenth of the Earth; for the taiga tile, within about one million.
+# **What was seen:** the order of the maps, in numbers. For the ocean tile the model is as unsure as a uniform guess within tens of millions of km², a tenth
+# of the Earth; for the taiga tile, within about one million.
 #
 # ## The same place in another view
 #
-# **Predict before you run:** we turn the camera by 120°, then let clouds hide a third and two thirds of the tile. What does each change do to the localizability?
+# **Predict before you run:** we turn the camera by 120°, then let clouds hide a third and two thirds of the tile. What does each change do to the
+# localizability?
 
 # %%
 import numpy as np
@@ -242,13 +249,14 @@ pixels = torch.stack([torch.from_numpy(np.array(view)).permute(2, 0, 1) for view
 figures.tiles_figure([pixels], [titles])
 
 # %% [markdown]
-# **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile, the model becomes a little surer without becoming more right, as the best answers show. Bits
-# say how narrow the answer is, and not whether it is true. What clouds cost on average, over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
+# **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile, the model becomes a little
+# surer without becoming more right, as the best answers show. Bits say how narrow the answer is, and not whether it is true. What clouds cost on average,
+# over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
 #
 # ## Your place
 #
-# `tiles.tile(latitude, longitude)` cuts a tile anywhere, and takes `heading`, `side_km` and `cover` too. Change `your_place` in the first code cell, and run this cell
-# again. (A picture of your own works too, as `geo.density("tile.png")`, if it is a satellite view 200 to 400 km wide.)
+# `tiles.tile(latitude, longitude)` cuts a tile anywhere, and takes `heading`, `side_km` and `cover` too. Change `your_place` in the first code cell, and run
+# this cell again. (A picture of your own works too, as `geo.density("tile.png")`, if it is a satellite view 200 to 400 km wide.)
 
 # %%
 your_tile = tiles.tile(*your_place)
@@ -258,9 +266,9 @@ maps.density_figure(your_density, your_tile, your_place, your_best.latlon[0], yo
 # %% [markdown]
 # ## What the model does not know
 #
-# **Some regions were never shown to it.** A fifth of the Earth, in blocks about 7° wide, was *held out* of the training. What happens there? We compare tiles from any view in both kinds of
-# region, by two numbers. **GeoScore** rates one answer from 0 to 5000: it is 5000 · exp(−d/1493 km) for an error of d kilometres. The median error is exceeded by half of the
-# tiles. To know what a score is worth we need a *baseline*: a uniform guess looks at no image.
+# **Some regions were never shown to it.** A fifth of the Earth, in blocks about 7° wide, was *held out* of the training. What happens there? We compare tiles
+# from any view in both kinds of region, by two numbers. **GeoScore** rates one answer from 0 to 5000: it is 5000 · exp(−d/1493 km) for an error of d
+# kilometres. The median error is exceeded by half of the tiles. To know what a score is worth we need a *baseline*: a uniform guess looks at no image.
 
 # %%
 from geoflow import evaluate
@@ -278,9 +286,10 @@ for name, scores in reports.items():
 print(f"samples that lie in any held-out block: {share['seen regions']:.1%} and {share['held-out blocks']:.1%}")
 
 # %% [markdown]
-# **What was seen:** in held-out blocks the model is far worse than in seen regions, and yet several times better than a uniform guess: it answers with the most similar landscapes that it knows. Hardly any sample lies in a held-out
-# block, although a fifth of the Earth does. The model has learned, rightly for its training data, that no tile ever comes from there. So a probability of this model is a probability *under the distribution of its training data*. This is true of
-# every model of this kind, also of those trained on photos.
+# **What was seen:** in held-out blocks the model is far worse than in seen regions, and yet several times better than a uniform guess: it answers with the
+# most similar landscapes that it knows. Hardly any sample lies in a held-out block, although a fifth of the Earth does. The model has learned, rightly for
+# its training data, that no tile ever comes from there. So a probability of this model is a probability *under the distribution of its training data*. This
+# is true of every model of this kind, also of those trained on photos.
 #
 # **It answers any picture.** Here is one of random colours:
 
@@ -293,7 +302,8 @@ noise_bits = geo.localizability(noise, n=entropy_samples).item()
 print(f"random colours: {figures.place_name(nonsense)}, with {noise_bits:.1f} bits")
 
 # %% [markdown]
-# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how many places on Earth fit to an image. It does not say whether the image shows the Earth at all.
+# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how many places on Earth fit to an image.
+# It does not say whether the image shows the Earth at all.
 #
 # ## Check
 #
@@ -322,16 +332,16 @@ print("all checks passed")
 # %% [markdown]
 # ## Where to go from here
 #
-# * **The mathematics from the beginning:** [01 the sphere](01_the_sphere.ipynb), [02 flow matching in the plane](02_flow_matching_in_the_plane.ipynb),
-#   [03 flow matching on the sphere](03_flow_matching_on_the_sphere.ipynb).
+# * **The mathematics from the beginning:** [01 the sphere](01_the_sphere.ipynb), [02 flow matching in the plane](02_flow_matching_in_the_plane.ipynb), [03
+#   flow matching on the sphere](03_flow_matching_on_the_sphere.ipynb).
 # * **The network and its training:** [04 the velocity network](04_the_velocity_network.ipynb), [05 training](05_training_images_to_places.ipynb).
 # * **Better answers:** [06 guidance and steps](06_guidance_and_timesteps.ipynb), [07 likelihood and density maps](07_likelihood_and_localizability.ipynb).
 # * **Is it any good?** [08 methods compared](08_diffusion_vs_riemannian_flow.ipynb), [09 evaluation](09_evaluation.ipynb).
-# * **Photos:** [11 the published models](11_published_models.ipynb). From the command line: `geoflow locate tile.png`; all settings: `geoflow --help`, and the
-#   [guide](GUIDE.md).
+# * **Photos:** [11 the published models](11_published_models.ipynb). From the command line: `geoflow locate tile.png`; all settings: `geoflow --help`, and
+#   the [guide](GUIDE.md).
 #
 # ## References
 #
-# * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps: A Generative Approach to Global Visual Geolocation*, CVPR 2025, arXiv 2412.06781:
-#   the method, and localizability.
+# * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps: A Generative Approach to Global Visual Geolocation*, CVPR 2025, arXiv
+#   2412.06781: the method, and localizability.
 # * R. Stöckli et al., *The Blue Marble Next Generation*, NASA Earth Observatory, 2005 (imagery, public domain).

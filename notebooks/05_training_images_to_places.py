@@ -22,15 +22,16 @@
 # 2. how to split geographic data, so that a score means something;
 # 3. what the settings of a training recipe mean;
 # 4. how to read the two loss curves, and why averaging weights can hurt a short run;
-# 5. how to judge the result: against a uniform guess and against looking up the most similar training tile, in regions that were seen and in regions that were not;
+# 5. how to judge the result: against a uniform guess and against looking up the most similar training tile, in regions that were seen and in regions that
+#    were not;
 # 6. how to run the same on a GPU, and what to expect there.
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
 # | notebooks 03 and 04 | 50 minutes, exercises 45 more | 10 minutes, of which half is training / last section but one | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
-# Words such as *embedding*, *validation set* and *checkpoint* are explained where they first appear, and in the [glossary](GLOSSARY.md). All outputs below are
-# from one thread of a CPU, unless a cell names a GPU.
+# Words such as *embedding*, *validation set* and *checkpoint* are explained where they first appear, and in the [glossary](GLOSSARY.md). All outputs below
+# are from one thread of a CPU, unless a cell names a GPU.
 
 # %% tags=["parameters"]
 from pathlib import Path
@@ -69,9 +70,9 @@ recipe = training.read_recipe("tiles", recipe_scale)
 # %% [markdown]
 # ## The images
 #
-# A tile is a square satellite view of 32 × 32 pixels, cut from NASA's Blue Marble; three in four are centred on land. As a photo may be taken in any direction, in any light and
-# in any weather, a tile may have any direction at its top, is 200 to 400 km wide, has any brightness and tint, and clouds hide up to 60 % of it. The first call draws the tiles and
-# keeps them in a cache.
+# A tile is a square satellite view of 32 × 32 pixels, cut from NASA's Blue Marble; three in four are centred on land. As a photo may be taken in any
+# direction, in any light and in any weather, a tile may have any direction at its top, is 200 to 400 km wide, has any brightness and tint, and clouds hide up
+# to 60 % of it. The first call draws the tiles and keeps them in a cache.
 
 # %%
 start = time.perf_counter()
@@ -90,8 +91,9 @@ figures.tiles_figure([train.images[:8], train.images[8:16]], [titles[:8], titles
 # %% [markdown]
 # ## Why one tile has several answers
 #
-# Does a tile determine its place? We take six tiles that are easy to describe, without clouds and with north at the top. For each we search, among training tiles **at
-# least 3,000 km away**, the one that differs least in its pixels. Pixels are first averaged over 4 × 4 squares, since the exact position of a detail says little.
+# Does a tile determine its place? We take six tiles that are easy to describe, without clouds and with north at the top. For each we search, among training
+# tiles **at least 3,000 km away**, the one that differs least in its pixels. Pixels are first averaged over 4 × 4 squares, since the exact position of a
+# detail says little.
 #
 # **Predict before you run:** for which of the six will the other tile look the same to you?
 
@@ -115,16 +117,17 @@ below = [figures.place_name(place) for place in sphere.to_latlon(pool.x[double])
 figures.tiles_figure([examples, pool.images[double]], [above, below])
 
 # %% [markdown]
-# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics like one of Siberia: nobody could tell these pairs apart for sure. The coast has no double; the other tile has its colours, and not its shape.
+# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics like one of Siberia: nobody could tell these pairs
+# apart for sure. The coast has no double; the other tile has its colours, and not its shape.
 #
-# So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would answer with a place between
-# the peaks. A flow can answer with all of them.
+# So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would
+# answer with a place between the peaks. A flow can answer with all of them.
 #
 # ## The splits
 #
-# Every model is judged on tiles that it was not trained on: the *test set*. (A second such set, the *validation set*, tells during the training which weights to keep.) A random test
-# set would be treacherous here: next to each test tile lies a training tile that shows half of the same ground. So the sphere is cut into 768 blocks of equal area, and a fifth of
-# them is **held out** as a whole. No tile crosses a border. There are then two honest questions:
+# Every model is judged on tiles that it was not trained on: the *test set*. (A second such set, the *validation set*, tells during the training which weights
+# to keep.) A random test set would be treacherous here: next to each test tile lies a training tile that shows half of the same ground. So the sphere is cut
+# into 768 blocks of equal area, and a fifth of them is **held out** as a whole. No tile crosses a border. There are then two honest questions:
 #
 # * *seen regions*: new tiles, but other tiles of their surroundings were in the training set. The task is to remember.
 # * *held-out blocks*: nothing within the block was ever seen. The task is to generalise.
@@ -151,11 +154,13 @@ print(
 )
 
 # %% [markdown]
-# **What was seen:** around a tile of a seen region, the training set shows the same ground many times, always in another view. Exercise 1 measures what a random split would have hidden.
+# **What was seen:** around a tile of a seen region, the training set shows the same ground many times, always in another view. Exercise 1 measures what a
+# random split would have hidden.
 #
 # ## Two stages
 #
-# The paper's training has two stages, and so has ours in small. **What to look for:** which part is trained in which stage, and what passes from the first to the second?
+# The paper's training has two stages, and so has ours in small. **What to look for:** which part is trained in which stage, and what passes from the first to
+# the second?
 
 # %%
 figures.pipeline_figure(recipe["encoder"]["geocells"], recipe["encoder"]["dim"])
@@ -163,13 +168,15 @@ figures.pipeline_figure(recipe["encoder"]["geocells"], recipe["encoder"]["dim"])
 # %% [markdown]
 # **What was seen:**
 #
-# 1. **The encoder** is a network that turns an image into an *embedding*, a vector of 256 numbers. The paper takes large published encoders (DINOv2, StreetCLIP). For tiles we train a small
-#    convolutional network. Its task is a classification: the Earth is divided into cells of nearly equal area (*geocells*), and the encoder, followed by one linear layer, gives a score to every cell. The
-#    loss is the *cross-entropy*, −log of the probability given to the true cell.
-# 2. The encoder is then frozen, and all embeddings are **computed once**. **The flow** is trained on pairs (embedding, place) by flow matching on the sphere (notebook 03).
+# 1. **The encoder** is a network that turns an image into an *embedding*, a vector of 256 numbers. The paper takes large published encoders (DINOv2,
+#    StreetCLIP). For tiles we train a small convolutional network. Its task is a classification: the Earth is divided into cells of nearly equal area
+#    (*geocells*), and the encoder, followed by one linear layer, gives a score to every cell. The loss is the *cross-entropy*, −log of the probability given
+#    to the true cell.
+# 2. The encoder is then frozen, and all embeddings are **computed once**. **The flow** is trained on pairs (embedding, place) by flow matching on the sphere
+#    (notebook 03).
 #
-# Why not stop after stage 1, since its scores already are probabilities? Because a cell is hundreds of kilometres wide, and because the number of cells is fixed in advance: exercise 2 measures what this
-# costs.
+# Why not stop after stage 1, since its scores already are probabilities? Because a cell is hundreds of kilometres wide, and because the number of cells is
+# fixed in advance: exercise 2 measures what this costs.
 #
 # ## The recipe
 #
@@ -194,9 +201,10 @@ print(yaml.dump(shown, sort_keys=False, default_flow_style=None))
 # | `clock` | the network is told the time by a logarithmic clock (next cell) |
 # | `guess` | the network also makes a Gaussian guess of the true place (below) |
 #
-# **Mixed times and the logarithmic clock.** Early in the flow, points choose between regions. Late in the flow, each region becomes sharp, and the closer to time 1, the finer the detail. If times
-# were drawn uniformly, only one in a hundred would be later than 0.99. With `mixed`, 30 % of the times are uniform, and 70 % are spread evenly over the *logarithm of the time that is left*,
-# 1 − t. The clock of the network is that logarithm too. In how many of the draws does each schedule look at the last moments?
+# **Mixed times and the logarithmic clock.** Early in the flow, points choose between regions. Late in the flow, each region becomes sharp, and the closer to
+# time 1, the finer the detail. If times were drawn uniformly, only one in a hundred would be later than 0.99. With `mixed`, 30 % of the times are uniform,
+# and 70 % are spread evenly over the *logarithm of the time that is left*, 1 − t. The clock of the network is that logarithm too. In how many of the draws
+# does each schedule look at the last moments?
 
 # %%
 for name in ("linear", "mixed"):
@@ -208,15 +216,18 @@ print("time ", *(f"{t:6.2f}" for t in moments))
 print("clock", *(f"{t:6.2f}" for t in schedules.log_clock(moments)))
 
 # %% [markdown]
-# **The Gaussian guess.** The velocity that leads from x to a known place y is log_x(y)/(1 − t) (notebook 03). Near the data, where 1 − t is small, a small change of x changes it much: it is a steep function, and steep
-# functions are hard to learn. But its form is known. So the network answers with a guess of the true place, a centre and a width, from which a formula computes the velocity that this guess implies, and
-# with a correction that is added. The formula draws what is steep, and the network supplies what depends on the image. Many diffusion models are trained in this way under the name of
-# *preconditioning* (Karras et al., 2022). Notebook [06](06_guidance_and_timesteps.ipynb) looks at schedules, and [08](08_diffusion_vs_riemannian_flow.ipynb) compares whole methods.
+# **The Gaussian guess.** The velocity that leads from x to a known place y is log_x(y)/(1 − t) (notebook 03). Near the data, where 1 − t is small, a small
+# change of x changes it much: it is a steep function, and steep functions are hard to learn. But its form is known. So the network answers with a guess of
+# the true place, a centre and a width, from which a formula computes the velocity that this guess implies, and with a correction that is added. The formula
+# draws what is steep, and the network supplies what depends on the image. Many diffusion models are trained in this way under the name of *preconditioning*
+# (Karras et al., 2022). Notebook [06](06_guidance_and_timesteps.ipynb) looks at schedules, and [08](08_diffusion_vs_riemannian_flow.ipynb) compares whole
+# methods.
 #
 # ## Training
 #
-# One call trains both stages. If the folder holds a finished model, the call loads it. If it holds an interrupted training, it goes on from there, with the same batches and the same noise as if
-# nothing had happened. A loss is validated twenty times on the way; a helper prints the newest value once a minute, so that you see where the training is.
+# One call trains both stages. If the folder holds a finished model, the call loads it. If it holds an interrupted training, it goes on from there, with the
+# same batches and the same noise as if nothing had happened. A loss is validated twenty times on the way; a helper prints the newest value once a minute, so
+# that you see where the training is.
 
 
 # %%
@@ -251,8 +262,9 @@ print(
 )
 
 # %% [markdown]
-# Each loss has a level of a network that knows nothing. With K cells of equal probability the cross-entropy is log K. For the flow, the network that always answers 0 has the mean squared length
-# of the velocities as its loss. A path has constant speed θ, the angle between two random places, and E θ² = (π² − 4)/2 = 2.93.
+# Each loss has a level of a network that knows nothing. With K cells of equal probability the cross-entropy is log K. For the flow, the network that always
+# answers 0 has the mean squared length of the velocities as its loss. A path has constant speed θ, the angle between two random places, and E θ² = (π² − 4)/2
+# = 2.93.
 #
 # **Predict before you run:** which of the two losses will end nearer to zero, relative to this level?
 
@@ -268,16 +280,19 @@ for part in curves:
 print(f"e^{ends['encoder']:.2f} = {math.exp(ends['encoder']):.0f} cells")
 
 # %% [markdown]
-# **What was seen:** the loss of the encoder can be read. A cross-entropy of L nats is that of a uniform guess among e^L cells (last line), so the encoder hesitates between that many of the 1,000. It would still fall with more steps.
+# **What was seen:** the loss of the encoder can be read. A cross-entropy of L nats is that of a uniform guess among e^L cells (last line), so the encoder
+# hesitates between that many of the 1,000. It would still fall with more steps.
 #
-# The loss of the flow can hardly be read. It falls in the beginning and then only slowly, and it stays far from zero. Most of what remains is no fault of the network: a point on its way may come from any noise and go to any of
-# several places, and the network can only answer with the mean of these velocities (notebook 02). The spread around the mean remains, even for a perfect network. Nobody knows how large it is for these images, so the number alone does not tell whether the flow is
-# good. The experiment on averages below shows how much likelihood lies in small changes of this loss. Judge a flow by its likelihood and its samples.
+# The loss of the flow can hardly be read. It falls in the beginning and then only slowly, and it stays far from zero. Most of what remains is no fault of the
+# network: a point on its way may come from any noise and go to any of several places, and the network can only answer with the mean of these velocities
+# (notebook 02). The spread around the mean remains, even for a perfect network. Nobody knows how large it is for these images, so the number alone does not
+# tell whether the flow is good. The experiment on averages below shows how much likelihood lies in small changes of this loss. Judge a flow by its likelihood
+# and its samples.
 #
 # ## What an embedding knows
 #
-# The encoder never sees the flow, and the flow never sees an image: all it gets are 256 numbers. What do they hold? We look at the neighbours of a tile: the 100 training tiles
-# with the most similar embeddings.
+# The encoder never sees the flow, and the flow never sees an image: all it gets are 256 numbers. What do they hold? We look at the neighbours of a tile: the
+# 100 training tiles with the most similar embeddings.
 
 # %%
 start = time.perf_counter()
@@ -300,12 +315,14 @@ places = {name: sphere.to_latlon(pool.x[row]) for name, row in zip(tiles.EXAMPLE
 figures.neighbours_figure(places, tiles.EXAMPLES)
 
 # %% [markdown]
-# **What was seen:** the neighbours of a tile do not lie in one cloud around the truth. They lie in several regions of the same kind: seas, deserts, forests, ice. So the embedding holds the alternatives. The flow has to turn them into a density.
+# **What was seen:** the neighbours of a tile do not lie in one cloud around the truth. They lie in several regions of the same kind: seas, deserts, forests,
+# ice. So the embedding holds the alternatives. The flow has to turn them into a density.
 #
 # ## The score
 #
-# A score needs references. Two of them need no flow: a **uniform guess**, and **retrieval**, which answers with the place of the most similar training tile. The flow draws 24 samples, and answers
-# with the one that has the highest expected *GeoScore* (5000 · exp(−d/1493 km) for an error of d km) over the other samples.
+# A score needs references. Two of them need no flow: a **uniform guess**, and **retrieval**, which answers with the place of the most similar training tile.
+# The flow draws 24 samples, and answers with the one that has the highest expected *GeoScore* (5000 · exp(−d/1493 km) for an error of d km) over the other
+# samples.
 #
 # **Predict before you run:** which of the three is best in seen regions, and which in held-out blocks?
 
@@ -334,11 +351,14 @@ nats = -reports["seen"].metrics["nll_over_uniform"]
 print(f"density at the true place, seen regions: e^{nats:.2f} = {math.exp(nats):.0f} times the uniform density, as a geometric mean")
 
 # %% [markdown]
-# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample: a central sample is safer than a random one. One sample of the flow and the place of the most similar tile are answers of the same kind, one of several possible places. In
-# held-out blocks all methods are far worse than in seen regions, and still better than a uniform guess. The differences with their standard errors say what can be concluded from this many tiles: a difference of less than two standard errors proves nothing.
-# What retrieval with one neighbour lacks is a distribution. Notebook [08](08_diffusion_vs_riemannian_flow.ipynb) gives it one and compares it, and others, with the flow.
+# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample: a central sample is safer than a random one. One sample of
+# the flow and the place of the most similar tile are answers of the same kind, one of several possible places. In held-out blocks all methods are far worse
+# than in seen regions, and still better than a uniform guess. The differences with their standard errors say what can be concluded from this many tiles: a
+# difference of less than two standard errors proves nothing. What retrieval with one neighbour lacks is a distribution. Notebook
+# [08](08_diffusion_vs_riemannian_flow.ipynb) gives it one and compares it, and others, with the flow.
 #
-# The likelihood is measured in seen regions only. In held-out blocks it is bad by construction, because the model rightly learned that no training tile comes from there.
+# The likelihood is measured in seen regions only. In held-out blocks it is bad by construction, because the model rightly learned that no training tile comes
+# from there.
 #
 # ## The maps
 #
@@ -365,10 +385,12 @@ for name, density in densities.items():
     print(f"{name:7s} half of the probability lies on {half[name]:6.2f} million km²; the integral of the density is {density.integral:.3f}")
 
 # %% [markdown]
-# **What was seen:** the ocean has the largest region, spread over several seas; the ice covers Antarctica. A short training has learned colours more than shapes: the coast, which a person would recognise by its cape, is one of several dry coasts. The integral of each density is 1 within two
-# per cent, which says that solver and grid are fine enough.
+# **What was seen:** the ocean has the largest region, spread over several seas; the ice covers Antarctica. A short training has learned colours more than
+# shapes: the coast, which a person would recognise by its cape, is one of several dry coasts. The integral of each density is 1 within two per cent, which
+# says that solver and grid are fine enough.
 #
-# A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are the three best places.
+# A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are
+# the three best places.
 
 # %%
 from geoflow import widgets
@@ -388,7 +410,8 @@ player
 player.contact_sheet()
 
 # %% [markdown]
-# **What was seen:** the points of each image move together at first, towards the part of the Earth where its kind of landscape is common. The choice between the regions falls late, and in the last moments each region becomes sharp. This is why half of the training times are later than 0.9.
+# **What was seen:** the points of each image move together at first, towards the part of the Earth where its kind of landscape is common. The choice between
+# the regions falls late, and in the last moments each region becomes sharp. This is why half of the training times are later than 0.9.
 #
 # ## Where it errs
 #
@@ -414,9 +437,12 @@ print("median error in seen regions:", ", ".join(f"{name} {median:,.0f} km" for 
 print("answers within 500 km:", ", ".join(f"{split} {share:.0%}" for split, share in near.items()))
 
 # %% [markdown]
-# **What was seen:** in seen regions some answers are right within a few hundred kilometres, and many are on another continent: one of several possible regions was chosen, and it was the wrong one. In held-out blocks hardly any answer is near. At sea, where tiles say little, the errors are larger than on land.
+# **What was seen:** in seen regions some answers are right within a few hundred kilometres, and many are on another continent: one of several possible
+# regions was chosen, and it was the wrong one. In held-out blocks hardly any answer is near. At sea, where tiles say little, the errors are larger than on
+# land.
 #
-# Does the model know when it errs? From its samples alone, a model can *promise* a GeoScore for its answer: the mean score of the answer when each sample in turn is taken for the truth.
+# Does the model know when it errs? From its samples alone, a model can *promise* a GeoScore for its answer: the mean score of the answer when each sample in
+# turn is taken for the truth.
 #
 # **Predict before you run:** will it keep its promises in seen regions? And in held-out blocks?
 
@@ -427,13 +453,14 @@ print({split: f"promised {a:.0f}, obtained {b:.0f}" for split, (a, b) in kept.it
 figures.promises_figure(promised, obtained)
 
 # %% [markdown]
-# **What was seen:** in seen regions the promises are nearly kept, in each of the five groups. In held-out blocks the model promises far more than it obtains: **it does not know that it does not know.** A distribution is an honest answer only for images
-# like those of the training.
+# **What was seen:** in seen regions the promises are nearly kept, in each of the five groups. In held-out blocks the model promises far more than it obtains:
+# **it does not know that it does not know.** A distribution is an honest answer only for images like those of the training.
 #
 # ## An experiment: averaging the weights
 #
-# The steps of a training jitter, and an *exponential moving average* (EMA) of the weights calms them: after each step, average ← average + (1 − decay) · (weights − average). Papers use a decay of 0.999, so
-# that the average reaches back about a thousand steps. What if the whole training is shorter than that? A remedy is a *warm-up*: in step n the decay is at most (1 + n)/(10 + n).
+# The steps of a training jitter, and an *exponential moving average* (EMA) of the weights calms them: after each step, average ← average + (1 − decay) ·
+# (weights − average). Papers use a decay of 0.999, so that the average reaches back about a thousand steps. What if the whole training is shorter than that?
+# A remedy is a *warm-up*: in step n the decay is at most (1 + n)/(10 + n).
 #
 # We write the training loop of the flow out (the package adds checkpoints and devices, no mathematics) and follow three averages of the same run.
 #
@@ -502,15 +529,17 @@ curves = {name: (list(points), [nats for _, nats in points.values()]) for name, 
 lessons_sphere.curves_figure(curves, "training step", "log-likelihood over uniform (nats)", log="")
 
 # %% [markdown]
-# **What was seen:** with the fixed decay, most of the average still consists of the random first weights (last line of the table), and its likelihood is nats below the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the roles of the two weights
-# exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
+# **What was seen:** with the fixed decay, most of the average still consists of the random first weights (last line of the table), and its likelihood is nats
+# below the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the roles of the two
+# weights exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
 #
-# The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" changes by a few tenths of its value, and the likelihood of the true places grows by more than half a nat.
+# The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" changes by a few tenths of its value, and
+# the likelihood of the true places grows by more than half a nat.
 #
 # ## On a GPU, and larger
 #
-# The same code runs on a GPU without a change: training, embeddings, samples and densities use the GPU that PyTorch sees, and tiles are drawn on the CPU. With `GEOFLOW_SCALE=gpu` this notebook takes the recipe
-# `gpu`. The scales differ in the numbers of the recipe alone:
+# The same code runs on a GPU without a change: training, embeddings, samples and densities use the GPU that PyTorch sees, and tiles are drawn on the CPU.
+# With `GEOFLOW_SCALE=gpu` this notebook takes the recipe `gpu`. The scales differ in the numbers of the recipe alone:
 
 # %%
 scales = {name: training.read_recipe("tiles", name) for name in ("demo", "laptop", "gpu")}
@@ -528,9 +557,10 @@ for title, value in lines.items():
     print(f"{title:28s}" + "".join(f"{value(r):>20s}" for r in scales.values()))
 
 # %% [markdown]
-# What do they buy? Three models are compared. The first was trained above. The second is the model `tiles` that comes with the package: its flow was trained by the recipe `laptop` on one CPU thread, on the embeddings of
-# an encoder that was trained on a GPU by the recipe `gpu`. The third was trained by the recipe `gpu` on one GPU; it is not part of the package, and its scores are read from `data/results/gpu`. It was scored on 1,000 tiles of
-# seen regions, and not on held-out blocks; and its flow was stopped before the end.
+# What do they buy? Three models are compared. The first was trained above. The second is the model `tiles` that comes with the package: its flow was trained
+# by the recipe `laptop` on one CPU thread, on the embeddings of an encoder that was trained on a GPU by the recipe `gpu`. The third was trained by the recipe
+# `gpu` on one GPU; it is not part of the package, and its scores are read from `data/results/gpu`. It was scored on 1,000 tiles of seen regions, and not on
+# held-out blocks; and its flow was stopped before the end.
 
 # %%
 shipped = Geolocator.from_pretrained("tiles")
@@ -566,8 +596,10 @@ print(f"  guided (ω = 2), one sample: GeoScore {gpu['scores']['flow, guidance 2
 print(f"  retrieval with the same encoder: GeoScore {gpu['scores']['retrieval']['geoscore']:,.0f}")
 
 # %% [markdown]
-# **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it can be compared with the others only up to the chance that lies in a few hundred tiles.) The three columns have different encoders, too: the shipped model shares the encoder of `gpu`, so the
-# difference between these two is due to the flow. In held-out blocks the larger training does not help much, because nothing in it asks for generalisation.
+# **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it
+# can be compared with the others only up to the chance that lies in a few hundred tiles.) The three columns have different encoders, too: the shipped model
+# shares the encoder of `gpu`, so the difference between these two is due to the flow. In held-out blocks the larger training does not help much, because
+# nothing in it asks for generalisation.
 #
 # So with one GPU, expect some minutes of training. A smaller GPU takes longer; the tiles are drawn on the CPU, once.
 #
@@ -601,12 +633,14 @@ print("all checks passed")
 # %% [markdown]
 # ## Exercises
 #
-# Fill each gap marked `# your code here`, run the cell, then run the check cell below it. The solutions, executed, are in `solutions/05_training_images_to_places.ipynb`.
+# Fill each gap marked `# your code here`, run the cell, then run the check cell below it. The solutions, executed, are in
+# `solutions/05_training_images_to_places.ipynb`.
 #
 # ### Exercise 1 · What a random split hides
 #
-# Two tiles show some of the same ground if their centres are nearer than half of the sum of their widths; with widths of 200 to 400 km that is certain below 200 km. **Stage 1a:** write a function that gives, for each
-# place of a test set, the distance in km to the nearest place of a training set. (`sphere.distance_km` takes tensors of unit vectors (..., 3).)
+# Two tiles show some of the same ground if their centres are nearer than half of the sum of their widths; with widths of 200 to 400 km that is certain below
+# 200 km. **Stage 1a:** write a function that gives, for each place of a test set, the distance in km to the nearest place of a training set.
+# (`sphere.distance_km` takes tensors of unit vectors (..., 3).)
 
 
 # %%
@@ -628,8 +662,8 @@ def check_1a():
 print(check_1a())
 
 # %% [markdown]
-# **Stage 1b:** which share of the test tiles has a training tile nearer than 200 km? Compute it for the test tiles of seen regions (`test.x`) and for those of held-out blocks (`held_out.x`), with the first 20,000 training
-# tiles. What would you conclude from a high score in seen regions alone?
+# **Stage 1b:** which share of the test tiles has a training tile nearer than 200 km? Compute it for the test tiles of seen regions (`test.x`) and for those
+# of held-out blocks (`held_out.x`), with the first 20,000 training tiles. What would you conclude from a high score in seen regions alone?
 
 # %%
 share_near = {"seen": None, "held-out": None}  # your code here
@@ -646,8 +680,8 @@ else:
 # %% [markdown]
 # ### Exercise 2 · What geocells cost
 #
-# Stage 1 divides the Earth into the cells of a Fibonacci grid: a place belongs to the nearest of K centres. **Stage 2a:** write the classification. `sphere.fibonacci_grid(K)` gives the centres, unit vectors
-# (K, 3).
+# Stage 1 divides the Earth into the cells of a Fibonacci grid: a place belongs to the nearest of K centres. **Stage 2a:** write the classification.
+# `sphere.fibonacci_grid(K)` gives the centres, unit vectors (K, 3).
 
 
 # %%
@@ -669,8 +703,8 @@ def check_2a():
 print(check_2a())
 
 # %% [markdown]
-# **Stage 2b:** suppose that a classifier always finds the right cell and answers with its centre. Which mean GeoScore does it reach with 100, 1,000 and 10,000 cells, on uniform places? (`metrics.geoscore` takes distances in
-# km.)
+# **Stage 2b:** suppose that a classifier always finds the right cell and answers with its centre. Which mean GeoScore does it reach with 100, 1,000 and
+# 10,000 cells, on uniform places? (`metrics.geoscore` takes distances in km.)
 
 # %%
 ceiling = {100: None, 1000: None, 10_000: None}  # your code here
@@ -687,8 +721,8 @@ else:
 # %% [markdown]
 # ### Exercise 3 · What clouds cost
 #
-# `tiles.draw` gives places and how each is seen, and `tiles.render(x, views)` makes the images. `views.cover` (n,) is the share that clouds hide. **Stage 3a:** make the same views without clouds.
-# (`dataclasses.replace` copies a dataclass with one field changed.)
+# `tiles.draw` gives places and how each is seen, and `tiles.render(x, views)` makes the images. `views.cover` (n,) is the share that clouds hide. **Stage
+# 3a:** make the same views without clouds. (`dataclasses.replace` copies a dataclass with one field changed.)
 
 # %%
 x, views = tiles.draw(by_scale(20, 200, 1000), "test", torch.Generator().manual_seed(1))
@@ -713,8 +747,9 @@ def check_3a():
 print(check_3a())
 
 # %% [markdown]
-# **Stage 3b:** how much GeoScore do clouds cost the shipped model? Take `Geolocator.from_pretrained("tiles")` and the answer of highest expected GeoScore among 24 samples, `metrics.best_for_geoscore`, for each tile with
-# and without its clouds. The tiles are the same, so take the mean of the *differences* and its standard error, the standard deviation divided by √n.
+# **Stage 3b:** how much GeoScore do clouds cost the shipped model? Take `Geolocator.from_pretrained("tiles")` and the answer of highest expected GeoScore
+# among 24 samples, `metrics.best_for_geoscore`, for each tile with and without its clouds. The tiles are the same, so take the mean of the *differences* and
+# its standard error, the standard deviation divided by √n.
 
 # %%
 cost, standard_error = None, None  # your code here
@@ -732,9 +767,12 @@ else:
 # ## References
 #
 # * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps*, CVPR 2025, arXiv 2412.06781.
-# * T. Weyand, I. Kostrikov, J. Philbin, *PlaNet: Photo Geolocation with Convolutional Neural Networks*, ECCV 2016, arXiv 1602.05314: geolocation as classification of cells.
-# * T. Karras, M. Aittala, T. Aila, S. Laine, *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022, arXiv 2206.00364: preconditioning.
+# * T. Weyand, I. Kostrikov, J. Philbin, *PlaNet: Photo Geolocation with Convolutional Neural Networks*, ECCV 2016, arXiv 1602.05314: geolocation as
+#   classification of cells.
+# * T. Karras, M. Aittala, T. Aila, S. Laine, *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022, arXiv 2206.00364:
+#   preconditioning.
 # * K. M. Górski et al., *HEALPix*, The Astrophysical Journal 622, 2005: the equal-area blocks.
 # * B. T. Polyak, A. B. Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control Optim. 30, 1992.
-# * D. Roberts et al., *Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure*, Ecography 40, 2017: why splits must be blocks.
+# * D. Roberts et al., *Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure*, Ecography 40, 2017: why splits
+#   must be blocks.
 # * R. Stöckli et al., *The Blue Marble Next Generation*, NASA Earth Observatory, 2005 (imagery, public domain).

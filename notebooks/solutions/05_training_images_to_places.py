@@ -48,7 +48,8 @@ test, held_out = parts.values()
 # %% [markdown]
 # ## Exercise 1 · What a random split hides
 #
-# **Stage 1a.** The nearest place on a sphere is the one with the largest scalar product, so the distance needs to be computed for one place only. `argmax` finds it without an (n, m) table of distances.
+# **Stage 1a.** The nearest place on a sphere is the one with the largest scalar product, so the distance needs to be computed for one place only. `argmax`
+# finds it without an (n, m) table of distances.
 
 
 # %%
@@ -132,7 +133,8 @@ else:
 
 
 # %% [markdown]
-# More cells raise the ceiling, but each cell then has fewer training tiles, and a classifier that misses does not know that its neighbour was nearly right. A flow has no cells: it learns one density for all places.
+# More cells raise the ceiling, but each cell then has fewer training tiles, and a classifier that misses does not know that its neighbour was nearly right. A
+# flow has no cells: it learns one density for all places.
 #
 # ## Exercise 3 · What clouds cost
 #
