@@ -83,7 +83,9 @@ for name in parts:
     )
 
 # %% [markdown]
-# SEEN_1B
+# Nearly every test tile of a seen region shares ground with a training tile, although the images differ. So a high score in seen regions says that the model
+# has learned the map of the Earth. It does not say what the model would answer in a place that it never saw. In held-out blocks no test tile has a training
+# tile so near, because no tile crosses the border of a block.
 #
 # ## Exercise 2 · What geocells cost
 #
