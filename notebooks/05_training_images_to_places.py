@@ -42,7 +42,7 @@ seed = 0
 recipe_scale = by_scale("smoke", "demo", "gpu")
 folder = Path("../outputs/05_training") / scale()
 looked_up = by_scale(2000, 50_000, 300_000)  # training tiles among which similar ones are searched
-scored = by_scale(40, 400, 2000)  # tiles of each kind to score
+scored = by_scale(40, 300, 2000)  # tiles of each kind to score
 mapped = by_scale(("ice",), ("ocean", "ice", "coast", "taiga"), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"))
 averaging_steps = by_scale(12, 320, 2000)  # of the experiment on weight averaging
 
@@ -493,7 +493,7 @@ def judged(network):
     """Flow-matching loss, and mean log-density of the true places over the uniform one, of test tiles."""
     x, cond = judges.x.to(device), judges_cond.to(device)
     noise = torch.Generator(device).manual_seed(seed)
-    loss = losses.flow_matching_loss(network, path, x, cond, schedule=mixed, draws=64, dropout=0.0, generator=noise).item()
+    loss = losses.flow_matching_loss(network, path, x, cond, schedule=mixed, draws=16, dropout=0.0, generator=noise).item()
     log_prob = Geolocator(network, "riemannian", recipe["sampling_schedule"]).log_prob(
         sphere.to_latlon(judges.x[:, None]), cond=judges_cond
     )
