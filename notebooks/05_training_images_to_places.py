@@ -281,7 +281,7 @@ print(f"e^{ends['encoder']:.2f} = {math.exp(ends['encoder']):.0f} cells")
 
 # %% [markdown]
 # **What was seen:** the loss of the encoder can be read. A cross-entropy of L nats is that of a uniform guess among e^L cells (last line), so the encoder
-# hesitates between that many of the 1,000. It would still fall with more steps.
+# hesitates between that many of the 1,000. It flattens at the end, where the learning rate falls to 0.
 #
 # The loss of the flow can hardly be read. It falls in the beginning and then only slowly, and it stays far from zero. Most of what remains is no fault of the
 # network: a point on its way may come from any noise and go to any of several places, and the network can only answer with the mean of these velocities
