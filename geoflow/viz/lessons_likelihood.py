@@ -235,7 +235,10 @@ def regions_figure(panels: Sequence[dict], levels: Sequence[float] = (0.5, 0.9, 
             for color, level in zip(reversed(REGION_COLORS), levels, strict=True)
         ]
         cross = Line2D([], [], marker="P", ls="", mfc=maps.TRUTH, mec="black", label="true place")
-        figure.legend(handles=[*shown, cross], loc="outside lower center", ncols=4, fontsize=8)
+        columns = 4 if len(panels) > 1 else 2
+        figure.legend(
+            handles=[*shown, cross], loc="outside lower center", ncols=columns, fontsize=8
+        )
     return figure
 
 
@@ -266,19 +269,19 @@ def promises_figure(ranks: Mapping[str, Tensor]) -> MapFigure:
             to each side of an exact model's share.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6, 3.6)
+        figure = _figure(6.5, 3.6)
         ax = figure.subplots()
         level = torch.linspace(0, 1, 101, dtype=torch.float64)
         fewest = min(len(rank) for rank in ranks.values())
         error = 2 * (level * (1 - level) / fewest).sqrt()
         ax.fill_between(
             100 * level, 100 * (level - error), 100 * (level + error), color=GREY, alpha=0.25, lw=0,
-            label=f"kept promises, ± 2 standard errors\n({fewest} images)",
+            label=f"promise kept, ± 2 standard\nerrors of {fewest} images",
         )  # fmt: skip
         for (name, rank), color in zip(ranks.items(), (BLUE, ORANGE, GREEN), strict=False):
             share = (rank[:, None] < level).double().mean(0)
             ax.plot(100 * level, 100 * share, color=color, label=name)
         ax.set(xlabel="promised: probability of the region (%)", xlim=(0, 100), ylim=(0, 100))
         ax.set(ylabel="kept: truths inside (%)", aspect="equal")
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)
     return figure
