@@ -128,8 +128,8 @@ print(
 )
 
 # %% [markdown]
-# **What was seen:** circles shrink and crowd around the North Pole, where the density becomes high. Circles in the south grow, and the
-# density there becomes low.
+# **What was seen:** circles shrink and crowd around the North Pole, where the density becomes high. Circles in the south grow,
+# and the density there becomes low.
 #
 # ## The divergence
 #
@@ -143,8 +143,9 @@ print(
 #
 # $$\log p_1(x) = \log p_0(x_0) - \int_0^1 \operatorname{div} v(x_t, t)\, dt, \qquad \log p_0 = -\log 4\pi .$$
 #
-# On the sphere a point can move in two directions. We take two tangent vectors e₁, e₂ of length 1, perpendicular to each other, and ask
-# how much the velocity changes along each of them, in that same direction: div v = Σ ⟨eᵢ, ∂v/∂eᵢ⟩. By hand, with finite differences:
+# On the sphere a point can move in two directions. We take two tangent vectors e₁, e₂ of length 1, perpendicular to each other,
+# and ask how much the velocity changes along each of them, in that same direction: div v = Σ ⟨eᵢ, ∂v/∂eᵢ⟩. By hand, with finite
+# differences:
 
 
 # %%
@@ -157,10 +158,10 @@ def divergence_by_hand(field, x, h):
 
 
 # %% [markdown]
-# We test it on a field whose divergence we can find on paper. Take a constant vector a and its tangent part v(x) = a − ⟨a, x⟩ x. (Our
-# drift is the case a = s n.) Go a little in a tangent direction e. Then a does not change. The second term, ⟨a, x⟩ x, changes by
-# ⟨a, e⟩ x + ⟨a, x⟩ e. The part of this change along e is ⟨a, x⟩, because x ⟂ e. There are two directions, and the term has a minus sign:
-# **div v = −2 ⟨a, x⟩**.
+# We test it on a field whose divergence we can find on paper. Take a constant vector a and its tangent part v(x) = a − ⟨a, x⟩
+# x. (Our drift is the case a = s n.) Go a little in a tangent direction e. Then a does not change. The second term, ⟨a, x⟩ x,
+# changes by ⟨a, e⟩ x + ⟨a, x⟩ e. The part of this change along e is ⟨a, x⟩, because x ⟂ e. There are two directions, and the
+# term has a minus sign: **div v = −2 ⟨a, x⟩**.
 
 # %%
 a = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
@@ -180,8 +181,9 @@ print(f"largest deviation from −2⟨a, x⟩: by hand {hand_error:.0e}, package
 # %% [markdown]
 # ## Float32 and finite differences
 #
-# Why does the package not use finite differences? Networks compute in *float32*, which keeps about seven decimal digits. (*Float64* keeps
-# about sixteen.) A difference of two nearly equal numbers loses digits, and the division by 2h makes the loss larger.
+# Why does the package not use finite differences? Networks compute in *float32*, which keeps about seven decimal digits.
+# (*Float64* keeps about sixteen.) A difference of two nearly equal numbers loses digits, and the division by 2h makes the loss
+# larger.
 #
 # **Predict before you run:** in float32, is a step h = 10⁻⁶ better or worse than h = 10⁻³?
 
@@ -199,16 +201,16 @@ for h, errors in rounding.items():
     print(f"{h!s:10s}" + "".join(f"{error:11.0e}" for error in errors.values()))
 
 # %% [markdown]
-# **What was seen:** in float64 the error falls with h² down to h = 10⁻⁵. In float32 the best step is 10⁻³; with h = 10⁻⁶ the error is 0.05, more than
-# a thousand times larger. The last row uses no step: `torch.func.jvp` and the package differentiate each operation exactly,
-# so only the rounding of single numbers remains.
+# **What was seen:** in float64 the error falls with h² down to h = 10⁻⁵. In float32 the best step is 10⁻³; with h = 10⁻⁶ the
+# error is 0.05, more than a thousand times larger. The last row uses no step: `torch.func.jvp` and the package differentiate
+# each operation exactly, so only the rounding of single numbers remains.
 #
 # ## The trace is a different number
 #
-# In the plane the divergence is the trace of the Jacobian, the sum of ∂vᵢ/∂xᵢ over the axes. Code for this is at hand in R³ too, with
-# three axes. But a Jacobian in R³ needs a field in R³, and our field is defined on a surface. To differentiate it along three axes, we
-# must **continue** it off the sphere, and there are many ways to do so. Here are three formulas. On the sphere, the tangent part of all three
-# is the same field.
+# In the plane the divergence is the trace of the Jacobian, the sum of ∂vᵢ/∂xᵢ over the axes. Code for this is at hand in R³
+# too, with three axes. But a Jacobian in R³ needs a field in R³, and our field is defined on a surface. To differentiate it
+# along three axes, we must **continue** it off the sphere, and there are many ways to do so. Here are three formulas. On the
+# sphere, the tangent part of all three is the same field.
 
 # %%
 continued = {
@@ -245,8 +247,8 @@ for name, value in factor.items():
 #
 # ## A flow with a known density
 #
-# The height z of a point of our drift obeys dz/dt = s (1 − z²). Hence artanh z grows at the constant rate s. On a sphere, equal areas are
-# equal intervals of z (Archimedes, notebook 03), so the density is (dz₀/dz) / 4π, which is
+# The height z of a point of our drift obeys dz/dt = s (1 − z²). Hence artanh z grows at the constant rate s. On a sphere, equal
+# areas are equal intervals of z (Archimedes, notebook 03), so the density is (dz₀/dz) / 4π, which is
 #
 # $$p_1(x) = \frac{1}{4\pi\, (\cosh s - z \sinh s)^2} .$$
 #
@@ -272,8 +274,8 @@ print(f"the density at the North Pole is {ratio:.0f} times the density at the So
 # log-densities too? We try the drift, whose density we know, and the tile model. For the model, the reference is RK4 with many steps,
 # computed in float64.
 #
-# The model locates *tiles*: small satellite pictures, 200 to 400 km wide, turned in any direction, in any light, with clouds over up to 60 %
-# of the picture. `tiles.load("test", n)` returns n new tiles of the regions that training has seen.
+# The model locates *tiles*: small satellite pictures, 200 to 400 km wide, turned in any direction, in any light, with clouds
+# over up to 60 % of the picture. `tiles.load("test", n)` returns n new tiles of the regions that training has seen.
 
 # %%
 geo = Geolocator.from_pretrained("tiles")
@@ -412,9 +414,9 @@ lessons_likelihood.agreement_figure(
 #
 # ## Density maps
 #
-# A density map holds the density of one image at places all over the Earth. `geo.density(image)` makes one. We write out what it
-# does, so that we can count the evaluations of log p. It uses 64 steps of the method of Adams and Bashforth (`ab3`), which needs only one
-# evaluation of the network per step. (A later section explains how the grid is chosen.)
+# A density map holds the density of one image at places all over the Earth. `geo.density(image)` makes one. We write out what
+# it does, so that we can count the evaluations of log p. It uses 64 steps of the method of Adams and Bashforth (`ab3`), which
+# needs only one evaluation of the network per step. (A later section explains how the grid is chosen.)
 
 # %%
 map_times = schedules.time_grid(schedules.few_steps, 64)
@@ -441,8 +443,8 @@ made = {name: make_map(name) for name in mapped}
 densities = {name: density for name, (density, _, _) in made.items()}
 
 # %% [markdown]
-# **What to look for:** the colours are logarithmic and the same for all maps. Where the density is below the uniform density, the map is left
-# blank. How many regions does each image have? Where is the true place?
+# **What to look for:** the colours are logarithmic and the same for all maps. Where the density is below the uniform density,
+# the map is left blank. How many regions does each image have? Where is the true place?
 
 # %%
 maps.contact_sheet(
@@ -454,9 +456,9 @@ maps.contact_sheet(
 )
 
 # %% [markdown]
-# Now the test: is the integral of each density 1? We compute it in two ways. The first is the sum over the cells of the map. The second
-# needs no grid. It draws random points from a smooth density q around the samples, and takes the mean of p/q (*importance
-# sampling*); it has a standard error.
+# Now the test: is the integral of each density 1? We compute it in two ways. The first is the sum over the cells of the map.
+# The second needs no grid. It draws random points from a smooth density q around the samples, and takes the mean of p/q
+# (*importance sampling*); it has a standard error.
 
 # %%
 by_points = {}
@@ -473,13 +475,14 @@ for name, (density, evaluated, drawn) in made.items():
 #
 # ## With the trace in place of the divergence
 #
-# For the Riemannian model, the public code of the paper uses the trace of the network's Jacobian in R³, as it is. Its
-# network is not projected. Training brings its answers close to the tangent plane *on* the sphere, but it does not control how they
-# change *off* the sphere, which is the last term of the formula above. What are the consequences? We take our network without normalisation and
-# projection, with the same weights, and add up three rates along the same paths:
+# For the Riemannian model, the public code of the paper uses the trace of the network's Jacobian in R³, as it is. Its network
+# is not projected. Training brings its answers close to the tangent plane *on* the sphere, but it does not control how they
+# change *off* the sphere, which is the last term of the formula above. What are the consequences? We take our network without
+# normalisation and projection, with the same weights, and add up three rates along the same paths:
 #
 # * the divergence;
-# * the trace of f minus 2⟨x, f⟩. This is what the best training of an unconstrained network can reach, an f that is tangent on the sphere;
+# * the trace of f minus 2⟨x, f⟩. This is what the best training of an unconstrained network can reach, an f that is tangent on
+#   the sphere;
 # * the trace of f as it is. (The radial part of *our* f was never trained, because the projection removes it. So this row says
 #   what can happen. It does not say what happens in the paper.)
 #
@@ -519,10 +522,10 @@ for i, name in enumerate(tiles.EXAMPLES):
 # ## How a map is made
 #
 # A density may have a very narrow peak. A regular grid that is fine enough for it would need millions of cells.
-# `density.density_map` starts with 768 cells of equal area (HEALPix, notebook 01). It splits a cell into four, together with the cells around it,
-# if the cell seems to hold more than 1/120 of the probability (1/240 in `geo.density`). Two estimates are made, and the larger one counts: the density at the centre times the area,
-# and the share of the samples in the cell, times a safety factor. The samples are needed because a density at the centre
-# says nothing about a narrow ridge beside the centre.
+# `density.density_map` starts with 768 cells of equal area (HEALPix, notebook 01). It splits a cell into four, together with
+# the cells around it, if the cell seems to hold more than 1/120 of the probability (1/240 in `geo.density`). Two estimates are
+# made, and the larger one counts: the density at the centre times the area, and the share of the samples in the cell, times a
+# safety factor. The samples are needed because a density at the centre says nothing about a narrow ridge beside the centre.
 
 # %%
 shown = "coast"
@@ -539,8 +542,8 @@ for k, n in enumerate(evaluated, start=3):
 print(f"together {sum(evaluated):,} evaluations; a regular grid of 1° has {180 * 360:,}")
 
 # %% [markdown]
-# **What to look for:** each dot is the centre of a cell; the colour is the size of the cell. The right panel shows the neighbourhood of
-# the true place.
+# **What to look for:** each dot is the centre of a cell; the colour is the size of the cell. The right panel shows the
+# neighbourhood of the true place.
 
 # %%
 sides = torch.tensor([side_of(k) for k in density.levels.tolist()])
@@ -630,9 +633,9 @@ print("differences in standard errors: " + ", ".join(f"{name} {value:.1f}" for n
 # %% [markdown]
 # **What was seen:** (to be written)
 #
-# A note on units. The paper's figure 6 gives 1.75 for a picture of the Eiffel Tower and 0.47 for a beach. Its public
-# code divides the mean of log₂ p by 4π. Without this division the values are 22.0 bits and 5.9 bits, which are areas of about 10 km² and
-# 680,000 km². These are plausible areas. In this notebook nothing is divided.
+# A note on units. The paper's figure 6 gives 1.75 for a picture of the Eiffel Tower and 0.47 for a beach. Its public code
+# divides the mean of log₂ p by 4π. Without this division the values are 22.0 bits and 5.9 bits, which are areas of about 10 km²
+# and 680,000 km². These are plausible areas. In this notebook nothing is divided.
 
 # %%
 paper_values = {"Eiffel Tower": 1.75, "beach": 0.47}
@@ -641,9 +644,9 @@ for name, b in undivided.items():
     print(f"{name}: {paper_values[name]} · 4π = {b:.1f} bits, an area of {6371**2 * 2**-b:,.0f} km²")
 
 # %% [markdown]
-# **What to look for:** the upper row shows the eight most localizable of the test tiles, the lower row the eight least localizable. Each
-# has its bits, and the distance of the model's answer from the true place. (The answer is the sample with the highest expected GeoScore,
-# see notebook 09.) What do the tiles of a row have in common?
+# **What to look for:** the upper row shows the eight most localizable of the test tiles, the lower row the eight least
+# localizable. Each has its bits, and the distance of the model's answer from the true place. (The answer is the sample with the
+# highest expected GeoScore, see notebook 09.) What do the tiles of a row have in common?
 
 # %%
 km = metrics.error_km(metrics.best_for_geoscore(samples), judged.x)
@@ -661,8 +664,8 @@ for name in ("most", "least"):
 # %% [markdown]
 # **What was seen:** (to be written)
 #
-# The next cell is to play with, if you run the notebook: choose a tile or upload one, and see its density, its bits and the three best
-# places.
+# The next cell is to play with, if you run the notebook: choose a tile or upload one, and see its density, its bits and the
+# three best places.
 
 # %%
 player = widgets.explore_density(geo, n=by_scale(64, 384, 1024), keep=True)
@@ -678,7 +681,8 @@ player.contact_sheet()
 # ## Clouds
 #
 # Localizability should measure how much an image says about its place. We can test this, because we can hide a part of the same
-# image. We take tiles of the seen regions and put clouds over 0, 20, 40 and 60 % of each. The place, the heading, the width and the light stay the same.
+# image. We take tiles of the seen regions and put clouds over 0, 20, 40 and 60 % of each. The place, the heading, the width and
+# the light stay the same.
 #
 # **Predict before you run:** how many bits do clouds over 60 % of a tile cost? (One bit doubles the area.)
 
@@ -712,10 +716,10 @@ lessons_likelihood.cover_figure(covers, cover_bits, cover_km)
 #
 # ## When can it be trusted?
 #
-# Localizability is computed from the model's density alone. It never sees the true place. If it is useful, then confident answers
-# must be near. For comparison: if the true place were uniform in a disc of area R² · 2⁻ᵇ, half of the places would be nearer to its centre than
-# R arccos(1 − 2⁻ᵇ/4π). The figure shows this median as a grey line. We also look at tiles of **held-out blocks**, parts of the Earth from
-# which training had no tiles (notebook 05).
+# Localizability is computed from the model's density alone. It never sees the true place. If it is useful, then confident
+# answers must be near. For comparison: if the true place were uniform in a disc of area R² · 2⁻ᵇ, half of the places would be
+# nearer to its centre than R arccos(1 − 2⁻ᵇ/4π). The figure shows this median as a grey line. We also look at tiles of
+# **held-out blocks**, parts of the Earth from which training had no tiles (notebook 05).
 
 # %%
 held_out = tiles.load("held-out", ranked_held_out)
@@ -751,9 +755,9 @@ for name, (b, k) in groups.items():
 #
 # ## Regions
 #
-# A map is a picture. A statement is: *with a probability of 90 %, the place lies in this region, which has so many km²*. Among all regions of
-# probability 90 % the smallest is the one in which the density exceeds a threshold, the **highest-density region** (Hyndman,
-# 1996). On a map we find it by sorting the cells by density and adding up their probabilities.
+# A map is a picture. A statement is: *with a probability of 90 %, the place lies in this region, which has so many km²*. Among
+# all regions of probability 90 % the smallest is the one in which the density exceeds a threshold, the **highest-density
+# region** (Hyndman, 1996). On a map we find it by sorting the cells by density and adding up their probabilities.
 
 # %%
 levels = (0.5, 0.9, 0.95)
@@ -778,11 +782,11 @@ lessons_likelihood.regions_figure(panels, levels)
 # **What was seen:** (to be written)
 #
 # A region of 90 % is useful only if it contains the true place in nine of ten cases. A model that keeps this promise is called
-# *calibrated*. To test it, we need no maps: the true place lies inside the region of 90 % if fewer than 90 % of the samples have a higher density
-# than the true place. This share is called the *rank* of the true place, `metrics.hpd_rank`.
+# *calibrated*. To test it, we need no maps: the true place lies inside the region of 90 % if fewer than 90 % of the samples
+# have a higher density than the true place. This share is called the *rank* of the true place, `metrics.hpd_rank`.
 #
-# **Predict before you run:** for seen regions, and for held-out blocks, in how many of 100 cases does the region of 90 % contain the true
-# place?
+# **Predict before you run:** for seen regions, and for held-out blocks, in how many of 100 cases does the region of 90 %
+# contain the true place?
 
 # %%
 truth_log_p = geo.log_prob(sphere.to_latlon(judged.x[:, None]), cond=judged_cond)[:, 0]
@@ -866,10 +870,11 @@ print("all checks passed")
 #
 # ### Exercise 1 · A flow to both poles
 #
-# Let f(y) = 2⟨y, n⟩ n, where n is the North Pole, and let the velocity on the sphere be its tangent part. It points away from the equator, towards the nearer pole.
+# Let f(y) = 2⟨y, n⟩ n, where n is the North Pole, and let the velocity on the sphere be its tangent part. It points away from
+# the equator, towards the nearer pole.
 #
-# **Stage 1a.** Find the divergence of this field on paper, as a function of the height z. Use div v = Σ ⟨eᵢ, ∂f/∂eᵢ⟩ − 2⟨x, f(x)⟩ over two
-# tangent vectors. (Help: ⟨e₁, n⟩² + ⟨e₂, n⟩² + z² = 1, because e₁, e₂ and x are perpendicular to each other.)
+# **Stage 1a.** Find the divergence of this field on paper, as a function of the height z. Use div v = Σ ⟨eᵢ, ∂f/∂eᵢ⟩ − 2⟨x,
+# f(x)⟩ over two tangent vectors. (Help: ⟨e₁, n⟩² + ⟨e₂, n⟩² + z² = 1, because e₁, e₂ and x are perpendicular to each other.)
 
 
 # %%
@@ -896,8 +901,8 @@ def check_1a():
 print(check_1a())
 
 # %% [markdown]
-# **Stage 1b.** What is the trace of the Jacobian of f in R³? If this trace takes the place of the divergence, which number is the integral of the "density"
-# at time 1? Answer with pen and paper.
+# **Stage 1b.** What is the trace of the Jacobian of f in R³? If this trace takes the place of the divergence, which number is
+# the integral of the "density" at time 1? Answer with pen and paper.
 
 # %%
 sham_integral = None  # your code here: a number
@@ -913,8 +918,8 @@ else:
     print(f"Exercise 1b: {'right' if abs(sham_integral - measured) < 1e-3 else 'not yet'}, the measured integral is {measured:.4f}")
 
 # %% [markdown]
-# **Stage 1c.** How much probability lies within |z| > 0.9 at time 1? Compute it from the density, with `likelihood.log_prob` on the points of
-# `grid` (1, n, 3). The check compares it with samples.
+# **Stage 1c.** How much probability lies within |z| > 0.9 at time 1? Compute it from the density, with `likelihood.log_prob` on
+# the points of `grid` (1, n, 3). The check compares it with samples.
 
 # %%
 polar_mass = None  # your code here: a number
@@ -929,9 +934,9 @@ else:
 # %% [markdown]
 # ### Exercise 2 · Which density is wrong?
 #
-# Here are 4,000 samples, and three formulas that claim to be their density. One is right. **Stage 2a:** compute the integral of each over the
-# sphere, on an even grid. **Stage 2b:** compare the probability of the northern half (z > 0) by the formula with the share of the samples there, in
-# standard errors √(P (1 − P) / 4000).
+# Here are 4,000 samples, and three formulas that claim to be their density. One is right. **Stage 2a:** compute the integral of
+# each over the sphere, on an even grid. **Stage 2b:** compare the probability of the northern half (z > 0) by the formula with
+# the share of the samples there, in standard errors √(P (1 − P) / 4000).
 
 
 # %%
@@ -951,6 +956,7 @@ formulas = {
 even = sphere.unit(sphere.fibonacci_grid(5000).double())
 
 
+# %%
 def integral_of(log_p):
     """Integral over the sphere of a log-density, a function of points (n, 3)."""
     # your code here
@@ -983,7 +989,8 @@ print(check_2())
 # %% [markdown]
 # ### Exercise 3 · Localizability of a round peak
 #
-# The von Mises–Fisher density with the concentration κ around μ is p(x) = κ / (4π sinh κ) · exp(κ μ·x). The mean of μ·x is coth κ − 1/κ.
+# The von Mises–Fisher density with the concentration κ around μ is p(x) = κ / (4π sinh κ) · exp(κ μ·x). The mean of μ·x is coth
+# κ − 1/κ.
 #
 # **Stage 3a.** Write its localizability in bits.
 
@@ -1008,8 +1015,9 @@ def check_3a():
 print(check_3a())
 
 # %% [markdown]
-# **Stage 3b.** A narrow peak (large κ) looks like a normal distribution in the plane. Its localizability is log₂(κ / 2πe), and its distance r
-# from the middle (in units of R) has P(r > ρ) = exp(−κ ρ² / 2). Write the area of its smallest region of a given probability, as a function of its **bits**, in km².
+# **Stage 3b.** A narrow peak (large κ) looks like a normal distribution in the plane. Its localizability is log₂(κ / 2πe), and
+# its distance r from the middle (in units of R) has P(r > ρ) = exp(−κ ρ² / 2). Write the area of its smallest region of a given
+# probability, as a function of its **bits**, in km².
 
 
 # %%
@@ -1033,8 +1041,9 @@ def check_3b():
 print(check_3b())
 
 # %% [markdown]
-# **Stage 3c.** Are the densities of the tiles round peaks? For each test tile with more than 2 bits, divide the area of its region of 50 % (by samples, `metrics.region_area_km2(log_p,
-# 0.5)`) by that of a round peak with the same bits. Do the same for 90 %. What do the two medians say about the shape of the densities?
+# **Stage 3c.** Are the densities of the tiles round peaks? For each test tile with more than 2 bits, divide the area of its
+# region of 50 % (by samples, `metrics.region_area_km2(log_p, 0.5)`) by that of a round peak with the same bits. Do the same for
+# 90 %. What do the two medians say about the shape of the densities?
 
 # %%
 ratios = {0.5: None, 0.9: None}  # your code here: for each level a tensor of ratios, one for each tile with more than 2 bits

@@ -58,8 +58,9 @@ def trace(field, x):
 # %% [markdown]
 # ## Exercise 1 · A flow to both poles
 #
-# **Stage 1a.** The derivative of f(y) = 2⟨y, n⟩ n in the direction e is 2⟨e, n⟩ n. Its part along e is 2⟨e, n⟩². The two directions together give
-# 2 (⟨e₁, n⟩² + ⟨e₂, n⟩²) = 2 (1 − z²). The second term is 2⟨x, f(x)⟩ = 4z². So div v = 2 (1 − z²) − 4z² = 2 − 6z².
+# **Stage 1a.** The derivative of f(y) = 2⟨y, n⟩ n in the direction e is 2⟨e, n⟩ n. Its part along e is 2⟨e, n⟩². The two
+# directions together give 2 (⟨e₁, n⟩² + ⟨e₂, n⟩²) = 2 (1 − z²). The second term is 2⟨x, f(x)⟩ = 4z². So div v = 2 (1 − z²) −
+# 4z² = 2 − 6z².
 
 
 # %%
@@ -88,8 +89,8 @@ print(check_1a())
 # %% [markdown]
 # The divergence is positive near the equator, where points spread, and negative near the poles, where they gather.
 #
-# **Stage 1b.** The Jacobian of f has one entry, ∂f₃/∂y₃ = 2. Its trace is 2 everywhere. So log p̃ = −log 4π − 2 everywhere: the "density" is uniform, and its
-# integral is e⁻².
+# **Stage 1b.** The Jacobian of f has one entry, ∂f₃/∂y₃ = 2. Its trace is 2 everywhere. So log p̃ = −log 4π − 2 everywhere: the
+# "density" is uniform, and its integral is e⁻².
 
 # %%
 sham_integral = math.exp(-2)
@@ -148,6 +149,7 @@ formulas = {
 even = sphere.unit(sphere.fibonacci_grid(5000).double())
 
 
+# %%
 def integral_of(log_p):
     """Integral over the sphere of a log-density, a function of points (n, 3)."""
     return 4 * math.pi * log_p(even).exp().mean().item()
@@ -180,8 +182,8 @@ def check_2():
 print(check_2())
 
 # %% [markdown]
-# Formula B is the normalisation of a narrow peak. It is nearly right for large κ, but here κ = 1, and the integral falls short. Formula C
-# integrates to 1, but it belongs to κ = 0.5: it is too flat, and only the comparison with samples shows it.
+# Formula B is the normalisation of a narrow peak. It is nearly right for large κ, but here κ = 1, and the integral falls short.
+# Formula C integrates to 1, but it belongs to κ = 0.5: it is too flat, and only the comparison with samples shows it.
 #
 # ## Exercise 3 · Localizability of a round peak
 #
