@@ -219,9 +219,9 @@ def regions_figure(panels: Sequence[dict], levels: Sequence[float] = (0.5, 0.9, 
     with matplotlib.rc_context(STYLE):
         figure = _figure(3.5 * len(panels), 3.9)
         grid = figure.add_gridspec(1, len(panels))
-        for place, panel in zip(grid, panels, strict=True):
+        for column, panel in enumerate(panels):
             density = panel["density"]
-            ax = basemap.world("orthographic", center=panel["truth"], ax=place)
+            ax = basemap.world("orthographic", center=panel["truth"], ax=grid[0, column])
             thresholds = [density.region_threshold(level) for level in reversed(levels)]
             latlon, _ = basemap.pixels(ax.projection, ax.get_xlim(), ax.get_ylim())
             ax.imshow(
