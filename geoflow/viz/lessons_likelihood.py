@@ -99,7 +99,8 @@ def agreement_figure(x: Tensor, y: Tensor, xlabel: str, ylabel: str, title: str 
     with matplotlib.rc_context(STYLE):
         figure = _figure(4.4, 3.4)
         ax = figure.subplots()
-        ax.axline((float(x.double().mean()),) * 2, slope=1, color=GREY, lw=0.9, label="equal")
+        middle = float(x.double().mean())
+        ax.axline((middle, middle), slope=1, color=GREY, lw=0.9, label="equal")
         ax.plot(x.numpy(), y.numpy(), ".", color=BLUE, ms=5)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         ax.legend(fontsize=8)
