@@ -31,7 +31,7 @@
 # | notebooks 03 and 04 | 50 minutes, exercises 45 more | 10 minutes, of which half is training / last section but one | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
 # Words such as *embedding*, *validation set* and *checkpoint* are explained where they first appear, and in the [glossary](GLOSSARY.md). All outputs below
-# are from one thread of a CPU, unless a cell names a GPU.
+# are from one thread of a CPU, unless a cell names a GPU. That CPU was busy with other jobs, so the printed minutes are longer than on an idle one.
 
 # %% tags=["parameters"]
 from pathlib import Path
@@ -351,10 +351,10 @@ nats = -reports["seen"].metrics["nll_over_uniform"]
 print(f"density at the true place, seen regions: e^{nats:.2f} = {math.exp(nats):.0f} times the uniform density, as a geometric mean")
 
 # %% [markdown]
-# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample: a central sample is safer than a random one. One sample of
-# the flow and the place of the most similar tile are answers of the same kind, one of several possible places. In held-out blocks all methods are far worse
-# than in seen regions, and still better than a uniform guess. The differences with their standard errors say what can be concluded from this many tiles: a
-# difference of less than two standard errors proves nothing. What retrieval with one neighbour lacks is a distribution. Notebook
+# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample, because a central sample is safer than a random one. So
+# answered, the flow is ahead of retrieval by more than three standard errors. One sample of the flow is not better than the place of the most similar tile:
+# both are one of several possible places. In held-out blocks all methods are far worse, and still better than a uniform guess; there the difference between
+# flow and retrieval is less than two standard errors, which proves nothing. What retrieval with one neighbour lacks is a distribution. Notebook
 # [08](08_diffusion_vs_riemannian_flow.ipynb) gives it one and compares it, and others, with the flow.
 #
 # The likelihood is measured in seen regions only. In held-out blocks it is bad by construction, because the model rightly learned that no training tile comes
@@ -385,9 +385,9 @@ for name, density in densities.items():
     print(f"{name:7s} half of the probability lies on {half[name]:6.2f} million km²; the integral of the density is {density.integral:.3f}")
 
 # %% [markdown]
-# **What was seen:** the ocean has the largest region, spread over several seas; the ice covers Antarctica. A short training has learned colours more than
-# shapes: the coast, which a person would recognise by its cape, is one of several dry coasts. The integral of each density is 1 within two per cent, which
-# says that solver and grid are fine enough.
+# **What was seen:** the ocean has the largest region, spread over several seas, and the ice covers Antarctica. The coast has the smallest region, but the
+# true cape is only one of several dry coasts in it: a short training has learned colours more than shapes. The taiga could also be in Canada, and a little in
+# China. The integral of each density is 1 within two per cent, which says that solver and grid are fine enough.
 #
 # A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are
 # the three best places.
@@ -453,8 +453,9 @@ print({split: f"promised {a:.0f}, obtained {b:.0f}" for split, (a, b) in kept.it
 figures.promises_figure(promised, obtained)
 
 # %% [markdown]
-# **What was seen:** in seen regions the promises are nearly kept, in each of the five groups. In held-out blocks the model promises far more than it obtains:
-# **it does not know that it does not know.** A distribution is an honest answer only for images like those of the training.
+# **What was seen:** in seen regions the promises are nearly kept on average. The tiles that promise most keep their word, and those that promise least obtain
+# less. In held-out blocks the model promises about twice of what it obtains: **it does not know that it does not know.** A distribution is an honest answer
+# only for images like those of the training.
 #
 # ## An experiment: averaging the weights
 #
@@ -533,7 +534,7 @@ lessons_sphere.curves_figure(curves, "training step", "log-likelihood over unifo
 # below the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the roles of the two
 # weights exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
 #
-# The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" changes by a few tenths of its value, and
+# The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" falls by less than a tenth of its value, and
 # the likelihood of the true places grows by more than half a nat.
 #
 # ## On a GPU, and larger
@@ -597,9 +598,9 @@ print(f"  retrieval with the same encoder: GeoScore {gpu['scores']['retrieval'][
 
 # %% [markdown]
 # **What was seen:** more tiles, more steps and a larger network help in seen regions, in every score. (The column `gpu` is of 1,000 other test tiles, so it
-# can be compared with the others only up to the chance that lies in a few hundred tiles.) The three columns have different encoders, too: the shipped model
-# shares the encoder of `gpu`, so the difference between these two is due to the flow. In held-out blocks the larger training does not help much, because
-# nothing in it asks for generalisation.
+# can be compared with the others only up to the chance that lies in a few hundred tiles.) The shipped model and `gpu` were trained on embeddings of the same
+# kind of encoder, so the difference between these two is mainly due to the flow. In held-out blocks a larger training gains less, and all scores stay far
+# below those of seen regions.
 #
 # So with one GPU, expect some minutes of training. A smaller GPU takes longer; the tiles are drawn on the CPU, once.
 #
