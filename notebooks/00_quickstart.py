@@ -200,8 +200,8 @@ panels = [
 maps.contact_sheet(panels)
 
 # %% [markdown]
-# **What was seen:** the ocean could be in nearly every sea, and the ice nearly everywhere in Antarctica. The coast has a handful of regions. The taiga has a
-# belt of Siberia.
+# **What was seen:** the ocean could be in nearly every sea, and the ice nearly everywhere in Antarctica. The coast has a handful of regions. The taiga has a belt of
+# Siberia, and a little of Alaska and Canada.
 #
 # ## How sure?
 #
