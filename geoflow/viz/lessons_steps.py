@@ -67,7 +67,7 @@ def panels_figure(panels: Sequence[Panel], columns: int = 2, height: float = 2.9
             _draw_panel(ax, panel, colors)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
-        _place_legends(axes[: len(panels)], panels)
+        _place_legends(axes[: len(panels)], panels, columns)
     return figure
 
 
@@ -81,7 +81,7 @@ def _draw_panel(ax: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
             ax.plot(x, y, **style)
     for name, level in panel.levels.items():
         ax.axhline(level, color=GREY, ls=":", lw=1, label=name)
-    ticks = sorted({float(at) for x, *_ in panel.curves.values() for at in x if len(x) < 20})
+    ticks = sorted({float(at) for x, *_ in panel.curves.values() for at in x if 1 < len(x) < 20})
     for axis, scale in (("x", panel.x), ("y", panel.y)):
         choose("scale", scale, SCALES)
         options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(scale, {})
@@ -96,12 +96,12 @@ def _draw_panel(ax: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     ax.set_axisbelow(True)
 
 
-def _place_legends(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
-    """A legend right of each panel whose names are not all in the next one."""
-    for number, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
-        following = panels[number + 1] if number + 1 < len(panels) else None
-        names = {*panel.curves, *panel.levels}
-        if following is None or not names <= {*following.curves, *following.levels}:
+def _place_legends(axes: Sequence[Axes], panels: Sequence[Panel], columns: int) -> None:
+    """A legend right of each panel whose names are not all in the next one of its row."""
+    names = [{*panel.curves, *panel.levels} for panel in panels]
+    for number, ax in enumerate(axes):
+        last = number + 1 == len(panels) or (number + 1) % columns == 0
+        if last or not names[number] <= names[number + 1]:
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8)
 
 
