@@ -204,6 +204,33 @@ for width in (1e-4, 0.3):
 # **What was seen:** for a single place (w = 0.0001) one step of DDIM is exact up to w, and Euler and RK4 need many steps. The guess of the clean point is then always the same place. For w = 0.3
 # the guess changes along the way. Then DDIM is a method of order 1 and no better than Euler, and RK4 is far ahead with 64 calls.
 #
+# Is a real image more like the first case or like the second? `tiles-diffusion` was trained on diffusion in R³, with the same network. We measure its errors on the six
+# tiles, like those of the flow above. (The unit is a kilometre again, and fewer points do.)
+
+# %%
+other = Geolocator.from_pretrained("tiles-diffusion")
+other_cond = other.embed([tiles.tile(*place) for place in tiles.EXAMPLES.values()])
+start = other.path.noise((points // 2,), torch.Generator().manual_seed(seed)).expand(len(cond), -1, -1)
+
+
+def solve_diffusion(solver, calls):
+    times = schedules.time_grid(other.schedule, calls // samplers.evaluations(solver, 1))
+    return sphere.unit(samplers.sample(other.velocity, other.path, start, times, other_cond, solver))
+
+
+fine = solve_diffusion("rk4", 4 * finest)
+error_of_other = {
+    (solver, calls): sphere.distance_km(solve_diffusion(solver, calls), fine).median().item()
+    for solver in ("ddim", "euler", "rk4")
+    for calls in (4, 16, 64)
+}
+for solver in ("ddim", "euler", "rk4"):
+    print(f"{solver:6s}" + ", ".join(f"{calls} calls {error_of_other[solver, calls]:,.3g} km" for calls in (4, 16, 64)))
+
+# %% [markdown]
+# **What was seen:** a real image is like the second case. DDIM and Euler have errors of the same size, Euler's a little smaller, and RK4 has the smallest from 16 calls on. With 64 calls
+# RK4 is 15.5 km off here and 0.25 km off for the flow on the sphere.
+#
 # ## Schedules
 #
 # A *schedule* is a function t(s) that rises from 0 to 1. It is used twice:
@@ -541,15 +568,14 @@ for omega in (0, 1, 2):
 # of 300 × 300 km justifies that.
 #
 # Now an image with **two** possible places: 70 % at −0.8 and 30 % at 0.8, each with σ = 0.2. On a line a flow keeps the order of the points. So the density of a flow at the end follows from
-# the quantiles of the noise: it is the probability between two neighbours over their distance.
+# that of the noise: the probability between two neighbours stays, and the density is this probability over their distance.
 #
 # **Predict before you run:** with ω = 1 the tilted density has about 0.7²/(0.7² + 0.3²) = 84 % on the left. How much has the guided flow?
 
 # %%
 two_places = exact_field([0.7, 0.3], [-0.8, 0.8], [0.2, 0.2])
-quantile = torch.arange(1, 4000).double() / 4000
 normal, both = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(torch.tensor([-0.8, 0.8]).double(), 0.2)
-grid = torch.linspace(-2, 2, 2001, dtype=torch.float64)
+z, grid = torch.linspace(-4, 4, 4001).double(), torch.linspace(-2, 2, 2001).double()  # of the noise, and of places
 log_with = (both.log_prob(grid[:, None]) + torch.tensor([0.7, 0.3]).double().log()).logsumexp(-1)
 log_tilt = log_with - normal.log_prob(grid)
 
@@ -563,10 +589,10 @@ def of_the_left(x, weight):
 
 line, tilted_left, guided_left = {}, {}, {}
 for omega in (0, 1, 2):
-    x = follow(guided_line(two_places, prior, omega), normal.icdf(quantile), "log", 100)
-    tilted = (log_with + omega * log_tilt).softmax(0) / 0.002  # the grid has steps of 0.002
-    line[omega] = {"tilted density": (grid, tilted), "guided flow": ((x[1:] + x[:-1]) / 2, (1 / 4000) / x.diff())}
-    tilted_left[omega], guided_left[omega] = of_the_left(grid, tilted), of_the_left(x, torch.ones_like(x))
+    x = follow(guided_line(two_places, prior, omega), z, "log", 100)
+    tilted = (log_with + omega * log_tilt).softmax(0) / 0.002  # both grids have steps of 0.002
+    line[omega] = {"tilted density": (grid, tilted), "guided flow": (x[1:], normal.log_prob(z[1:]).exp() * 0.002 / x.diff())}
+    tilted_left[omega], guided_left[omega] = of_the_left(grid, tilted), of_the_left(x, normal.log_prob(z).exp())
     for name, (share, width) in {"tilted density": tilted_left[omega], "guided flow": guided_left[omega]}.items():
         print(f"ω = {omega}, {name:14s}: {share:.1%} on the left, where the standard deviation is {width:.4f}")
 
@@ -583,7 +609,9 @@ lessons_steps.panels_figure(
 )
 
 # %% [markdown]
-# **What was seen:** TODO-LINE
+# **What was seen:** guidance divides the mass between the two places nearly as the tilted density does: 83.0 % against 84.5 % are on the left for ω = 1, and 91.5 % against 92.7 % for
+# ω = 2. But it makes each place much sharper. For ω = 2 the standard deviation on the left is 0.020, in the tilted density 0.117. So guidance chooses as the tilted density
+# does, and is far more certain about what it has chosen.
 #
 # ## Guidance on many tiles
 #

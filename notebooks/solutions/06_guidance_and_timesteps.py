@@ -249,13 +249,15 @@ else:
 
 # %%
 two_places = exact_field([0.7, 0.3], [-0.8, 0.8], [0.2, 0.2])
-quantile = torch.arange(1, 2000).double() / 2000
-start = torch.distributions.Normal(0.0, 1.0).icdf(quantile)
+z = torch.linspace(-4, 4, 4001).double()
+probability = torch.distributions.Normal(0.0, 1.0).log_prob(z).exp() * 0.002  # of the noise, between neighbours
 curves, left = {}, {}
 for name, interval in {"no guidance": (0, 0), "always": (0, 2), "before t = 0.5": (0, 0.5), "after t = 0.5": (0.5, 2)}.items():
-    x = follow(guided_between(two_places, prior, 2.0, *interval), start, "mixed", steps_4 // 2)
-    curves[name] = (x[1:] + x[:-1]) / 2, (1 / 2000) / x.diff()
-    left[name] = (x < 0).double().mean().item(), x[x < 0].std().item()
+    x = follow(guided_between(two_places, prior, 2.0, *interval), z, "mixed", steps_4 // 2)
+    curves[name] = x[1:], probability[1:] / x.diff()
+    part = probability * (x < 0)
+    mean = (part * x).sum() / part.sum()
+    left[name] = part.sum().item(), ((part * (x - mean) ** 2).sum() / part.sum()).sqrt().item()
     print(f"guided {name:15s} {left[name][0]:.1%} on the left, where the standard deviation is {left[name][1]:.4f}")
 options = {"ylim": (1e-3, 100), "xlim": (-2, 2)}
 lessons_steps.panels_figure([Panel(curves, "place on the line", "density", "linear", "log", options=options)])
