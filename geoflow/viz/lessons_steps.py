@@ -62,7 +62,7 @@ def panels_figure(panels: Sequence[Panel], columns: int = 2, height: float = 2.9
     with matplotlib.rc_context(STYLE):
         size = (10 if columns > 1 else 7, height * rows)
         figure = MapFigure(figsize=size, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
         for ax, panel in zip(axes, panels, strict=False):
             _draw_panel(ax, panel, colors)
         for ax in axes[len(panels) :]:
