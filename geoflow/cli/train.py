@@ -194,7 +194,7 @@ def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) ->
 
 
 def _train_on_shards(name: str, recipe: dict, shards: list, out: Path, encoder: str, given, how):
-    from geoflow.training import own
+    from geoflow.training import modules, own
 
     if (out / "model").exists() and not (out / "flow" / "run.json").exists():
         raise ValueError(f"{out / 'model'} is of another training; choose another folder")
@@ -206,7 +206,7 @@ def _train_on_shards(name: str, recipe: dict, shards: list, out: Path, encoder: 
     found = own.encoder_of(shards[0], encoder, log)
     network, provenance = geoflow.training.train_shards(recipe, shards, out, log=log, **how)
     if first:
-        schedule = recipe["sampling_schedule"]
+        schedule = modules.sampling_schedule_of(recipe, how["method"])
         geo = geoflow.Geolocator(network, how["method"], schedule, found, provenance)
         geo.save_pretrained(out / "model")
 

@@ -175,7 +175,7 @@ class FlowMapModule(FlowModule):
         return distillation_loss(self.network, teacher.to(x.device), self.path, x, cond, **how)
 
 
-FLOW = ("schedule", "draws", "dropout", "network", "optimization")
+FLOW = ("schedule", "sampling_schedule", "draws", "dropout", "network", "optimization")
 
 
 def settings_for(recipe: dict, method: str) -> dict:
@@ -196,6 +196,16 @@ def settings_for(recipe: dict, method: str) -> dict:
     for name in settings:
         choose("setting of a recipe's flow", name, FLOW)
     return settings
+
+
+def sampling_schedule_of(recipe: dict, method: str) -> str:
+    """The schedule of the steps of a method's sampler: its own, or the recipe's for all methods.
+
+    >>> recipe = {"sampling_schedule": "linear", "flow": {}}
+    >>> sampling_schedule_of(recipe | {"methods": {"flow": {"sampling_schedule": "log"}}}, "flow")
+    'log'
+    """
+    return settings_for(recipe, method).get("sampling_schedule", recipe["sampling_schedule"])
 
 
 def recipe_of(recipe: dict, method: str) -> dict:

@@ -18,7 +18,13 @@ from geoflow.geolocator import Geolocator
 from geoflow.runtime import count
 from geoflow.training import modules, own
 from geoflow.training.batches import Batches, Order, Part, Rows, StreamBatches, TensorBatches
-from geoflow.training.modules import Module, distilling_module, network_module, recipe_of
+from geoflow.training.modules import (
+    Module,
+    distilling_module,
+    network_module,
+    recipe_of,
+    sampling_schedule_of,
+)
 from geoflow.training.trainer import ended, fit, seconds_per_step
 
 
@@ -104,7 +110,7 @@ def trained_on_tiles(
         log(f"{model}: found, trained before")
         return geo
     network, encoder, provenance = train_tiles(recipe, out, seed, method, encoder, log)
-    geo = Geolocator(network, method, recipe["sampling_schedule"], encoder, provenance)
+    geo = Geolocator(network, method, sampling_schedule_of(recipe, method), encoder, provenance)
     geo.save_pretrained(model)
     return geo.to(runtime.device())
 
@@ -165,7 +171,7 @@ def train_shards(
     seconds = _fit(method, log, module, batches, folder, run, **machines)
     about: dict = {"datasets": [shards.name for shards in data]}
     if "validation" in recipe and runtime.is_first_process():
-        geo = Geolocator(module.network, method, recipe["sampling_schedule"])
+        geo = Geolocator(module.network, method, sampling_schedule_of(recipe, method))
         about["validation_nll_over_uniform"], text = own.verdict(geo, batches.validation)
         log(text)
     return module.network, _provenance({**run, **about}, {"flow": seconds})
