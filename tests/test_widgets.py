@@ -32,7 +32,7 @@ def test_timesteps(geo):
     )
     player.select(image="taiga", steps=4, solver="euler", guidance=1.0, schedule="linear")
     panel = player.panels[0]
-    assert panel["note"].startswith(f"{samplers.evaluations('euler', 4)} evaluations")
+    assert panel["note"].startswith(f"2 × {samplers.evaluations('euler', 4)} evaluations")
     assert (panel["states"], panel["times"], panel["truth"]) == (
         5,
         [0, 0.25, 0.5, 0.75, 1],
@@ -43,6 +43,33 @@ def test_timesteps(geo):
         tiles.tile(61, 97), n=40, steps=4, solver="euler", guidance=1.0, seed=0
     )[:, 0]
     assert apart_km(places_of(player), expected) < 0.35
+
+
+def test_the_solver_jump_is_a_flow_map_of_the_model(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    player = widgets.explore_timesteps(geo, flow_map=flow_map, n=40)
+    given = dict(n=40, steps=2, guidance=2.0, seed=0)
+    player.select(image="taiga", steps=2, guidance=2.0, solver="jump")
+    expected = flow_map.trajectories(tiles.tile(61, 97), **given)[:, 0]
+    assert apart_km(places_of(player), expected) < 0.35
+    assert player.panels[0]["note"].startswith("2 evaluations · solver's error")
+    player.select(solver="euler")
+    assert player.panels[0]["note"].startswith("2 × 2 evaluations")
+    with pytest.raises(ValueError, match="expected 0 to 4, in which it was trained"):
+        player.select(solver="jump", guidance=5.0)
+    assert "guidance of 5 with method 'flow-map'" in player.message
+    assert "jump" in widgets.explore_timesteps(n=1).controls[2]["options"]
+    assert "jump" not in widgets.explore_timesteps(geo, n=1).controls[2]["options"]
+
+
+def test_a_flow_map_jumps_beside_other_methods_and_has_its_own_range_of_guidance(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    player = widgets.compare_methods({"flow": geo, "map": flow_map}, tiles.tile(61, 97), n=8)
+    player.select(steps=1)
+    expected = flow_map.sample(tiles.tile(61, 97), n=8, seed=0)[0]
+    assert apart_km(places_of(player, 1)[-1], expected) < 0.35
+    guidance = widgets.explore_guidance(flow_map, n=4).controls[1]["options"]
+    assert max(guidance) == 4.0
 
 
 def test_many_steps_are_thinned_to_even_states(geo):
@@ -83,10 +110,8 @@ def test_guidance_gathers_the_points(geo):
 
 def test_schedules_in_step(geo):
     player = widgets.explore_schedule(geo, n=20)
-    assert [panel["title"] for panel in player.panels] == [
-        *schedules.SCHEDULES,
-        schedules.FEW_STEPS,
-    ]
+    names = [*schedules.SCHEDULES, schedules.FEW_STEPS, "log", "mixed"]
+    assert [panel["title"] for panel in player.panels] == names
     assert player.panels[0]["times"] == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
     player.select(steps=3)
     assert all(panel["states"] == 4 for panel in player.panels)
