@@ -71,8 +71,8 @@ def test_points_have_the_colour_of_their_group():
 
 def test_a_jump_leads_from_the_start_to_its_end():
     ways = sphere.from_latlon(torch.tensor([[[0.0, 0.0]], [[10.0, 10.0]]]))
-    (ax,) = lessons.jumps_figure(ways, ways[1], ways[0]).axes
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    (legend,) = lessons.jumps_figure(ways, ways[1], ways[0]).legends
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels == [
         "noise",
         "end of the flow (grey way)",

@@ -5,7 +5,6 @@ unit vectors (..., 3).
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -52,7 +51,8 @@ def groups_figure(panels: Mapping[str, tuple[Tensor, Tensor]], marks: Tensor | N
             ax.set_title(title, pad=4)
             for number, color in enumerate(GROUPS):
                 if bool((group == number).any()):
-                    maps.draw_points(ax, sphere.to_latlon(x[group == number]), color, size=3)
+                    places = sphere.to_latlon(x[group == number])
+                    maps.draw_points(ax, places, color, size=7, alpha=0.9, zorder=7)
             for number, place in enumerate(marks if marks is not None else ()):
                 _mark(ax, place, GROUPS[number])
     return figure
@@ -60,8 +60,8 @@ def groups_figure(panels: Mapping[str, tuple[Tensor, Tensor]], marks: Tensor | N
 
 def _mark(ax, place: Tensor, color: str) -> None:
     xy = basemap.project(ax, basemap.latlon_of(sphere.to_latlon(place)))
-    style: dict[str, Any] = dict(ms=13, mec="black", mew=0.9, zorder=6)
-    ax.plot(*xy.T, "*", color=color, **style)
+    for edge, width in (("black", 2.4), (color, 1.2)):  # hollow, so that it hides no point
+        ax.plot(*xy.T, "*", ms=17, mfc="none", mec=edge, mew=width, zorder=6)
 
 
 def jumps_figure(
@@ -79,7 +79,7 @@ def jumps_figure(
     """
     part = torch.linspace(0, 1, 40)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(5.8, 4.2)
+        figure = _figure(6.6, 4.2)
         ax = basemap.world(**VIEWS[view], ax=figure)
         _mark_borders(ax, borders)
         for i in range(ways.shape[1]):
@@ -97,7 +97,7 @@ def jumps_figure(
         ):
             style = dict(ls="", ms=6, mec="black", mew=0.6, zorder=6)
             ax.plot(*_seen(ax, x), mark, color=color, label=label, **style)
-        ax.legend(loc="upper left", bbox_to_anchor=(0.98, 1.0), fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
