@@ -13,10 +13,12 @@ from PIL import Image
 from geoflow import Geolocator, samplers, schedules, sphere, widgets
 from geoflow.cli import photos
 from geoflow.data import tiles
+from geoflow.flowmap.network import FlowMapTransformer
 from geoflow.methods import SolverOptions
 from geoflow.velocity import VelocityTransformer
-from geoflow.viz import packing
+from geoflow.viz import browser, packing
 from geoflow.viz.packing import Panel
+from geoflow.viz.player import page as page_of
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +221,24 @@ def small_atlas(geo):
     return widgets.atlas(models, n=6, steps=(1, 3), guidances=(0.0, 2.0))
 
 
+def test_a_map_for_the_browser_carries_its_weights_and_what_it_makes_of_each_image(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    shown = widgets.explore_jumps(flow_map, tiles.tile(61, 97), (61.0, 97.0), n=20)
+    assert shown.jumps["truths"] == [[61.0, 97.0]]
+    assert shown.jumps["times"]["1"] == [0.0, 1.0]
+    start, shape = (shown.jumps["tensors"]["head.bias"][name] for name in ("start", "shape"))
+    bias = np.frombuffer(shown.network, "<f2", shape[0], start)
+    assert bias[:-1] == pytest.approx(flow_map.network.head.bias.detach().numpy(), rel=1e-3)
+    assert bias[-1] == 0
+    expected = flow_map.sample(tiles.tile(61, 97), n=20, seed=0)[0]
+    assert apart_km(places_of(shown)[-1], expected) < 0.35
+    with pytest.raises(ValueError, match="method 'riemannian'; expected 'flow-map'"):
+        widgets.explore_jumps(geo)
+    plain = FlowMapTransformer(8, dim=16, depth=1)
+    with pytest.raises(ValueError, match="expected cond_dim, fourier and guess"):
+        browser.pack_map(Geolocator(plain, "flow-map"), torch.zeros(1, 8))
+
+
 def test_atlas_answers_every_choice(small_atlas, geo):
     options = {control["name"]: control["options"] for control in small_atlas.controls}
     assert set(options["method"]) == {"flow", "vMF", widgets.ALL_SIX}
@@ -256,11 +276,15 @@ def test_full_size_page_stays_under_six_megabytes(monkeypatch):
         return Panel(paths(states - 1, points.n), **shown)
 
     monkeypatch.setattr(widgets.Points, "panel", random_panel)
-    assert len(widgets.atlas().to_html().encode()) < 6_000_000
+    hundred = photos._hundred_tiles(seed=0)
+    assert len(hundred.jumps["truths"]) == 100
+    whole = page_of({"six methods": widgets.atlas(), "flow map": hundred})
+    assert len(whole.encode()) < 6_000_000
 
 
 def test_command_writes_the_page(monkeypatch, small_atlas, tmp_path, capsys):
     monkeypatch.setattr(widgets, "atlas", lambda n, seed: small_atlas)
+    monkeypatch.setattr(photos, "_hundred_tiles", lambda seed: small_atlas)
     photos.explore(tmp_path / "explore.html")
     assert "press play" in (tmp_path / "explore.html").read_text()
     assert "explore.html: 0." in capsys.readouterr().out

@@ -25,6 +25,7 @@ from geoflow.flowmap.network import MOST_GUIDANCE
 from geoflow.geolocator import Geolocator
 from geoflow.methods import SolverOptions
 from geoflow.scores import metrics
+from geoflow.viz.browser import JUMPS, pack_map
 from geoflow.viz.packing import Panel, data_url, read_upload, rounded
 from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
@@ -371,9 +372,47 @@ def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view) -> TrajectoryPlayer:
     return TrajectoryPlayer(controls=controls, values=values, answer=answer, **look)
 
 
+def explore_jumps(
+    flow_map: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0,
+    **view,
+) -> TrajectoryPlayer:  # fmt: skip
+    """A flow map that the browser computes: all its controls work without a kernel.
+
+    The page carries the network, in 16 bits a weight, and what it makes of each image; choices are
+    the image, jumps, guidance, and how many points. Python draws the first answer, for figures.
+
+    >>> player = explore_jumps(n=5)
+    >>> player.values["steps"], len(player.jumps["truths"])
+    (1, 6)
+
+    Args:
+        flow_map: None: the shipped one.
+        images, truth: see `Gallery`.
+        n, seed: number of points, and the seed of their starting places.
+        view: see `TrajectoryPlayer`.
+
+    Raises:
+        ValueError: another method, or a network that the page's script does not have.
+    """
+    geo, gallery = flow_map or Geolocator.from_pretrained("tiles-flow-map"), Gallery(images, truth)
+    about, weights = pack_map(geo, geo.embed(list(gallery.images.values())))
+    truths = [gallery.truths.get(name) for name in gallery.images]
+    about["truths"] = [rounded(place)[0] if place is not None else None for place in truths]
+    first = Points(geo, gallery, n, seed).panel(next(iter(gallery.images)), geo.model.defaults)
+    omegas = [round(0.1 * i, 1) for i in range(round(10 * MOST_GUIDANCE) + 1)]
+    points = sorted({n, 100, 250, 500, 1000, 2000, 5000})
+    controls = [
+        number("steps", "jumps", JUMPS),
+        number("guidance", "guidance ω", omegas),
+        number("points", "points", points),
+    ]
+    values, shown = dict(steps=1, guidance=0.0, points=n), dict(trajectories=[first], **view)
+    return gallery.player(controls, values, shown, jumps=(about, weights))
+
+
 def atlas(
     models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 240,
-    steps: Sequence[int] = (1, 2, 4, 8, 16, 32), guidances: Sequence[float] = (0.0, 1.0, 3.0),
+    steps: Sequence[int] = (1, 2, 4, 8, 16), guidances: Sequence[float] = (0.0, 1.0, 3.0),
     seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
     """Images × methods × steps × guidance, computed in advance: all controls work without a kernel.
