@@ -429,8 +429,32 @@ def test_a_page_computes_jumps_for_every_choice(browser, tmp_path, capsys):
         label = page.locator(".geoflow .maps canvas").get_attribute("aria-label")
         assert "1000 points" in label
     with capsys.disabled():
-        print(f"\n500 points: one jump in {min(ms):.0f} ms (aim 300)")
-    assert min(ms) < 4 * 300  # this machine may be busy with other things
+        print(f"\n500 points: one jump in {min(ms):.0f} ms, beside other work (aim 300)")
+
+
+def test_one_jump_of_500_points_takes_less_than_300_ms(script, capsys):
+    """Of a processor's time, whatever else this machine does."""
+    geo = Geolocator.from_pretrained("tiles-flow-map")
+    cond = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"]))
+    x = sphere.uniform(500, torch.Generator().manual_seed(0))
+    about, weights = browser_maps.pack_map(geo, cond)
+    session = script.context.new_cdp_session(script)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        found = session.send("Performance.getMetrics")["metrics"]
+        return next(1000 * m["value"] for m in found if m["name"] == "TaskDuration")
+
+    ms, how = [], {"image": 0, "guidance": 1.0}
+    for _ in range(3):
+        before = spent()
+        jumped(script, about, weights, x, times=[0.0, 1.0], **how)
+        once = spent() - before
+        jumped(script, about, weights, x, times=[0.0, 0.5, 0.9, 1.0], **how)
+        ms.append((spent() - before - 2 * once) / 2)  # without what reads the weights
+    with capsys.disabled():
+        print(f"\n500 points: one jump in {min(ms):.0f} ms of a processor's time")
+    assert min(ms) < 300
 
 
 def test_two_players_on_one_page(browser, tmp_path):
