@@ -112,8 +112,10 @@ def test_guidance_gathers_the_points(geo):
 
 def test_schedules_in_step(geo):
     player = widgets.explore_schedule(geo, n=20)
-    names = [*schedules.SCHEDULES, schedules.FEW_STEPS, "log", "mixed"]
-    assert [panel["title"] for panel in player.panels] == names
+    assert [panel["title"] for panel in player.panels] == [
+        *schedules.SCHEDULES,
+        *schedules.SAMPLING,
+    ]
     assert player.panels[0]["times"] == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
     player.select(steps=3)
     assert all(panel["states"] == 4 for panel in player.panels)
