@@ -39,7 +39,7 @@ def pack_map(geo: Geolocator, cond: Tensor) -> tuple[dict[str, Any], bytes]:
     """
     if geo.method != MAP:
         raise ValueError(f"method {geo.method!r}; expected {MAP!r}: solvers are not in the page")
-    network = geo.network
+    network: Any = geo.network
     config = network.config
     if not (config.get("guess") and config["fourier"] and config["cond_dim"]):
         raise ValueError(f"a network {config}; expected cond_dim, fourier and guess")

@@ -5,6 +5,7 @@ unit vectors (..., 3).
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -33,7 +34,9 @@ def _figure(width: float, height: float) -> MapFigure:
     return MapFigure(figsize=(width, height), layout="constrained")
 
 
-def groups_figure(panels: Mapping[str, tuple[Tensor, Tensor]], marks: Tensor | None = None):
+def groups_figure(
+    panels: Mapping[str, tuple[Tensor, Tensor]], marks: Tensor | None = None
+) -> MapFigure:
     """World maps side by side: title → points (n, 3), and the group (n,) that colours each.
 
     >>> x, group = sphere.uniform(30), torch.zeros(30, dtype=torch.long)
@@ -95,8 +98,8 @@ def jumps_figure(
             (euler, BLUE, "s", "one step of Euler's method"),
             (jumped, RED, "X", "one jump of the flow map"),
         ):
-            style = dict(ls="", ms=6, mec="black", mew=0.6, zorder=6)
-            ax.plot(*_seen(ax, x), mark, color=color, label=label, **style)
+            look: dict[str, Any] = dict(ls="", ms=6, mec="black", mew=0.6, zorder=6)
+            ax.plot(*_seen(ax, x), mark, color=color, label=label, **look)
         figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -131,7 +134,7 @@ def quality_figure(
             for name, (calls, scores) in lines.items():
                 color, mark = SOLVERS[name]
                 first = name == "flow map"
-                style = dict(lw=2.6 if first else 1.2, ms=8 if first else 5)
+                style: dict[str, Any] = dict(lw=2.6 if first else 1.2, ms=8 if first else 5)
                 zorder = 4 if first else 3
                 ax.plot(calls, scores, mark + "-", color=color, label=name, zorder=zorder, **style)
             ax.axhline(levels[label], color="black", ls=":", lw=1, label="the flow, many calls")
@@ -180,7 +183,7 @@ def basins_figure(
         )
         for where, colors, norm, label in bars:
             mappable = matplotlib.cm.ScalarMappable(norm, colors)
-            bar = dict(orientation="horizontal", shrink=0.6, aspect=30, pad=0.03)
+            bar: dict[str, Any] = dict(orientation="horizontal", shrink=0.6, aspect=30, pad=0.03)
             figure.colorbar(mappable, ax=where, label=label, **bar)
     return figure
 
