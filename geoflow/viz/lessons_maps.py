@@ -86,12 +86,12 @@ def jumps_figure(
         ax = basemap.world(**VIEWS[view], ax=figure)
         _mark_borders(ax, borders)
         for i in range(ways.shape[1]):
-            for way, style in (
-                (ways[:, i], dict(color=GREY, lw=1.6)),
-                (_line(ways[0, i], euler[i], part), dict(color=BLUE, lw=0.9, ls="--")),
-                (_line(ways[0, i], jumped[i], part), dict(color=RED, lw=0.9, ls="--")),
+            for way, color, width, dashes in (
+                (ways[:, i], GREY, 1.6, "-"),
+                (_line(ways[0, i], euler[i], part), BLUE, 0.9, "--"),
+                (_line(ways[0, i], jumped[i], part), RED, 0.9, "--"),
             ):
-                ax.plot(*_seen(ax, way), zorder=4, **style)
+                ax.plot(*_seen(ax, way), color=color, lw=width, ls=dashes, zorder=4)
         for x, color, mark, label in (
             (ways[0], "white", "o", "noise"),
             (ways[-1], GREY, "o", "end of the flow (grey way)"),
