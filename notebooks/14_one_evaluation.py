@@ -734,7 +734,7 @@ else:
 # %% [markdown]
 # ### Exercise 2 · Where to stop on the way
 #
-# Two jumps need a time r in the middle. The schedule of the shipped map puts it at r = 0.898. Is this a good choice? **Stage 2:** measure the median distance in
+# Two jumps need a time r in the middle, and the schedule of the model chooses it (printed below). Is this a good choice? **Stage 2:** measure the median distance in
 # km between the end of two jumps, 0 → r → 1, and the end of the flow, for the first 20 test tiles with 50 noise points each. `one_call.network.jump(x, t, s, cond)` is one
 # jump.
 
@@ -744,6 +744,7 @@ tiles_2 = tiles.load("test", 20)
 cond_2 = one_call.embed(tiles_2.images)
 noise_2 = sphere.uniform((20, 50), torch.Generator().manual_seed(6))
 flow_2 = sphere.from_latlon(flow.sample(cond=cond_2, noise=noise_2))
+print(f"the schedule of the shipped map stops at r = {schedules.time_grid(one_call.schedule, 2)[1]:.3f}")
 
 
 def off_by(r):

@@ -111,14 +111,13 @@ else:
 
 # %%
 flow, one_call = Geolocator.from_pretrained("tiles"), Geolocator.from_pretrained("tiles-flow-map")
-middle = schedules.time_grid(one_call.schedule, 2)[1].item()
-print(f"the schedule of the shipped map stops at r = {middle:.3f}")
 
 # %%
 tiles_2 = tiles.load("test", 20)
 cond_2 = one_call.embed(tiles_2.images)
 noise_2 = sphere.uniform((20, 50), torch.Generator().manual_seed(6))
 flow_2 = sphere.from_latlon(flow.sample(cond=cond_2, noise=noise_2))
+print(f"the schedule of the shipped map stops at r = {schedules.time_grid(one_call.schedule, 2)[1]:.3f}")
 
 
 def off_by(r):
