@@ -33,8 +33,8 @@
 from geoflow.runtime import by_scale
 
 seed = 0
-flow_steps = by_scale(60, 3000, 10_000)  # training steps of the flow on the checkerboard
-map_steps = by_scale(20, 1500, 6000)  # training steps of its flow map
+flow_steps = by_scale(60, 4000, 10_000)  # training steps of the flow on the checkerboard
+map_steps = by_scale(20, 3000, 10_000)  # training steps of its flow map
 board_points = by_scale(200, 2000, 10_000)  # samples that measure the checkerboard
 tile_count = by_scale(10, 300, 2000)  # test tiles that measure the shipped models
 guided_count = by_scale(5, 150, 2000)  # the same with guidance, where a solver costs twice as much
