@@ -575,13 +575,13 @@ print(f"the map's diagonal loses {lost:.2f} ± {lost_error:.2f} nats")
 # We look for this on a real tile. Among the test tiles we take the one whose two best places are both likely and far apart.
 
 # %%
-rk4 = flow.sample(cond=cond, n=100, seed=1)
+some = sphere.from_latlon(flow.sample(cond=cond, n=24, seed=1))
 unsure = torch.zeros(tile_count)
 for i in range(tile_count):
-    place, mass, _ = metrics.best_places(sphere.from_latlon(rk4[i]), 2)
+    place, mass, _ = metrics.best_places(some[i], 2)
     unsure[i] = mass.min() * sphere.distance_km(place[0], place[1]).clamp(max=10_000)
 number = int(unsure.argmax())
-place, mass, _ = metrics.best_places(sphere.from_latlon(rk4[number]), 2)
+place, mass, _ = metrics.best_places(sphere.from_latlon(flow.sample(cond=cond[number : number + 1], n=1000, seed=1))[0], 2)
 apart = sphere.distance_km(place[0], place[1]).item()
 print(f"tile {number}: two places {apart:,.0f} km apart, with {mass[0]:.0%} and {mass[1]:.0%} of the samples")
 
