@@ -33,11 +33,11 @@
 from geoflow.runtime import by_scale
 
 seed = 0
-flow_steps = by_scale(60, 4000, 10_000)  # training steps of the flow on the checkerboard
-map_steps = by_scale(20, 2000, 10_000)  # training steps of its flow map
+flow_steps = by_scale(60, 3000, 10_000)  # training steps of the flow on the checkerboard
+map_steps = by_scale(20, 1200, 10_000)  # training steps of its flow map
 board_points = by_scale(200, 2000, 10_000)  # samples that measure the checkerboard
-tile_count = by_scale(10, 300, 2000)  # test tiles that measure the shipped models
-guided_count = by_scale(5, 150, 2000)  # the same with guidance, where a solver costs twice as much
+tile_count = by_scale(10, 240, 2000)  # test tiles that measure the shipped models
+guided_count = by_scale(5, 120, 2000)  # the same with guidance, where a solver costs twice as much
 basin_points = by_scale(200, 1500, 4000)  # starting points on the map of one tile's answers
 
 # %%
@@ -560,7 +560,7 @@ lessons_maps.quality_figure(curves, levels, f"{guided_count} test tiles, guidanc
 # %%
 def seconds(geo, **how):
     times = []
-    for _ in range(by_scale(1, 5, 5)):
+    for _ in range(by_scale(1, 3, 5)):
         begin = time.perf_counter()
         geo.sample(cond=cond[:1], n=1024, seed=0, **how)
         times.append(time.perf_counter() - begin)
@@ -580,7 +580,7 @@ print(
 # velocity beside that of the teacher? We compare −log p of the true places.
 
 # %%
-density_count = by_scale(5, 150, 1000)
+density_count = by_scale(5, 100, 1000)
 places = truth[:density_count, None]
 minus_log_p = {name: -geo.log_prob(places, cond=cond[:density_count])[:, 0] for name, geo in (("flow", flow), ("map", one_call))}
 nats = {name: values.mean().item() + sphere.LOG_UNIFORM for name, values in minus_log_p.items()}
@@ -703,7 +703,7 @@ torch.testing.assert_close(flow_map.jump(x, t, t), x, atol=1e-6, rtol=0)
 assert [entry[0] for entry in scores["flow map"]] == [1, 2, 4, 8]
 
 # %%
-if tile_count >= 300:  # what needs trained networks and enough tiles
+if tile_count >= 200:  # what needs trained networks and enough tiles
     assert board["1 jump"][1] < board["Euler, 1 step"][1]
     assert board["Euler, 1 step"][0] < 0.6
     assert board["1 jump"][0] > 0.75
