@@ -25,7 +25,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03, 04 and 06 | 40 minutes, exercises 30 more | 5 minutes / not needed | figures only |
+# | notebooks 03, 04 and 06 | 40 minutes, exercises 30 more | 3 minutes / not needed | figures only |
 #
 # Words such as *flow*, *velocity*, *guidance* and *evaluation of the network* are explained in the [glossary](GLOSSARY.md).
 
