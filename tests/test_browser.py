@@ -3,6 +3,7 @@
 Skipped where there is no Chromium; on Debian `apt-get install chromium` brings it.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -24,8 +25,11 @@ from chromium import opened
 
 from geoflow import Geolocator, sphere, widgets
 from geoflow.data import tiles
+from geoflow.flowmap.network import FlowMapTransformer
+from geoflow.viz import browser as browser_maps
 from geoflow.viz.packing import Panel
 from geoflow.viz.player import TrajectoryPlayer
+from geoflow.viz.player import page as page_of
 
 pytestmark = pytest.mark.usefixtures("browser")
 BLUE = (0, 0x72, 0xB2)  # of the first panel, on light
@@ -320,6 +324,148 @@ def test_atlas_answers_in_the_page(browser, tmp_path):
         assert "of 1," in page.locator(".now").inner_text()
 
 
+# A flow map that the page computes
+
+
+def jumped(page, about: dict, weights: bytes, x: torch.Tensor, **how) -> torch.Tensor:
+    """States (jumps, n, 3) of points x (n, 3), by the page's script."""
+    run = """({ about, weights, x, image, times, guidance }) => {
+      const view = new DataView(Uint8Array.from(atob(weights), (c) => c.charCodeAt(0)).buffer), network = window.readNetwork(about, view);
+      return times.slice(1).map((s, k) => Array.from(x = window.jump(network, image, x, times[k], s, guidance)));
+    }"""
+    encoded = {"weights": base64.b64encode(weights).decode(), "x": x.double().flatten().tolist()}
+    states = page.evaluate(run, {"about": about, **encoded, **how})
+    return torch.tensor(states, dtype=torch.float64).reshape(len(states), -1, 3)
+
+
+def small_map(seed: int = 0, **options) -> Geolocator:
+    """A flow map none of whose weights are zero, with other sizes than the shipped one."""
+    size = dict(cond_dim=8, dim=32, depth=3, expansion=2, fourier=4, time_scale=3.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = FlowMapTransformer(**size, guess="riemannian", **options)
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=0.15)
+    return Geolocator(network, "flow-map", "linear")
+
+
+@pytest.fixture(scope="module")
+def script(browser, tmp_path_factory):
+    """A page with the script's functions."""
+    text = TrajectoryPlayer(meridian()).to_html()
+    told = "Object.assign(window, { readNetwork, jump, uniformPoints });\nconst nothing ="
+    file = tmp_path_factory.mktemp("script") / "page.html"
+    file.write_text(text.replace("const nothing =", told, 1), encoding="utf-8")
+    with opened(browser, file.as_uri(), offline=True) as page:
+        drawn(page)
+        yield page
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.3, 4.0])
+@pytest.mark.parametrize("kind", ["shipped", "small", "small, without a clock"])
+def test_the_script_jumps_as_python_does(script, kind, guidance):
+    """With weights of 16 bits: half of the points to 5 km, 99 of 100 to 60 km, in one jump and in two.
+
+    With weights that 16 bits hold exactly, all to 1 km, the rounding of 32 bits in Python.
+    """
+    if kind == "shipped":
+        geo = Geolocator.from_pretrained("tiles-flow-map")
+        cond = geo.embed([tiles.tile(*tiles.EXAMPLES[name]) for name in ("ocean", "taiga")])
+    else:
+        geo = small_map(clock=0.0 if "without" in kind else 1e-3)
+        cond = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+        for weight in geo.network.parameters():
+            weight.data = weight.data.half().float()
+        geo.network.frequencies = geo.network.frequencies.half().float()
+        geo.network.embed_cond.weight.data *= 0  # what it makes of an image is rounded too
+        geo.network.embed_cond.bias.data = geo.network.embed_cond.bias.data.half().float()
+    x = sphere.uniform((1, 300), torch.Generator().manual_seed(0))
+    about, weights = browser_maps.pack_map(geo, cond)
+    for jumps in (1, 2):
+        how = {"image": 1, "times": about["times"][str(jumps)], "guidance": guidance}
+        ours = jumped(script, about, weights, x[0], **how)
+        given = dict(cond=cond[1:], noise=x, steps=jumps, guidance=guidance)
+        theirs = sphere.from_latlon(geo.trajectories(**given)[1:, 0].double())
+        km = sphere.distance_km(ours, theirs)
+        if kind == "shipped":
+            assert km.median() < 5
+            assert km.flatten().quantile(0.99) < 60
+        else:
+            assert km.max() < 1
+
+
+def test_the_scripts_points_are_uniform(script):
+    x = torch.tensor(script.evaluate("Array.from(window.uniformPoints(20000))")).reshape(-1, 3)
+    assert (x.double().norm(dim=-1) - 1).abs().max() < 1e-6
+    assert x.mean(0).abs().max() < 0.02
+    assert (x.T @ x / len(x) - torch.eye(3) / 3).abs().max() < 0.02
+
+
+def test_a_page_computes_jumps_for_every_choice(browser, tmp_path, capsys):
+    places = {name: tiles.EXAMPLES[name] for name in images()}
+    player = widgets.explore_jumps(images=images(), truth=places)
+    with saved(browser, tmp_path, player) as page:
+        root = page.locator(".geoflow")
+
+        def answer(choose) -> str:
+            before = int(root.get_attribute("data-redraws"))
+            choose()
+            page.wait_for_timeout(400)
+            drawn(page, before)
+            return picture(page)
+
+        first, ms = picture(page), [float(root.get_attribute("data-jumps-ms"))]
+        assert "1 call of the network" in page.locator(".maps figure").inner_text()
+        guidance = page.locator("[data-name=guidance]")
+        guided = answer(lambda: guidance.press("End"))
+        assert guided != first
+        for _ in range(3):
+            answer(lambda: guidance.press("ArrowLeft"))
+            ms.append(float(root.get_attribute("data-jumps-ms")))
+        assert answer(lambda: page.locator("input[value=taiga]").check(force=True)) != guided
+        answer(lambda: page.locator("[data-name=steps]").press("ArrowRight"))
+        assert "step 2 of 2" in page.locator(".now").inner_text()
+        answer(lambda: page.locator("[data-name=points]").press("ArrowRight"))
+        label = page.locator(".geoflow .maps canvas").get_attribute("aria-label")
+        assert "1000 points" in label
+    with capsys.disabled():
+        print(f"\n500 points: one jump in {min(ms):.0f} ms, beside other work (aim 300)")
+
+
+def test_one_jump_of_500_points_takes_less_than_300_ms(script, capsys):
+    """Of a processor's time, whatever else this machine does."""
+    geo = Geolocator.from_pretrained("tiles-flow-map")
+    cond = geo.embed(tiles.tile(*tiles.EXAMPLES["taiga"]))
+    x = sphere.uniform(500, torch.Generator().manual_seed(0))
+    about, weights = browser_maps.pack_map(geo, cond)
+    session = script.context.new_cdp_session(script)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        found = session.send("Performance.getMetrics")["metrics"]
+        return next(1000 * m["value"] for m in found if m["name"] == "TaskDuration")
+
+    ms, how = [], {"image": 0, "guidance": 1.0}
+    for _ in range(3):
+        before = spent()
+        jumped(script, about, weights, x, times=[0.0, 1.0], **how)
+        once = spent() - before
+        jumped(script, about, weights, x, times=[0.0, 0.5, 0.9, 1.0], **how)
+        ms.append((spent() - before - 2 * once) / 2)  # without what reads the weights
+    with capsys.disabled():
+        print(f"\n500 points: one jump in {min(ms):.0f} ms of a processor's time")
+    assert min(ms) < 300
+
+
+def test_two_players_on_one_page(browser, tmp_path):
+    players = {"First": TrajectoryPlayer(meridian()), "Second": TrajectoryPlayer(meridian(4))}
+    with saved(browser, tmp_path, page_of(players, "both", "text")) as page:
+        assert page.locator("h2").all_inner_texts() == ["First", "Second"]
+        page.locator(".way").nth(1).press("Home")
+        assert page.locator(".now").nth(1).inner_text().startswith("step 0 of 4")
+        assert page.locator(".now").nth(0).inner_text().startswith("step 10 of 10")
+
+
 def test_without_a_kernel_an_explorer_says_so(browser, tmp_path):
     with saved(browser, tmp_path, asking()) as page:
         assert "no kernel" in page.get_by_role("status").inner_text()
@@ -414,7 +560,7 @@ window.reply = () => { state.answered = state.asked; answer("answered"); };
 def asked_slowly(browser, tmp_path):
     """An explorer whose kernel answers when the test says `window.reply()`, and whose clock the test moves."""
     text = asking().to_html()
-    line = next(line for line in text.splitlines() if line.startswith("const model = "))
+    line = next(line for line in text.splitlines() if line.strip().startswith("const model = "))
     file = tmp_path / "page.html"
     file.write_text(text.replace(line, KERNEL), encoding="utf-8")
     with opened(browser, file.as_uri(), offline=True) as page:

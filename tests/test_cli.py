@@ -21,6 +21,7 @@ from geoflow.cli.common import score_tiles
 from geoflow.data import tiles
 from geoflow.data.shards import ShardWriter
 from geoflow.encoders import TileEncoder
+from geoflow.flowmap import MAP
 from geoflow.methods import GENERATIVE, METHODS
 from geoflow.training import runs
 
@@ -127,7 +128,7 @@ def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "The Riemannian flow is ahead by" in result.stdout
     found = json.loads((tmp_path / "differences.json").read_text())
-    for method in METHODS:
+    for method in (*METHODS, MAP):
         scores = {
             name: json.loads((tmp_path / f"{method}-{name}.json").read_text())
             for name in compare.REPORTS
@@ -136,7 +137,7 @@ def test_compare_scores_every_method_and_goes_on(demo, tmp_path):
         assert math.isfinite(scores["test"]["metrics"]["nll"])
         assert scores["test"]["settings"]["trained"] == 1
         assert scores["test"]["settings"]["views"] == "any"
-        guided = compare.GUIDANCE if method in GENERATIVE else 0.0
+        guided = compare.GUIDANCE if method in (*GENERATIVE, MAP) else 0.0
         assert scores["test-guided"]["settings"]["guidance"] == guided
         if method != "riemannian":
             ours, theirs = (

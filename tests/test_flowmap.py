@@ -4,16 +4,30 @@ import copy
 
 import pytest
 import torch
+from small import model, picture, points
 from small import network as flow_network
-from small import picture, points
+from test_shards import write
 from torch import nn
 
-from geoflow import Geolocator, flowmap, paths, plonk, samplers, schedules, sphere
+from geoflow import (
+    Geolocator,
+    flowmap,
+    paths,
+    plonk,
+    runtime,
+    samplers,
+    schedules,
+    sphere,
+    training,
+)
+from geoflow.data import tiles
+from geoflow.data.shards import open_shards
 from geoflow.flowmap import losses
 from geoflow.flowmap.differentials import exp_differential
 from geoflow.flowmap.method import Diagonal
 from geoflow.flowmap.network import MOST_GUIDANCE, FlowMapTransformer, begun_as
 from geoflow.samplers import SolverOptions
+from geoflow.training.modules import recipe_of
 from geoflow.velocity_jvp import jvp
 from geoflow.viz import widgets
 
@@ -413,6 +427,47 @@ def test_a_saved_map_is_the_same(geo, cond, tmp_path):
     assert torch.equal(again.sample(**how), geo.sample(**how))
     with pytest.raises(ValueError, match="is a 'flow-map' model; method='riemannian' was asked"):
         Geolocator.from_pretrained(tmp_path / "map", "riemannian")
+
+
+def test_the_shipped_map_jumps_to_where_its_flow_goes(shipped):
+    """One call is nearer to the end of the flow's way than one call of Euler's method."""
+    flow, geo = shipped("tiles"), shipped("tiles-flow-map")
+    assert geo.method == "flow-map"
+    assert geo.provenance["teacher"] == runtime.sha256_of_weights(flow.network)[:16]
+    cond = flow.embed(tiles.load("test", 20).images)
+    assert torch.equal(geo.embed(tiles.load("test", 20).images), cond)
+    how = dict(cond=cond, n=10, seed=0)
+    end, euler = (flow.sample(**how, solver=s, steps=n) for s, n in (("rk4", 16), ("euler", 1)))
+    one, two, four = (geo.sample(**how, steps=n) for n in (1, 2, 4))
+
+    def off(places):
+        return sphere.distance_km(*map(sphere.from_latlon, (places, end))).median().item()
+
+    assert off(four) < off(two) < off(one) < off(euler)
+
+
+def test_the_shipped_map_predicts_and_is_scored(shipped):
+    from geoflow import evaluate
+
+    geo, images = shipped("tiles-flow-map"), tiles.load("test", 20)
+    image = tiles.tile(*tiles.EXAMPLES["taiga"])
+    best = geo.predict(image, k=3, n=100)
+    assert best.mass.sum() <= 1.0001 and best.latlon.shape == (1, 3, 2)
+    report = evaluate(geo, images, samples=8, calibrated=4, guidance=2.0)
+    assert report.settings["guidance"] == 2.0
+    assert report.metrics["images"] == 20
+    assert geo.trajectories(image, n=5, steps=4).shape == (5, 1, 5, 2)
+
+
+def test_distillation_compares_shards_with_their_checksums(tmp_path):
+    write(tmp_path / "shards", (60,))
+    shards = open_shards(tmp_path / "shards")
+    content = bytearray(shards.files[0].read_bytes())
+    content[5000] ^= 1
+    shards.files[0].write_bytes(content)
+    recipe = recipe_of(training.read_recipe("photos", "smoke"), "flow-map")
+    with pytest.raises(OSError, match="differs from its checksum"):
+        training.distil(model(encoder=False), recipe, tmp_path / "map", 0, [shards])
 
 
 def test_a_copy_of_a_map_is_a_map(geo, cond):

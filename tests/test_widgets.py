@@ -13,10 +13,12 @@ from PIL import Image
 from geoflow import Geolocator, samplers, schedules, sphere, widgets
 from geoflow.cli import photos
 from geoflow.data import tiles
+from geoflow.flowmap.network import FlowMapTransformer
 from geoflow.methods import SolverOptions
 from geoflow.velocity import VelocityTransformer
-from geoflow.viz import packing
+from geoflow.viz import browser, packing
 from geoflow.viz.packing import Panel
+from geoflow.viz.player import page as page_of
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_timesteps(geo):
     )
     player.select(image="taiga", steps=4, solver="euler", guidance=1.0, schedule="linear")
     panel = player.panels[0]
-    assert panel["note"].startswith(f"{samplers.evaluations('euler', 4)} evaluations")
+    assert panel["note"].startswith(f"2 × {samplers.evaluations('euler', 4)} evaluations")
     assert (panel["states"], panel["times"], panel["truth"]) == (
         5,
         [0, 0.25, 0.5, 0.75, 1],
@@ -43,6 +45,33 @@ def test_timesteps(geo):
         tiles.tile(61, 97), n=40, steps=4, solver="euler", guidance=1.0, seed=0
     )[:, 0]
     assert apart_km(places_of(player), expected) < 0.35
+
+
+def test_the_solver_jump_is_a_flow_map_of_the_model(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    player = widgets.explore_timesteps(geo, flow_map=flow_map, n=40)
+    given = dict(n=40, steps=2, guidance=2.0, seed=0)
+    player.select(image="taiga", steps=2, guidance=2.0, solver="jump")
+    expected = flow_map.trajectories(tiles.tile(61, 97), **given)[:, 0]
+    assert apart_km(places_of(player), expected) < 0.35
+    assert player.panels[0]["note"].startswith("2 evaluations · solver's error")
+    player.select(solver="euler")
+    assert player.panels[0]["note"].startswith("2 × 2 evaluations")
+    with pytest.raises(ValueError, match="expected 0 to 4, in which it was trained"):
+        player.select(solver="jump", guidance=5.0)
+    assert "guidance of 5 with method 'flow-map'" in player.message
+    assert "jump" in widgets.explore_timesteps(n=1).controls[2]["options"]
+    assert "jump" not in widgets.explore_timesteps(geo, n=1).controls[2]["options"]
+
+
+def test_a_flow_map_jumps_beside_other_methods_and_has_its_own_range_of_guidance(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    player = widgets.compare_methods({"flow": geo, "map": flow_map}, tiles.tile(61, 97), n=8)
+    player.select(steps=1)
+    expected = flow_map.sample(tiles.tile(61, 97), n=8, seed=0)[0]
+    assert apart_km(places_of(player, 1)[-1], expected) < 0.35
+    guidance = widgets.explore_guidance(flow_map, n=4).controls[1]["options"]
+    assert max(guidance) == 4.0
 
 
 def test_many_steps_are_thinned_to_even_states(geo):
@@ -194,6 +223,24 @@ def small_atlas(geo):
     return widgets.atlas(models, n=6, steps=(1, 3), guidances=(0.0, 2.0))
 
 
+def test_a_map_for_the_browser_carries_its_weights_and_what_it_makes_of_each_image(geo):
+    flow_map = Geolocator.from_pretrained("tiles-flow-map")
+    shown = widgets.explore_jumps(flow_map, tiles.tile(61, 97), (61.0, 97.0), n=20)
+    assert shown.jumps["truths"] == [[61.0, 97.0]]
+    assert shown.jumps["times"]["1"] == [0.0, 1.0]
+    start, shape = (shown.jumps["tensors"]["head.bias"][name] for name in ("start", "shape"))
+    bias = np.frombuffer(shown.network, "<f2", shape[0], start)
+    assert bias[:-1] == pytest.approx(flow_map.network.head.bias.detach().numpy(), rel=1e-3)
+    assert bias[-1] == 0
+    expected = flow_map.sample(tiles.tile(61, 97), n=20, seed=0)[0]
+    assert apart_km(places_of(shown)[-1], expected) < 0.35
+    with pytest.raises(ValueError, match="method 'riemannian'; expected 'flow-map'"):
+        widgets.explore_jumps(geo)
+    plain = FlowMapTransformer(8, dim=16, depth=1)
+    with pytest.raises(ValueError, match="expected cond_dim, fourier and guess"):
+        browser.pack_map(Geolocator(plain, "flow-map"), torch.zeros(1, 8))
+
+
 def test_atlas_answers_every_choice(small_atlas, geo):
     options = {control["name"]: control["options"] for control in small_atlas.controls}
     assert set(options["method"]) == {"flow", "vMF", widgets.ALL_SIX}
@@ -231,11 +278,15 @@ def test_full_size_page_stays_under_six_megabytes(monkeypatch):
         return Panel(paths(states - 1, points.n), **shown)
 
     monkeypatch.setattr(widgets.Points, "panel", random_panel)
-    assert len(widgets.atlas().to_html().encode()) < 6_000_000
+    hundred = photos._hundred_tiles(seed=0)
+    assert len(hundred.jumps["truths"]) == 100
+    whole = page_of({"six methods": widgets.atlas(), "flow map": hundred})
+    assert len(whole.encode()) < 6_000_000
 
 
 def test_command_writes_the_page(monkeypatch, small_atlas, tmp_path, capsys):
     monkeypatch.setattr(widgets, "atlas", lambda n, seed: small_atlas)
+    monkeypatch.setattr(photos, "_hundred_tiles", lambda seed: small_atlas)
     photos.explore(tmp_path / "explore.html")
     assert "press play" in (tmp_path / "explore.html").read_text()
     assert "explore.html: 0." in capsys.readouterr().out

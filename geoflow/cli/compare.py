@@ -26,9 +26,10 @@ def compare(
     tiles: Annotated[int, option("how many tiles of each kind to score, at most")] = 2000,
     out: Out = Path("outputs/compare"),
 ) -> None:
-    """Compare all methods on equal terms: train each with every seed, and score all of them and the
-    references on the same tiles, flows also with guidance. The differences to the Riemannian flow
-    have standard errors, from a paired bootstrap over tiles and seeds.
+    """Compare all methods on equal terms: train each with every seed, the flow map from the
+    Riemannian flow, and score all of them and the references on the same tiles, flows also with
+    guidance. The differences to the Riemannian flow have standard errors, from a paired bootstrap
+    over tiles and seeds.
 
     Run it again to go on after an interruption.
     """
@@ -41,6 +42,7 @@ def compare(
 
 
 def _compare(scale: str, encoder: str, seeds: int, tiles: int, out: Path) -> None:
+    from geoflow.flowmap import MAP
     from geoflow.methods import METHODS, REFERENCES
     from geoflow.scores import evaluation
 
@@ -49,7 +51,7 @@ def _compare(scale: str, encoder: str, seeds: int, tiles: int, out: Path) -> Non
     weights = runtime.sha256_of_weights(given)[:16] if given else None
     runtime.claim(out, {"scale": scale, "encoder": weights, "tiles": tiles}, "a comparison")
     rows = {}
-    for method in METHODS:
+    for method in (*METHODS, MAP):
         folders = [out / f"{method}-{i}" for i in range(1 if method in REFERENCES else seeds)]
         for seed, folder in enumerate(folders):
             score(
@@ -88,11 +90,14 @@ def score(folder: Path, model, scale: str, tiles: int) -> None:
 def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
     """A model of a method, trained on the recipe's tiles or made of them."""
     from geoflow.data import references, tiles
+    from geoflow.flowmap import MAP
     from geoflow.methods import REFERENCES, TRAINED
 
     if method in REFERENCES:
         return geoflow.Geolocator(None, method, provenance={"recipe": recipe})
     first = out / f"{TRAINED[0]}-{seed}" / "model"
+    if method == MAP:
+        return _distilled(recipe, first, out / f"{method}-{seed}", seed)
     known = tile_encoder(str(first), recipe) if first.exists() and not given else given
     if method in TRAINED:
         encoder = None if method == TRAINED[0] and not given else known
@@ -105,6 +110,18 @@ def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
     retrieval = references.Retrieval(known.embed(train.images), train.x)
     tuned = retrieval.tuned(known.embed(judged.images), judged.x)
     return geoflow.Geolocator(tuned, method, encoder=known, provenance={"recipe": recipe})
+
+
+def _distilled(recipe: dict, teacher: Path, out: Path, seed: int):
+    """The flow map of a flow of the comparison."""
+    from geoflow.flowmap import MAP
+    from geoflow.training.modules import recipe_of
+
+    if not (out / "model").exists():
+        flow = geoflow.Geolocator.from_pretrained(teacher)
+        geo = geoflow.training.distil(flow, recipe_of(recipe, MAP), out, seed)
+        geo.save_pretrained(out / "model")
+    return geoflow.Geolocator.from_pretrained(out / "model", MAP)
 
 
 def differences(rows: dict) -> dict[str, dict[str, dict[str, list[float]]]]:

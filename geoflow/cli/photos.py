@@ -253,13 +253,33 @@ def explore(
     seed: Seed = 0,
 ) -> None:
     """Write a page to explore without Python or a network: six example tiles and six methods, with
-    sliders for steps and guidance. It takes a few minutes.
+    sliders for steps and guidance; and a flow map, which the browser computes for a hundred tiles.
+    It takes a few minutes.
     """
+    from geoflow.viz import player
+
     text = (
         "Random points flow to where a satellite tile could have been taken. Pick a tile, a "
         "method, the solver's number of steps and the guidance; press play, or drag the slider "
-        "from noise to places; drag the maps to turn them."
+        "from noise to places; drag the maps to turn them. Further down a flow map jumps there in "
+        "one call of its network, which this page computes while you watch."
     )
-    atlas = geoflow.widgets.atlas(n=points, seed=seed)
-    file = atlas.save_html(out, "geoflow: where could this tile be?", text)
+    sections = {
+        "Six methods, computed in advance": geoflow.widgets.atlas(n=points, seed=seed),
+        "A flow map, computed in your browser": _hundred_tiles(seed),
+    }
+    page = player.page(sections, "geoflow: where could this tile be?", text)
+    file = player.write_page(out, page)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in any browser")
+
+
+def _hundred_tiles(seed: int):
+    """The flow map on the example tiles and on test tiles from any view."""
+    from geoflow.data import tiles
+
+    images = {name: tiles.tile(*place) for name, place in tiles.EXAMPLES.items()}
+    truth = dict(tiles.EXAMPLES)
+    test = tiles.load("test", 100 - len(images))
+    for i, latlon in enumerate(geoflow.sphere.to_latlon(test.x).tolist()):
+        images[f"{i + 1}"], truth[f"{i + 1}"] = tiles.to_pil(test.images[i]), tuple(latlon)
+    return geoflow.widgets.explore_jumps(images=images, truth=truth, seed=seed)

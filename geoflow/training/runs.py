@@ -153,9 +153,7 @@ def train_shards(
     if (folder / "run.json").exists():
         runtime.claim(folder, run)
     done = ended(folder)
-    if runtime.is_first_process() and not done:
-        for shards in distinct.values():
-            shards.verify_recorded()
+    _verify(list(distinct.values()), done)
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, data[0].dim, seed)
     o = module.optimization
@@ -175,6 +173,13 @@ def train_shards(
         about["validation_nll_over_uniform"], text = own.verdict(geo, batches.validation)
         log(text)
     return module.network, _provenance({**run, **about}, {"flow": seconds})
+
+
+def _verify(data: list[Shards], done: dict) -> None:
+    """Compare shards with their checksums, unless the training that reads them has ended."""
+    if runtime.is_first_process() and not done:
+        for shards in data:
+            shards.verify_recorded()
 
 
 def _contents(data: list[Shards]) -> list[str]:
@@ -227,6 +232,7 @@ def distil(
     Raises:
         ValueError: a teacher without a velocity on S², for tiles without an encoder of tiles, or
             shards of another width.
+        OSError: a shard that differs from its checksum, or another process trains there.
     """
     L.seed_everything(seed, verbose=False)
     module = distilling_module(recipe, teacher, seed)
@@ -245,7 +251,9 @@ def distil(
             text = f"the teacher takes embeddings of {takes} numbers, the shards have {data[0].dim}"
             raise ValueError(f"{text}; expected shards of its encoder")
         run["data"] = _contents(data)
-        batches = _on_shards(module, data, data, recipe.get("validation"), stream=False)
+        distinct = list({shards.fingerprint: shards for shards in data}.values())
+        _verify(distinct, ended(Path(folder) / "flow"))
+        batches = _on_shards(module, data, distinct, recipe.get("validation"), stream=False)
     log(f"{count(module.optimization.steps, 'step')}: {_estimate(module, batches)} on one device")
     seconds = _fit(MAP, log, module, batches, Path(folder) / "flow", run, **machines)
     provenance = _provenance(run, {"flow": seconds})

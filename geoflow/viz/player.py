@@ -27,7 +27,9 @@ from geoflow.viz.packing import Panel, as_panels, pack, pack_land, rounded
 
 _FILES = (Path(__file__).parent / "static").iterdir()
 STATIC = {file.name: file.read_text(encoding="utf-8") for file in _FILES}
-MODULE = "\n".join(STATIC[part] for part in ("geometry.js", "drawing.js", "player.js"))
+MODULE = "\n".join(
+    STATIC[part] for part in ("geometry.js", "flowmap.js", "drawing.js", "player.js")
+)
 STYLE = STATIC["player.css"]
 
 
@@ -83,6 +85,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         controls, values: what the reader can choose, see `choice` and `number`; and what is chosen.
         answer: chosen values, {name: value} → lists of panels, to be shown one after the other.
         table: answers computed before: values, joined by ``|`` → numbers of panels.
+        jumps: a flow map that the browser computes, as `browser.pack_map` makes it.
         keep: put the page of `to_html` into the notebook's output too, for readers without a
             kernel. It takes 4/3 of `data`, plus 100 kB.
     """
@@ -96,6 +99,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
     controls = traitlets.List().tag(sync=True, page=True)  # what the reader can choose
     values = traitlets.Dict().tag(sync=True, page=True)  # what is chosen: name → value
     table = traitlets.Dict().tag(sync=True, page=True)  # values joined by | → numbers of panels
+    jumps = traitlets.Dict().tag(sync=True, page=True)  # a network for the browser, its sizes
+    network = traitlets.Bytes().tag(sync=True, page=True)  # and its weights
     asked = traitlets.Int(0).tag(sync=True, page=True)  # number of the reader's last question
     answered = traitlets.Int(0).tag(sync=True, page=True)  # number of the last answer
     message = traitlets.Unicode("").tag(sync=True, page=True)  # an error, shown above the maps
@@ -112,7 +117,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         together: bool = False, center: tuple[float, float] = (0.0, 0.0),
         controls: Sequence[dict] = (), values: Mapping[str, Any] | None = None,
         answer: Callable[[dict], Iterable[list[Panel]]] | None = None,
-        table: dict[str, list[int]] | None = None, keep: bool = False,
+        table: dict[str, list[int]] | None = None, jumps: tuple[dict, bytes] = ({}, b""),
+        keep: bool = False,
     ):  # fmt: skip
         choose("projection", projection, ("flat", "globe"))
         choose("trails", trails, ("none", "short", "long", "whole way"))
@@ -120,7 +126,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         self._answer, self._done, self.keep = None, None, keep
         view = dict(position=position, projection=projection, trails=trails, together=together)
         asking = dict(controls=list(controls), values=dict(values or {}), table=table or {})
-        super().__init__(land=pack_land(), center=rounded(center)[0], **view, **asking)
+        computed = dict(zip(("jumps", "network"), jumps, strict=True))
+        super().__init__(land=pack_land(), center=rounded(center)[0], **view, **asking, **computed)
         if answer is None:
             try:
                 self.show(as_panels(trajectories, times, truth, best, images, titles))
@@ -168,25 +175,11 @@ class TrajectoryPlayer(anywidget.AnyWidget):
 
     def to_html(self, title: str = "geoflow", text: str = "") -> str:
         """One page that needs neither kernel nor network; its title is shown if `text` is."""
-        state = {name: getattr(self, name) for name in self.trait_names(page=True)}
-        binary = {name: base64.b64encode(state.pop(name)).decode() for name in ("data", "land")}
-        title, text = html.escape(title), html.escape(text)
-        return string.Template(STATIC["page.html"]).substitute(
-            title=title,
-            head=f"<h1>{title}</h1>" if text else "",
-            text=f"<p>{text}</p>" if text else "",
-            module=MODULE,
-            style=STYLE,
-            state=_script(state | {"live": False}),
-            binary=_script(binary),
-        )
+        return page({"": self}, title, text)
 
     def save_html(self, file, title: str = "geoflow", text: str = "") -> Path:
         """Write the page of `to_html` to a file and return its path."""
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, self.to_html(title, text))
-        return path
+        return write_page(file, self.to_html(title, text))
 
     def embed(self, height: int = 560):
         """The page of `to_html` in a notebook's frame of `height` pixels; it needs no kernel."""
@@ -227,6 +220,37 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         if self.keep:
             bundle["text/html"] = self.embed().data
         return bundle, metadata
+
+
+def write_page(file, text: str) -> Path:
+    """Write a page to a file, whole or not at all, and return its path."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path
+
+
+def page(players: Mapping[str, TrajectoryPlayer], title: str = "geoflow", text: str = "") -> str:
+    """One page for some players, heading → player; it needs neither kernel nor network.
+
+    >>> len(page({"one": TrajectoryPlayer(torch.zeros(2, 3, 2))})) > 50_000
+    True
+    """
+    title, text, described = html.escape(title), html.escape(text), []
+    for heading, player in players.items():
+        state = {name: getattr(player, name) for name in player.trait_names(page=True)}
+        binary = {name: state.pop(name) for name in ("data", "land", "network")}
+        binary = {name: base64.b64encode(value).decode() for name, value in binary.items()}
+        state = state | {"live": False}
+        described.append({"title": heading, "state": state, "binary": binary})
+    return string.Template(STATIC["page.html"]).substitute(
+        title=title,
+        head=f"<h1>{title}</h1>" if text else "",
+        text=f"<p>{text}</p>" if text else "",
+        module=MODULE,
+        style=STYLE,
+        players=_script(described),
+    )
 
 
 def _script(value) -> str:

@@ -20,9 +20,12 @@ from torch import Tensor
 from geoflow import runtime, samplers, schedules, sphere
 from geoflow.data import tiles
 from geoflow.density import Raster, raster_axes
+from geoflow.flowmap import MAP
+from geoflow.flowmap.network import MOST_GUIDANCE
 from geoflow.geolocator import Geolocator
 from geoflow.methods import SolverOptions
 from geoflow.scores import metrics
+from geoflow.viz.browser import JUMPS, pack_map
 from geoflow.viz.packing import Panel, data_url, read_upload, rounded
 from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
@@ -31,7 +34,7 @@ STATES = 81  # sent of a trajectory at most
 KERNEL_KM = 200.0  # what samples are smoothed with where no density is computed
 REFERENCE_STEPS, REFERENCE_POINTS = 128, 64  # of the solution that errors are measured against
 STEPS = number("steps", "steps", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
-GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0))
+GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0))
 OF_FLOWS = {"label": "guidance ω (flows)"}  # of controls beside closed forms
 SCHEDULES = (*schedules.SCHEDULES, *schedules.SAMPLING)
 SMOOTHED, EXACT = "smoothed samples", "exact"
@@ -157,23 +160,39 @@ def with_schedule(geo: Geolocator, name: str) -> Geolocator:
     return Geolocator(geo.network, geo.method, name, geo.encoder, geo.provenance)
 
 
-def _solver(geo: Geolocator) -> dict:
-    own = {"diffusion": [samplers.DDIM], "flow-map": [samplers.JUMP]}
-    return choice("solver", "solver", [*samplers.FIXED, *own.get(geo.method, [])])
+def _solver(geo: Geolocator, flow_map: Geolocator | None = None) -> dict:
+    own = [samplers.DDIM] if geo.method == "diffusion" else []
+    jumps = [samplers.JUMP] if MAP in (geo.method, flow_map and flow_map.method) else []
+    return choice("solver", "solver", [*samplers.FIXED, *own, *jumps])
 
 
-def _options(v: dict) -> SolverOptions:
-    """The solver's options among the chosen values."""
-    return SolverOptions(int(v["steps"]), v.get("solver", "rk4"), float(v.get("guidance", 0.0)))
+def _guidance(geo: Geolocator) -> dict:
+    """The guidance that a model can have."""
+    most = MOST_GUIDANCE if geo.method == MAP else math.inf
+    return {**GUIDANCE, "options": [omega for omega in GUIDANCE["options"] if omega <= most]}
+
+
+def _options(v: dict, geo: Geolocator | None = None) -> SolverOptions:
+    """The solver's options among the chosen values; a flow map jumps if no solver is chosen."""
+    usual = samplers.JUMP if geo is not None and geo.method == MAP else "rk4"
+    return SolverOptions(int(v["steps"]), v.get("solver", usual), float(v.get("guidance", 0.0)))
+
+
+def _calls(options: SolverOptions) -> str:
+    """How often the network is called: a solver needs two calls for a guided velocity."""
+    calls = samplers.evaluations(options.solver, options.steps)
+    twice = options.guidance and options.solver != samplers.JUMP
+    return f"2 × {calls} evaluations" if twice else f"{calls} evaluations"
 
 
 def explore_timesteps(
-    geo: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0, **view
-) -> TrajectoryPlayer:
+    geo: Geolocator | None = None, images=None, truth=None, *, flow_map: Geolocator | None = None,
+    n: int = 500, seed: int = 0, **view,
+) -> TrajectoryPlayer:  # fmt: skip
     """Choose steps, solver, schedule and guidance; the error against a fine solution is shown.
 
     The error is the median distance of `REFERENCE_POINTS` samples from where RK4 with
-    `REFERENCE_STEPS` steps takes the same points.
+    `REFERENCE_STEPS` steps takes the same points. The solver `jump` is a flow map's.
 
     >>> player = explore_timesteps(n=10)
     >>> player.select(steps=4, solver="euler")
@@ -183,21 +202,30 @@ def explore_timesteps(
     Args:
         geo: a flow; None: the shipped model. A closed form raises a `ValueError`.
         images, truth: see `Gallery`.
+        flow_map: a map of `geo`, which makes the jumps; None: the shipped one for the shipped
+            model, and `geo` itself if it is a flow map.
         n, seed: number of points, and the seed of their starting places.
         view: see `TrajectoryPlayer`.
     """
+    if geo is None and flow_map is None:
+        flow_map = Geolocator.from_pretrained("tiles-flow-map")
     geo, gallery = _flow(geo), Gallery(images, truth)
+    jumping = flow_map or geo
     reference = functools.cache(Points(geo, gallery, n, seed).reference)
-    scheduled = functools.cache(lambda name: Points(with_schedule(geo, name), gallery, n, seed))
+
+    @functools.cache
+    def scheduled(name: str, jumps: bool) -> Points:
+        return Points(with_schedule(jumping if jumps else geo, name), gallery, n, seed)
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         options = _options(v)
-        note = f"{samplers.evaluations(options.solver, options.steps)} evaluations"
-        panel = scheduled(v["schedule"]).panel(v["image"], options, note=note)
+        points = scheduled(v["schedule"], options.solver == samplers.JUMP)
+        panel = points.panel(v["image"], options, note=_calls(options))
         yield [panel]
         yield [_with_error(panel, reference(v["image"], options.guidance))]
 
-    controls = [STEPS, _solver(geo), choice("schedule", "schedule", SCHEDULES), GUIDANCE]
+    schedule = choice("schedule", "schedule", SCHEDULES)
+    controls = [STEPS, _solver(geo, flow_map), schedule, _guidance(geo)]
     values = dict(steps=8, solver="rk4", schedule=geo.model.schedule_name, guidance=0.0)
     return gallery.player(controls, values, view, answer=answer)
 
@@ -210,7 +238,8 @@ def explore_guidance(
     >>> [panel["title"] for panel in explore_guidance(n=10).panels]
     ['ω = 0', 'ω = 2']
     """
-    points = Points(_flow(geo), Gallery(images, truth), n, seed)
+    geo = _flow(geo)
+    points = Points(geo, Gallery(images, truth), n, seed)
 
     @functools.lru_cache(maxsize=16)  # the unguided half need not be computed again for every ω
     def panel(image: str, options: SolverOptions) -> Panel:
@@ -220,11 +249,11 @@ def explore_guidance(
         return replace(shown, note=note, best=sphere.to_latlon(middle))
 
     def answer(v: dict) -> Iterable[list[Panel]]:
-        guided = _options(v)
+        guided = _options(v, geo)
         yield [panel(v["image"], options) for options in (replace(guided, guidance=0.0), guided)]
 
     values = dict(guidance=2.0, steps=16)
-    return points.gallery.player([GUIDANCE, STEPS], values, view, answer=answer)
+    return points.gallery.player([_guidance(geo), STEPS], values, view, answer=answer)
 
 
 def explore_schedule(
@@ -315,7 +344,7 @@ def compare_methods(
 
     def answer(v: dict) -> Iterable[list[Panel]]:
         yield [
-            one.panel(v["image"], _options(v), title=title, color=color)
+            one.panel(v["image"], _options(v, one.geo), title=title, color=color)
             for color, (title, one) in enumerate(points.items())
         ]
 
@@ -343,9 +372,47 @@ def explore_sphere(x=(48.9, 2.4), y=(35.7, 139.7), **view) -> TrajectoryPlayer:
     return TrajectoryPlayer(controls=controls, values=values, answer=answer, **look)
 
 
+def explore_jumps(
+    flow_map: Geolocator | None = None, images=None, truth=None, *, n: int = 500, seed: int = 0,
+    **view,
+) -> TrajectoryPlayer:  # fmt: skip
+    """A flow map that the browser computes: all its controls work without a kernel.
+
+    The page carries the network, in 16 bits a weight, and what it makes of each image; choices are
+    the image, jumps, guidance, and how many points. Python draws the first answer, for figures.
+
+    >>> player = explore_jumps(n=5)
+    >>> player.values["steps"], len(player.jumps["truths"])
+    (1, 6)
+
+    Args:
+        flow_map: None: the shipped one.
+        images, truth: see `Gallery`.
+        n, seed: number of points, and the seed of their starting places.
+        view: see `TrajectoryPlayer`.
+
+    Raises:
+        ValueError: another method, or a network that the page's script does not have.
+    """
+    geo, gallery = flow_map or Geolocator.from_pretrained("tiles-flow-map"), Gallery(images, truth)
+    about, weights = pack_map(geo, geo.embed(list(gallery.images.values())))
+    truths = [gallery.truths.get(name) for name in gallery.images]
+    about["truths"] = [rounded(place)[0] if place is not None else None for place in truths]
+    first = Points(geo, gallery, n, seed).panel(next(iter(gallery.images)), geo.model.defaults)
+    omegas = [round(0.1 * i, 1) for i in range(round(10 * MOST_GUIDANCE) + 1)]
+    points = sorted({n, 100, 250, 500, 1000, 2000, 5000})
+    controls = [
+        number("steps", "jumps", JUMPS),
+        number("guidance", "guidance ω", omegas),
+        number("points", "points", points),
+    ]
+    values, shown = dict(steps=1, guidance=0.0, points=n), dict(trajectories=[first], **view)
+    return gallery.player(controls, values, shown, jumps=(about, weights))
+
+
 def atlas(
     models: Mapping[str, Geolocator] | None = None, images=None, truth=None, *, n: int = 240,
-    steps: Sequence[int] = (1, 2, 4, 8, 16, 32), guidances: Sequence[float] = (0.0, 1.0, 3.0),
+    steps: Sequence[int] = (1, 2, 4, 8, 16), guidances: Sequence[float] = (0.0, 1.0, 3.0),
     seed: int = 0, **view,
 ) -> TrajectoryPlayer:  # fmt: skip
     """Images × methods × steps × guidance, computed in advance: all controls work without a kernel.

@@ -1,6 +1,6 @@
 // Geometry and data of the player: unit vectors, projections, coastline, and the panels that Python sends.
 //
-// geometry.js, drawing.js and player.js are parts of one module, which geoflow/viz/player.py joins in this order.
+// geometry.js, flowmap.js, drawing.js and player.js are parts of one module, which geoflow/viz/player.py joins in this order.
 
 const EARTH_KM = 6371, RADIAN = Math.PI / 180;
 

@@ -168,7 +168,7 @@ class Playback {
   }
 }
 
-/** The reader's choices, and who answers them: a table in the page, or the kernel, which gets one question at a time. What is asked
+/** The reader's choices, and who answers them: the page, from a table or by a network, or the kernel, which gets one question at a time. What is asked
  * meanwhile waits, and only the last of it is sent. `look` shows the table's answer, `changed` the choices, `say` a text, and whether
  * the maps wait for an answer. */
 class Questions {
@@ -178,6 +178,9 @@ class Questions {
 
   hasTable() { return Object.keys(this.model.get("table")).length > 0; }
 
+  /** Whether a network in the page makes the answer. */
+  computes() { return Object.keys(this.model.get("jumps")).length > 0; }
+
   /** The name of the choices in the table. */
   key() { return this.model.get("controls").map(({ name }) => this.values[name]).join("|"); }
 
@@ -186,7 +189,7 @@ class Questions {
 
   ask(name, value) {
     this.values = { ...this.values, [name]: value };
-    if (this.hasTable()) this.look(); else this.soon(() => this.send());
+    if (this.hasTable()) this.look(); else this.soon(() => (this.computes() ? this.look() : this.send()));
   }
 
   /** Python is told of a choice that nobody needs to answer. */
@@ -238,7 +241,7 @@ class Player {
     this.view = new View(model);
     this.playback = new Playback(() => this.showStep());
     this.questions = new Questions(model, {
-      look: () => this.read(), changed: () => { this.buildControls(); this.draw(); },
+      look: () => this.read(), changed: () => { this.buildControls(); if (this.questions.computes()) this.read(); else this.draw(); },
       say: (text, busy) => { this.say(text); this.maps.classList.toggle("busy", Boolean(busy)); },
     });
     this.build();
@@ -252,7 +255,7 @@ class Player {
     const hidden = true;
     this.asking = element("div", { class: "bar asking" });
     this.message = element("div", { class: "message", role: "alert", hidden });
-    const live = this.model.get("live") && !this.questions.hasTable() && this.model.get("controls").length ? "live" : "";
+    const live = this.model.get("live") && !this.questions.hasTable() && !this.questions.computes() && this.model.get("controls").length ? "live" : "";
     this.status = element("div", { class: `status ${live}`, role: "status", "aria-live": "polite", hidden });
     this.maps = element("div", { class: "maps" });
     this.legend = element("div", { class: "bar note" });
@@ -291,7 +294,7 @@ class Player {
   }
 
   buildControls() {
-    const controls = this.model.get("controls"), table = this.questions.hasTable(), disabled = !this.model.get("live") && !table;
+    const controls = this.model.get("controls"), table = this.questions.hasTable() || this.questions.computes(), disabled = !this.model.get("live") && !table;
     const readerOf = ({ name }, { questions } = this) => ({
       get value() { return questions.values[name]; },
       disabled, uploads: !disabled && !table, complain: (text) => this.complain(text),
@@ -312,7 +315,7 @@ class Player {
     const chosen = questions.hasTable() ? this.model.get("table")[questions.key()] : panels.map((_, i) => i);
     this.complain(chosen ? this.model.get("message") : `Nothing was computed for ${questions.key()}.`);
     if (!chosen) return;
-    this.panels = chosen.map((i) => readPanel(data, panels[i]));
+    this.panels = questions.computes() ? [this.jumped()] : chosen.map((i) => readPanel(data, panels[i]));
     this.bases.clear();
     this.view.face(this.panels[0]);
     this.steps = Math.max(1, ...this.panels.map((panel) => panel.states - 1));
@@ -326,6 +329,16 @@ class Player {
     this.legend.hidden = !legend.length;
     this.arrange();
     this.playback.go(this.playback.playing ? this.playback.share : Math.round(this.playback.share * this.steps) / this.steps);
+  }
+
+  /** The jumps of a flow map, computed here. */
+  jumped() {
+    const { image, steps, guidance, points } = this.questions.values, about = this.model.get("jumps");
+    const number = this.model.get("controls")[0].options.indexOf(image);
+    this.network ??= readNetwork(about, this.model.get("network"));
+    const panel = jumpPanel(this.network, { image: number, guidance, points, times: about.times[steps], truth: about.truths[number] });
+    this.root.dataset.jumpsMs = panel.ms.toFixed(1); // for the tests
+    return panel;
   }
 
   arrange() {
