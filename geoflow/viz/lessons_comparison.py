@@ -57,10 +57,11 @@ def noising_figure(states: dict[str, Tensor], moments: list[float]) -> MapFigure
         figure = MapFigure(figsize=(8.4, 1.8 * len(states)), layout="constrained")
         axes = figure.subplots(len(states), len(moments), squeeze=False)
         for row, (method, points) in zip(axes, states.items(), strict=True):
-            for ax, t, x in zip(row, moments, points, strict=True):
+            for ax, x in zip(row, points, strict=True):
                 _draw_cloud(ax, x, color_of(method))
-                ax.set_title(f"t = {t:g}" if row is axes[0] else "")
             row[0].set_ylabel(TITLES[method])
+        for ax, t in zip(axes[0], moments, strict=True):
+            ax.set_title(f"t = {t:g}")
     return figure
 
 
