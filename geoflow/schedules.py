@@ -1,13 +1,13 @@
 """Schedules: monotone warps of the time axis, [0, 1] → [0, 1] with 0 ↦ 0 and 1 ↦ 1.
 
 A schedule says where training draws its times and where a sampler places its steps. Path, network,
-solver and likelihood never see one. Time 0 is noise, 1 is data: a schedule that is flat near 1
-spends its steps near the data.
+solver and likelihood never see one. One that is flat near 1 spends its steps near the data, t = 1.
 
 The paper writes the noise level κ(s') with s' = 1 − s, so t = 1 − κ (PLONK, section 3.1). Its
 printed constants (α = −3, β = 7) contradict its text; the official code's −7 → 3 is used here.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -77,21 +77,21 @@ def log_times(s: Tensor) -> Tensor:
 EVEN_SHARE = 0.3
 
 
-def mixed_times(s: Tensor) -> Tensor:
-    """Quantiles of a mixture: 30 % of the times are uniform, 70 % are those of `log_times`.
+def mixed_times(s: Tensor, end: float = CLOCK_END) -> Tensor:
+    """Quantiles of a mixture: 30 % of the times are uniform, 70 % are even in `log_clock`.
 
     Late times decide how sharp a density is, early ones between which places it is divided. This
-    solves 0.3 t + 0.7 log_clock(t) = s by Newton's method, in the logarithm of the time left.
+    solves 0.3 t + 0.7 log_clock(t, end) = s by Newton's method, in the logarithm of the time left.
 
     >>> mixed_times(torch.tensor([0.0, 0.5, 1.0])).round(decimals=4)
     tensor([0.0000, 0.8981, 1.0000])
     """
-    left, end = 1 - CLOCK_END, math.log(CLOCK_END)
-    v = end * s  # log(1 − (1 − ε) t), at first as if no times were uniform
+    left, last = 1 - end, math.log(end)
+    v = last * s  # log(1 − (1 − ε) t), at first as if no times were uniform
     for _ in range(4):
         rest = v.exp()
-        error = EVEN_SHARE * (1 - rest) / left + (1 - EVEN_SHARE) / end * v - s
-        v = v - error / ((1 - EVEN_SHARE) / end - EVEN_SHARE / left * rest)
+        error = EVEN_SHARE * (1 - rest) / left + (1 - EVEN_SHARE) / last * v - s
+        v = v - error / ((1 - EVEN_SHARE) / last - EVEN_SHARE / left * rest)
     return ((1 - v.exp()) / left).clamp(0, 1)
 
 
@@ -106,8 +106,7 @@ SCHEDULES: dict[str, Schedule] = {
 def few_steps(s: Tensor) -> Tensor:
     """t = 0.9 sigmoid(−7, 1.5)(s) + 0.1 s, for samplers of networks trained by the skewed sigmoid.
 
-    A sampler of 8 to 32 steps cannot afford the skewed sigmoid's long steps in the middle and its
-    many steps near the data.
+    With 8 to 32 steps it needs shorter steps in the middle than that, and fewer near the data.
 
     >>> few_steps(torch.tensor([0.0, 1.0])).round()
     tensor([0., 1.])
@@ -116,10 +115,12 @@ def few_steps(s: Tensor) -> Tensor:
 
 
 FEW_STEPS = "few-steps"
+# A sampler needs fewer steps in the last hundredth of the time than training needs draws there.
+SAMPLING = {FEW_STEPS: few_steps, "mixed-steps": functools.partial(mixed_times, end=1e-2)}
 
 
 def by_name(name: str) -> Schedule:
-    """The schedule of a name: one of `SCHEDULES`, or `few-steps`, `log` or `mixed`.
+    """The schedule of a name: of `SCHEDULES` or `SAMPLING`, or `log` or `mixed`.
 
     >>> by_name("sigmoid")(torch.tensor([0.0, 0.5, 1.0]))
     tensor([0.0000, 0.5000, 1.0000])
@@ -127,7 +128,7 @@ def by_name(name: str) -> Schedule:
     Raises:
         ValueError: unknown name.
     """
-    schedules = {**SCHEDULES, FEW_STEPS: few_steps, "log": log_times, "mixed": mixed_times}
+    schedules = {**SCHEDULES, **SAMPLING, "log": log_times, "mixed": mixed_times}
     return schedules[choose("schedule", name, schedules)]
 
 

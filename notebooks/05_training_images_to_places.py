@@ -40,9 +40,7 @@ seed = 0
 recipe_scale = by_scale("smoke", "demo", "gpu")
 folder = Path("../outputs/05_training") / scale()
 scored = by_scale(50, 500, 4000)  # tiles of each kind to score
-mapped = by_scale(
-    ("ice",), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga")
-)
+mapped = by_scale(("ice",), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"), ("ocean", "Sahara", "ice", "Amazon", "coast", "taiga"))
 averaging_steps = by_scale(12, 400, 2000)  # of the experiment on weight averaging
 
 # %%

@@ -11,7 +11,7 @@ from geoflow import schedules
 S = torch.linspace(0, 1, 1001, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [*schedules.SCHEDULES, schedules.FEW_STEPS, "log", "mixed"])
+@pytest.mark.parametrize("name", [*schedules.SCHEDULES, *schedules.SAMPLING, "log", "mixed"])
 def test_schedules_rise_from_0_to_1(name):
     t = schedules.by_name(name)(S)
     assert float(t[0]) == pytest.approx(0, abs=1e-15)
@@ -79,10 +79,11 @@ def test_log_times_give_each_e_fold_its_share():
     assert torch.allclose((1 - 1e-4**clock) / (1 - 1e-4), S, rtol=0, atol=1e-12)
 
 
-def test_mixed_times_are_those_of_a_mixture():
+@pytest.mark.parametrize(("name", "end"), [("mixed", 1e-3), ("mixed-steps", 1e-2)])
+def test_mixed_times_are_those_of_a_mixture(name, end):
     """As many uniform draws before each time as 30 % of the draws, and log times as 70 %."""
     n = 100_000
     even = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    mixture = torch.cat([even.repeat(3), schedules.by_name("log")(even).repeat(7)]).sort().values
-    mixed = schedules.by_name("mixed")((torch.arange(len(mixture)) + 0.5).double() / len(mixture))
+    mixture = torch.cat([even.repeat(3), ((1 - end**even) / (1 - end)).repeat(7)]).sort().values
+    mixed = schedules.by_name(name)((torch.arange(len(mixture)) + 0.5).double() / len(mixture))
     assert (mixed - mixture).abs().max() < 1e-4

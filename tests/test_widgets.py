@@ -85,7 +85,7 @@ def test_schedules_in_step(geo):
     player = widgets.explore_schedule(geo, n=20)
     assert [panel["title"] for panel in player.panels] == [
         *schedules.SCHEDULES,
-        schedules.FEW_STEPS,
+        *schedules.SAMPLING,
     ]
     assert player.panels[0]["times"] == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
     player.select(steps=3)

@@ -18,9 +18,7 @@ BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "single_geoscore": 1}
 
 
 def compare(
-    scale: Annotated[
-        str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")
-    ] = "",
+    scale: Annotated[str, option("smoke, demo, laptop or gpu; default: GEOFLOW_SCALE")] = "",
     encoder: Annotated[
         str, option("model whose encoder all use; default: a new one for each seed")
     ] = "",

@@ -25,9 +25,7 @@ Encoder = Annotated[str, option("model whose encoder to use; default: the shards
 Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]
 Scale = Annotated[
     str,
-    option(
-        "tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"
-    ),
+    option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"),
 ]
 Data = Annotated[list[Path] | None, option("from `geoflow embed`; given twice, it counts twice")]
 Steps = Annotated[int | None, option("training steps; default: the recipe's, or what fits")]

@@ -33,7 +33,7 @@ REFERENCE_STEPS, REFERENCE_POINTS = 128, 64  # of the solution that errors are m
 STEPS = number("steps", "steps", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0))
 OF_FLOWS = {"label": "guidance ω (flows)"}  # of controls beside closed forms
-SCHEDULES = (*schedules.SCHEDULES, schedules.FEW_STEPS)
+SCHEDULES = (*schedules.SCHEDULES, *schedules.SAMPLING)
 SMOOTHED, EXACT = "smoothed samples", "exact"
 SIX = {  # the methods side by side: their titles, and the shipped models
     "Riemannian flow, S²": "tiles",
