@@ -23,14 +23,14 @@ TITLES = {
     "riemannian": "Riemannian flow, S²",
     "flow": "flow matching, R³",
     "diffusion": "diffusion, R³",
-    "mix16": "mixture of 16 vMF",
+    "vmf-mixture-16": "mixture of 16 vMF",
     "vmf-mixture": "mixture of 3 vMF",
     "vmf": "one vMF",
     "retrieval": "retrieval",
     "land": "land, without looking",
     "uniform": "uniform",
 }
-COLORS = {"riemannian": BLUE, "flow": ORANGE, "diffusion": GREEN, "mix16": PINK} | {
+COLORS = {"riemannian": BLUE, "flow": ORANGE, "diffusion": GREEN, "vmf-mixture-16": PINK} | {
     "vmf-mixture": RED
 }
 SCORES = {
