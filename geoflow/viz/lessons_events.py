@@ -58,7 +58,7 @@ def weights_figure(weights: dict[str, Tensor], widths_km: tuple[float, ...]) -> 
 
     >>> figure = weights_figure({"a": torch.tensor([0.1, 0.9])}, (0.064,))
     """
-    names = ["floor", *(f"{width:.2g}" if width < 1000 else f"{width:.0f}" for width in widths_km)]
+    names = ["floor", *(f"{width:.2g}" if width < 100 else f"{width:.0f}" for width in widths_km)]
     with matplotlib.rc_context(STYLE):
         figure = MapFigure(figsize=(8.4, 4.6), layout="constrained")
         columns = min(2, len(weights))
