@@ -196,7 +196,7 @@ def check_3():
     if ddim_step(state, x0, 0.3, 0.9) is None:
         return "Exercise 3a is still to be solved"
     torch.testing.assert_close(ddim_step(state, x0, 0.3, 0.9), math.sin(0.9) * x1 + math.cos(0.9) * x0, atol=1e-5, rtol=1e-4)
-    velocity = paths.Diffusion().velocity(lambda x, t, cond: x0)(state, math.sin(0.3) ** 2)
+    velocity = paths.Diffusion().velocity(lambda x, t, cond: x0[None])(state[None], math.sin(0.3) ** 2)[0]
     package = math.cos(0.6) * state + math.sin(0.6) * velocity  # the solver "ddim" of geoflow.samplers
     torch.testing.assert_close(ddim_step(state, x0, 0.3, 0.9), package, atol=1e-5, rtol=1e-4)
     return "Exercise 3a: right, and equal to the package's step"
