@@ -23,9 +23,9 @@ def events_figure(sets: dict[str, Tensor], most: int) -> MapFigure:
     """A map of each set of events, latitude and longitude (n, 2); at most so many dots each."""
     with matplotlib.rc_context(STYLE):
         figure = MapFigure(figsize=(8.4, 4.6), layout="constrained")
-        cells = zip(figure.add_gridspec(2, 2), sets.items(), COLORS, strict=False)
-        for cell, (name, latlon), color in cells:
-            ax = world(ax=cell)
+        grid, named = figure.add_gridspec(2, 2), zip(sets.items(), COLORS, strict=False)
+        for number, ((name, latlon), color) in enumerate(named):
+            ax = world(ax=grid[divmod(number, 2)])
             maps.draw_points(ax, latlon[:: -(-len(latlon) // most)], color=color, size=2)
             ax.set_title(f"{name}: {len(latlon):,} events")
     return figure
