@@ -37,7 +37,7 @@ from geoflow.runtime import by_scale
 
 seed = 0
 drawn = by_scale(100, 400, 400)  # points per picture of a noising
-student_steps = by_scale(4, 250, 2000)  # of the small trainings
+student_steps = by_scale(4, 200, 2000)  # of the small trainings
 student_batch = by_scale(64, 512, 1024)  # images per step
 gallery_size = by_scale(500, 20_000, 100_000)  # training tiles, for the small trainings and as neighbours
 judged = by_scale(4, 64, 500)  # tiles for the likelihoods of the small trainings
@@ -243,7 +243,7 @@ for method in GENERATIVE:
 #
 # Now the trainings that count. All trained methods have the same encoder, 300,000 tiles and networks of one size. The three generative methods were trained for 10,000 steps, by the recipe of the shipped
 # flow with their own guess. The closed forms, networks that predict peaks, were trained for 4,000 steps, since afterwards they overfit; of every method the weights with the lowest validation loss were kept. A *von
-# Mises–Fisher* (vMF) density is one round peak; the mixtures have 3, as in the paper, or 16, which was the best number of those that we tried. *Retrieval* looks up the training tiles with the most similar embeddings; its
+# Mises–Fisher* (vMF) density is one round peak; the mixtures have 3, as in the paper, or 16. *Retrieval* looks up the training tiles with the most similar embeddings; its
 # settings were tuned on validation tiles. *Land* and *uniform* do not look at the image.
 #
 # Every method was scored on the same 2,000 tiles of *seen regions* (new tiles, but of parts of the Earth on which it was trained) and on 2,000 tiles of *held-out blocks* (parts that no training tile shows). The scores:
@@ -315,7 +315,7 @@ print_differences("test")
 # *What was seen,* from the top:
 #
 # * **The three generative methods are close.** The Riemannian flow is ahead of both methods in R³ in likelihood, by 0.08 ± 0.03 and 0.09 ± 0.03 nats, and level in the three other scores. The densities in R³ would have told another story: they make the methods in R³
-#   better than the Riemannian flow by 2.3 nats (diffusion) and 4.6 nats (flow matching), which is the thinness of their shells.
+#   better than the Riemannian flow by 4.8 nats (diffusion) and 7.2 nats (flow matching), which is the thinness of their shells.
 # * **The mixture of three** is behind the flow in everything: by 1.93 ± 0.06 nats, 135 ± 37 km and 191 ± 32 of GeoScore.
 # * **The mixture of sixteen** is behind by 0.87 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 72 ± 33 of GeoScore, a little more than two errors. Three peaks are too few for these tiles. Sixteen are
 #   enough to find the candidate places, but not to draw their shapes.
