@@ -81,7 +81,7 @@ def new_generator():
 # deviation 1 (one Earth radius) along each axis. Time 0 is noise, time 1 is data. A *diffusion* adds Gaussian noise to the data step by step. Its network learns to
 # tell the noise, which can then be removed step by step.
 #
-# The next figure is figure 2 of the paper. The place is Paris, the disc is the Earth, and each column is a time.
+# The next figure is figure 2 of the paper. The place is Paris, the disc is the Earth as seen from far above 0° N 0° E, and each column is a time. Grey points are on the far side.
 #
 # > **Predict before you run.** When are the points of each method on the surface of the Earth?
 
@@ -317,8 +317,8 @@ print_differences("test")
 # * **The three generative methods are close.** The Riemannian flow is ahead of both methods in R³ in likelihood, by 0.08 ± 0.03 and 0.09 ± 0.03 nats, and level in the three other scores. The densities in R³ would have told another story: they make the methods in R³
 #   better than the Riemannian flow by 4.8 nats (diffusion) and 7.2 nats (flow matching), which is the thinness of their shells.
 # * **The mixture of three** is behind the flow in everything: by 1.93 ± 0.06 nats, 135 ± 37 km and 191 ± 32 of GeoScore.
-# * **The mixture of sixteen** is behind by 0.87 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 72 ± 33 of GeoScore, a little more than two errors. Three peaks are too few for these tiles. Sixteen are
-#   enough to find the candidate places, but not to draw their shapes.
+# * **The mixture of sixteen** is behind by 0.87 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 72 ± 33 of GeoScore, a little more than two errors. It fits that sixteen
+#   peaks find the candidate places but cannot draw their shapes, for which the likelihood asks.
 # * **Retrieval**, a look-up among 300,000 training tiles, is behind in everything too, but by little in likelihood: 0.17 ± 0.05 nats.
 # * One vMF cannot say "here or there", and is far behind in everything.
 #
@@ -352,7 +352,7 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2046 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (127 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). There it pays to be unsure, and these two are the most unsure: their samples are the most spread out. So what is learnt in seen regions carries over only in part, for every method. No method here knows that it has left the regions that it knows.
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 100 and 51.) In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. No method here knows that it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
 #

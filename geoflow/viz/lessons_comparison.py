@@ -71,6 +71,7 @@ def _draw_cloud(ax: Axes, x: Tensor, color: str) -> None:
     ax.scatter(*x[behind, 1:].T, s=3, color=GREY, alpha=0.5, lw=0)
     ax.scatter(*x[~behind, 1:].T, s=4, color=color, alpha=0.8, lw=0)
     ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], aspect="equal")
+    ax.spines[["left", "bottom"]].set_visible(False)
 
 
 def approach_figure(left: Tensor, km: dict[str, Tensor], marked_km: float) -> MapFigure:
@@ -135,7 +136,7 @@ def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> 
     """
     shown = [score for score in SCORES if any(score in row for row in differences.values())]
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(9.4, 0.55 + 0.3 * len(differences)), layout="constrained")
+        figure = MapFigure(figsize=(9.4, 0.7 + 0.36 * len(differences)), layout="constrained")
         figure.suptitle(title, fontsize=9)
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         names = [TITLES[method] for method in differences]
@@ -146,9 +147,11 @@ def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> 
                     clear = abs(mean) > 2 * error
                     style = {"fmt": "o", "ms": 5, "capsize": 3, "mfc": None if clear else "white"}
                     ax.errorbar(mean, row, xerr=2 * error, color=color_of(method), **style)
+                    text = f"{mean:+.2f}" if score == "nll" else f"{mean:+.0f}"
+                    ax.text(mean, row - 0.2, text, ha="center", va="bottom", fontsize=7)
             ax.axvline(0, color="black", lw=0.8)
             ax.set(title=SCORES[score], yticks=range(len(names)), yticklabels=names)
-            ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="flow ahead by →")
+            ax.set(ylim=(len(names) - 0.5, -0.8), xlabel="flow ahead by →")
             ax.grid(axis="x", color="#e4e8ea")
     return figure
 
