@@ -37,12 +37,12 @@ from geoflow.runtime import by_scale
 
 seed = 0
 drawn = by_scale(100, 400, 400)  # points per picture of a noising
-student_steps = by_scale(4, 200, 2000)  # of the small trainings
-student_batch = by_scale(64, 512, 1024)  # images per step
+student_steps = by_scale(4, 150, 2000)  # of the small trainings
+student_batch = by_scale(64, 256, 1024)  # images per step
 gallery_size = by_scale(500, 20_000, 100_000)  # training tiles, for the small trainings and as neighbours
-judged = by_scale(4, 64, 500)  # tiles for the likelihoods of the small trainings
-checked = by_scale(20, 1000, 1000)  # tiles on which the flow and the mixture are compared one by one
-integral_points = by_scale({"S²": 20, "R³": 2}, {"S²": 2000, "R³": 100}, {"S²": 5000, "R³": 500})  # that check an integral
+judged = by_scale(4, 50, 500)  # tiles for the likelihoods of the small trainings
+checked = by_scale(20, 500, 1000)  # tiles on which the flow and the mixture are compared one by one
+integral_points = by_scale({"S²": 20, "R³": 2}, {"S²": 2000, "R³": 60}, {"S²": 5000, "R³": 500})  # that check an integral
 
 # %%
 import math
@@ -218,7 +218,8 @@ for method in ("flow", "diffusion"):
 lessons_comparison.shells_figure(radius, share, own_radius)
 
 # %% [markdown]
-# SHELL-SEEN
+# *What was seen:* the mass of a ray lies in a thin shell, with a standard deviation of 3 to 7 km for the flow and of 14 to 19 km for the diffusion (the radius of the Earth is 6,371 km), and its middle is a little below or above 1. The density *in R³* at r = 1, which the paper reports for
+# these methods, depends on how thin this shell is: a shell that is ten times thinner adds log 10 = 2.3 nats without moving any place (exercise 1). So the paper rightly warns that its numbers for R³ and for S² cannot be compared. The integral along the ray can.
 #
 # `Geolocator.log_prob` computes the integral along the ray for methods in R³, at radii that follow each ray's own shell. Here is what the six students reach on the sphere,
 # and beside it what the number in R³ would have said. Both are *NLL over uniform*: the mean of −log p over true places, minus that of a uniform guess. Lower is better, and 0 is a uniform guess.
@@ -237,7 +238,8 @@ for method in GENERATIVE:
     print(f"mixed times instead of uniform ones, {TITLES[method]}: {gain:+.2f} ± {error:.2f} nats")
 
 # %% [markdown]
-# STUDENT-SEEN
+# *What to read from it:* the right column would put the methods in R³ far ahead of the Riemannian flow, and that is only the thinness of their shells. On the sphere (left column) the numbers can be compared. The last three lines say what the mixed times buy for each method after these few steps: a gain of
+# more than two standard errors is one, anything smaller is level. Trainings this short only illustrate how methods are compared; the next section has the long ones.
 #
 # ## The whole comparison
 #
@@ -279,6 +281,7 @@ def print_scores(name, methods=COMPARED):
         print(f"{TITLES[method]:22s}" + "".join(f"{row[key]:12,.{2 if key.startswith('nll') else 0}f}" for key in columns))
 
 
+# %%
 print(f"seen regions, {reports['riemannian', 'test'].metrics['images']:,} tiles, no guidance")
 print_scores("test")
 for method in ("flow", "diffusion"):  # the paper's unit is bits divided by 3
@@ -473,7 +476,8 @@ for method, latlon in answers.items():
     )
 
 # %% [markdown]
-# SIX-SEEN
+# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia; the two flows also see Baja California. Their half areas are alike, 1.6 to 1.8 million km². They weigh the candidates differently: 22 to 33 % of their samples lie within 1,000 km of the truth, and
+# their best answers are 1,857 to 5,155 km off. The mixture of three covers the same two regions with two round peaks, on twice the area, and 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
 #
 # ### Are these densities?
 #
@@ -492,7 +496,7 @@ for method in ("riemannian", "vmf-mixture", "flow", "diffusion"):
     print(f"{TITLES[method]:20s} integral {integrals[method][0]:.3f} ± {integrals[method][1]:.3f}, from {few} directions")
 
 # %% [markdown]
-# INTEGRAL-SEEN
+# *What to read from it:* an integral that is one within two standard errors is what a density must have. The errors of the methods in R³ are larger, because fewer directions were drawn.
 #
 # ## How they move
 #
@@ -524,7 +528,8 @@ for method in ("flow", "diffusion"):
 lessons_comparison.radii_figure(times_of, radii)
 
 # %% [markdown]
-# RADII-SEEN
+# *What was seen:* the states start between 0.3 and 3.8 Earth radii from the centre, many of them inside the Earth. Those of the flow arrive at the surface at t = 0.98, those of the diffusion in the last thousandth of the time. The Riemannian flow needs to do none of this, since its points never leave the
+# surface.
 #
 # ### The solver of a diffusion
 #
@@ -545,19 +550,28 @@ for solver in ("ddim", "euler", "heun", "rk4"):
 lessons_comparison.solvers_figure(errors)
 
 # %% [markdown]
-# SOLVER-SEEN
+# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM, Euler and Heun's method are 170 to 180 km off, and two steps of RK4 are 420 km off. From 16 evaluations on the fourth order wins (33 km, where DDIM has 97 and Euler 67), and with 256 it is exact to
+# a tenth of a kilometre. DDIM keeps the predicted noise fixed for a whole step, and for this network that is no better than keeping the velocity fixed.
 #
 # ## Check
 
 # %%
 assert decided["diffusion"] < decided["flow"] < 0.1
+assert by_scale(True, False, False) or thickness["flow"].max() < thickness["diffusion"].min()
 for method in COMPARED:
     assert reports[method, "test"].metrics["images"] == 2000
-    assert method == "riemannian" or set(differences["test"][method]) == set(lessons_comparison.SCORES)
-    if method != "riemannian":  # the table of differences is that of the reports
-        mean = reports[method, "test"].metrics["nll"] - reports["riemannian", "test"].metrics["nll"]
-        assert abs(differences["test"][method]["nll"][0] - mean) < 1e-3
-assert abs(reports["uniform", "test"].metrics["nll_over_uniform"]) < 1e-5
+for method in COMPARED[1:]:  # the differences are those of the reports
+    mean = reports[method, "test"].metrics["nll"] - reports["riemannian", "test"].metrics["nll"]
+    assert abs(differences["test"][method]["nll"][0] - mean) < 1e-3
+assert all(differences["test"][method]["nll"][0] > 2 * differences["test"][method]["nll"][1] for method in COMPARED[1:])
+mean, error = differences["test"]["vmf-mixture-16"]["geoscore"]
+assert mean < -2 * error, "sixteen components are ahead in the answer"
+for method in ("flow", "diffusion", "vmf-mixture-16"):
+    mean, error = differences["test"][method]["energy_km"]
+    assert abs(mean) < 2 * error, "the energy score cannot separate them"
+assert all(differences["test-guided"][method]["single_geoscore"][0] > 70 for method in COMPARED[1:])
+assert all(differences["held-out"][method]["energy_km"][0] < 0 for method in ("vmf", "retrieval"))
+assert by_scale(True, False, False) or all(abs(value - 1) < 4 * error + 0.02 for value, error in integrals.values()), integrals
 print("all checks passed")
 
 # %% [markdown]
