@@ -398,7 +398,7 @@ def by_group(values, statistic):
 
 
 panels = {
-    "log-density of the truth over uniform (nats)": {method: by_group(nats[method], torch.mean) for method in PAIR},
+    "log p(truth) over uniform (nats)": {method: by_group(nats[method], torch.mean) for method in PAIR},
     "centre: answer to truth (km)": {method: by_group(centre[method], torch.median) for method in PAIR},
     "width: samples to answer (km)": {method: by_group(width[method], torch.median) for method in PAIR},
 }
@@ -414,7 +414,8 @@ for number, (mean, error) in enumerate(ahead):
     print(f"group {number + 1}: the flow is ahead of the mixture by {mean:+.2f} ± {error:.2f} nats; {row}")
 
 # %% [markdown]
-# GROUPS-SEEN
+# *What was seen:* the flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. The answers and widths of the two do not differ by more than two errors in any quarter, although on the two clearer quarters those of the flow are closer to the truth (716 against 975 km, and
+# 479 against 729 km) and narrower. So the flow does not gain by better answers on a certain kind of tile. It gains by the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
 #
 # ### When is the density made?
 #
@@ -448,7 +449,8 @@ for name, values in gained.items():
     print(f"{name:10s} gains {values[-1]:5.2f} nats in all, {values[-1] - values[late]:5.2f} of them after t = {times[late]:.3f}")
 
 # %% [markdown]
-# GAINED-SEEN
+# *What was seen:* on a logarithmic axis of the time that is left, all groups gain over most of the range, and clear tiles gain more and begin earlier. In the last twentieth of the time a third of the density is made (2.25 of 6.60 nats for clear tiles, 1.18 of 3.04 for ambiguous ones). The mixed times put 41 % of the training there; uniform
+# times would put 5 % there.
 #
 # ## Six answers to one tile
 #
@@ -557,7 +559,6 @@ lessons_comparison.solvers_figure(errors)
 
 # %%
 assert decided["diffusion"] < decided["flow"] < 0.1
-assert by_scale(True, False, False) or thickness["flow"].max() < thickness["diffusion"].min()
 for method in COMPARED:
     assert reports[method, "test"].metrics["images"] == 2000
 for method in COMPARED[1:]:  # the differences are those of the reports
@@ -571,7 +572,9 @@ for method in ("flow", "diffusion", "vmf-mixture-16"):
     assert abs(mean) < 2 * error, "the energy score cannot separate them"
 assert all(differences["test-guided"][method]["single_geoscore"][0] > 70 for method in COMPARED[1:])
 assert all(differences["held-out"][method]["energy_km"][0] < 0 for method in ("vmf", "retrieval"))
-assert by_scale(True, False, False) or all(abs(value - 1) < 4 * error + 0.02 for value, error in integrals.values()), integrals
+if by_scale(False, True, True):
+    assert thickness["flow"].max() < thickness["diffusion"].min()
+    assert all(abs(value - 1) < 4 * error + 0.02 for value, error in integrals.values()), integrals
 print("all checks passed")
 
 # %% [markdown]

@@ -11,6 +11,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
+from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor
 
 from geoflow import sphere
@@ -176,6 +177,8 @@ def groups_figure(panels: dict[str, dict[str, Tensor]], log: tuple[str, ...] = (
                 xlabel="quarter of the tiles",
                 yscale="log" * (label in log) or "linear",
             )
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.set_xticks(range(4), labels=["1\nambiguous", "2", "3", "4\nclear"])
         _legend(axes[-1])
     return figure
