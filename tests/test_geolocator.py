@@ -136,6 +136,14 @@ def test_solvers_agree(geo, cond):
         ), solver
 
 
+@pytest.mark.parametrize("steps", [1, 16])
+def test_adaptive_steps_stay_within_the_times(steps):
+    """The shipped flow's clock, log(1 − t(1 − ε)), has no value beyond t = 1.001."""
+    shipped, image = Geolocator.from_pretrained("tiles"), tiles.tile(*tiles.EXAMPLES["ocean"])
+    fine = shipped.sample(image, n=20, seed=0, steps=64)
+    assert km(shipped.sample(image, n=20, seed=0, steps=steps, solver="dopri5"), fine) < 5
+
+
 def test_guidance_moves_samples_and_zero_guidance_does_not(geo, cond):
     plain = geo.sample(cond=cond, n=20, seed=0)
     assert torch.equal(geo.sample(cond=cond, n=20, seed=0, guidance=0), plain)

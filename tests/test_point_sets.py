@@ -110,3 +110,4 @@ def test_the_table_has_the_published_rows_and_the_mean_of_ours():
     assert sum("published" in line for line in lines) == 7
     assert any("| -6.61 | -0.40 | 0.43 | -1.38 |" in line for line in lines)  # without deviations
     assert any("-1.86 ± 0.11" in line for line in lines)
+    assert "published" not in point_sets.table(results, published=False)

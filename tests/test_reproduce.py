@@ -187,7 +187,7 @@ def test_noisings_begin_at_random_points_and_end_at_the_place(setup):
 
 def test_more_steps_score_higher(smoke):
     euler = smoke[1]["fig5"]["fig5"].values["euler"]
-    assert euler["1"]["geoscore"] < 500 < 3000 < euler["16"]["geoscore"]
+    assert 2 * euler["1"]["geoscore"] < euler["16"]["geoscore"]
 
 
 # Earth events
@@ -226,6 +226,9 @@ def test_the_page_holds_what_was_run_and_says_what_was_not(smoke, tmp_path):
     assert "| Table A: ablation of the Riemannian flow |  |  |  |  |  | not run |" in page
     assert "## Earth events: densities of points" in page
     assert "each step once" not in page, "minutes of all only where all was run"
+    assert "| [Figure 3](#what-is-absent) |  |  |  |  |  | absent: nothing to compute |" in page
+    assert "- YFCC4k: its parts of Table 1," in page
+    assert "- Figure B draws the architecture" in page
     with pytest.raises(FileNotFoundError, match="no results"):
         reproduce.page(tmp_path, tmp_path / "RESULTS.md")
 

@@ -1,6 +1,8 @@
 """The site: built as `make site` builds it, read as files, then opened from the disk in a browser."""
 
+import base64
 import functools
+import io
 import json
 import re
 import subprocess
@@ -10,12 +12,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import execute
+import nbformat
 import pytest
 from chromium import opened
+from PIL import Image
 
 from geoflow import Geolocator, widgets
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "notebooks" / "site"))
+import conf  # noqa: E402, the site's settings of Sphinx
+
 FETCHING = {
     ("iframe", "src"),
     ("img", "src"),
@@ -161,7 +168,36 @@ def test_index_knows_terms(site):
     assert "notebooks/09_evaluation" not in pages
 
 
+def test_questions_lead_to_every_notebook(site):
+    answers = {address for *_, address in read(site / "notebooks/site/questions.html").addresses}
+    names = [name for name in execute.sources() if "/" not in name]
+    assert {f"../{name}.html" for name in names} <= answers
+
+
+def test_a_thumbnail_is_the_tagged_figure_or_the_most_vivid(tmp_path):
+    """An empty map, whose colours are pale, is not chosen before a figure with curves."""
+
+    def cell(color, size, tags=()):
+        buffer = io.BytesIO()
+        image = Image.new("RGB", size, "white")
+        image.paste(color, (0, 0, size[0], size[1] // 2))
+        image.save(buffer, "PNG")
+        data = {"image/png": base64.b64encode(buffer.getvalue()).decode()}
+        output = nbformat.v4.new_output("display_data", data)
+        metadata = {"tags": list(tags)} if tags else {}
+        return nbformat.v4.new_code_cell("x", outputs=[output], metadata=metadata)
+
+    file, colors = tmp_path / "a.ipynb", {"pale": "#dfe9f2", "curve": "#0072B2"}
+    cells = [cell(colors["pale"], (160, 100)), cell(colors["curve"], (150, 100))]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    assert conf.chosen_figure(file).size == (150, 100)
+    cells.append(cell(colors["pale"], (100, 100), ["thumbnail"]))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    assert conf.chosen_figure(file).size == (100, 100)
+
+
 FRAME_SHOWS_ALL = "f => f.contentDocument.documentElement.scrollHeight <= f.clientHeight"
+CUT_OFF = "pres => pres.filter(pre => pre.scrollWidth > pre.clientWidth + 1).length"
 WIDE_ENOUGH = "document.documentElement.scrollWidth <= innerWidth"
 
 
@@ -179,6 +215,9 @@ def test_pages_open_from_the_disk(site, browser):
             for width in (1000, 400, 1200, 1366, 1600, 1920):
                 page.set_viewport_size({"width": width, "height": 900})
                 assert page.evaluate(WIDE_ENOUGH), f"{file.name} in {width} pixels"
+                if width >= 1000:
+                    code = page.locator(".highlight pre, .cell_output pre")
+                    assert code.evaluate_all(CUT_OFF) == 0, f"{file.name} in {width} pixels"
                 if width == 1000:
                     for frame in page.locator("iframe[srcdoc]").all():
                         frame.scroll_into_view_if_needed()

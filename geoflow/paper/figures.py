@@ -194,18 +194,20 @@ def _curves(ax, values, score: str, color: str, printed: dict, label="", suffix=
 def figure_5(values: dict) -> maps.MapFigure:
     """GeoScore and accuracies against evaluations; crosses are printed numbers, of other data."""
     numbers = read_yaml("figures")["fig5"]
-    fig = maps.MapFigure(figsize=(7, 2.6), layout="constrained")
+    fig = maps.MapFigure(figsize=(8, 2.6), layout="constrained")
     left, right = fig.subplots(1, 2)
-    _curves(left, values, "geoscore", BLUE, numbers["geoscore"], "printed, OSV-5M")
+    _curves(left, values, "geoscore", BLUE, numbers["geoscore"], "the paper, OSV-5M")
     handles = []
     for level, color in {"country": BLUE, "region": GREEN, "city": ORANGE}.items():
         _curves(right, values, level, color, numbers.get(level, {}))
         handles.append(Line2D([], [], color=color, label=level))
-    handles.append(Line2D([], [], color="black", marker="x", ls="", ms=5, label="printed, OSV-5M"))
+    handles.append(
+        Line2D([], [], color="black", marker="x", ls="", ms=5, label="the paper, OSV-5M")
+    )
     left.set(ylabel="GeoScore", ylim=(0, 5000))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     left.legend(loc="lower right")
-    right.legend(handles=handles, loc="upper left")
+    right.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ticks = [4**k for k in range(5)]
     for ax in (left, right):
         ax.set_xscale("log", base=2)
@@ -218,13 +220,37 @@ def numbers_5(values: dict) -> str:
     rows = []
     for n, euler in values["euler"].items():
         printed = {name: numbers[name].get(int(n), "") for name in numbers}
-        rk4 = f"{values['rk4'][n]['geoscore']:.0f}" if n in values["rk4"] else ""
+        rk4 = _score(values["rk4"][n]) if n in values["rk4"] else ""
         ours = {name: f"{100 * euler[name]:.1f}" for name in ("country", "region", "city")}
-        row = [n, printed["geoscore"], f"{euler['geoscore']:.0f}", rk4, printed["country"]]
+        row = [n, printed["geoscore"], _score(euler), rk4, printed["country"]]
         rows.append([*row, ours["country"], ours["region"], printed["city"], ours["city"]])
-    head = ["evaluations", "GeoScore, printed (OSV-5M)", "Euler", "RK4"]
-    head += ["country %, printed", "Euler", "region %, Euler", "city %, printed", "Euler"]
-    return markdown_table(head, rows)
+    head = ["evaluations", "GeoScore (paper, OSV-5M)"]
+    head += ["GeoScore (ours, Euler)", "GeoScore (ours, RK4)"]
+    head += ["country % (paper, OSV-5M)", "country % (ours, Euler)", "region % (ours, Euler)"]
+    head += ["city % (paper, OSV-5M)", "city % (ours, Euler)"]
+    return f"{markdown_table(head, rows)}\n\n{seen_5(values)}"
+
+
+def _score(scores: dict) -> str:
+    """A GeoScore with its standard error, if it is known."""
+    error = f" ± {scores['geoscore_error']:.0f}" if "geoscore_error" in scores else ""
+    return f"{scores['geoscore']:.0f}{error}"
+
+
+def seen_5(values: dict) -> str:
+    """From how many evaluations on each solver's GeoScore is within 1 % of its last, in words."""
+    enough = {}
+    for solver, curve in values.items():
+        scores = {int(n): one["geoscore"] for n, one in curve.items()}
+        last = scores[most := max(scores)]
+        far = [n for n, score in scores.items() if abs(score - last) > 0.01 * last]
+        enough[solver] = min(n for n in scores if n > max(far, default=0))
+    printed = read_yaml("figures")["fig5"]["geoscore"]
+    return (
+        f"From {enough['euler']} evaluations on, Euler's GeoScore is within 1 % of that at {most}; "
+        f"RK4's from {enough['rk4']} on. The paper prints {printed[16]:,} at 16 Euler steps and "
+        f"{printed[256]:,} at 256."
+    )
 
 
 @styled
@@ -233,7 +259,7 @@ def figure_7(values: dict) -> maps.MapFigure:
     fig = maps.MapFigure(figsize=(7, 2.4), layout="constrained")
     left, right = fig.subplots(1, 2)
     for ax, score, numbers in zip((left, right), ("geoscore", "f1"), _printed_7(), strict=True):
-        _curves(ax, values, score, BLUE, numbers, "table A, OSV-5M", suffix=", same steps")
+        _curves(ax, values, score, BLUE, numbers, "the paper, OSV-5M", suffix=", same steps")
     left.set(xlabel="guidance ω", ylabel="GeoScore")
     right.set(xlabel="guidance ω", ylabel="F1 of precision and recall", ylim=(None, 1))
     left.legend(loc="best")
@@ -254,10 +280,40 @@ def numbers_7(values: dict) -> str:
         omega, rk4 = float(name), values["rk4"][name]
         geoscore = f"{printed_geoscore[omega]:.0f}" if omega in printed_geoscore else ""
         f1 = f"{printed_f1[omega]:.3f}" if omega in printed_f1 else ""
-        row = [name, geoscore, f"{euler['geoscore']:.0f}", f"{rk4['geoscore']:.0f}"]
+        row = [name, geoscore, _score(euler), _score(rk4)]
         rows.append([*row, f1, f"{euler['f1']:.3f}", f"{rk4['f1']:.3f}"])
-    head = ["ω", "GeoScore, table A (OSV-5M)", "Euler", "RK4", "F1, table A", "Euler", "RK4"]
-    return markdown_table(head, rows)
+    head = ["ω"]
+    for score in ("GeoScore", "F1"):
+        whose = "paper's table A, OSV-5M", "ours, Euler", "ours, RK4"
+        head += [f"{score} ({name})" for name in whose]
+    return f"{markdown_table(head, rows)}\n\n{seen_7(values)}"
+
+
+def seen_7(values: dict) -> str:
+    """Where GeoScores are highest, how far they fall, whether F1 falls as printed: in words."""
+    names, said, falls = {"euler": "Euler", "rk4": "RK4"}, [], []
+    for solver, name in names.items():
+        scores = {omega: one["geoscore"] for omega, one in values[solver].items()}
+        best, last = max(scores, key=scores.__getitem__), list(scores)[-1]
+        share = 100 * (1 - scores[last] / scores[best])
+        said.append(f"{name}'s highest GeoScore, {scores[best]:,.0f}, is at ω = {best}.")
+        said.append(f"At ω = {last} it is {scores[last]:,.0f}, {share:.0f} % less.")
+        f1 = [values[solver][omega]["f1"] for omega in ("0", "2", last)]
+        falls += [f1[0] - f1[1], f1[0] - f1[2]]
+        changes = f"{_change(f1[0], f1[1])} from ω = 0 to 2, and {_change(f1[0], f1[2])} to {last}"
+        said.append(f"Its F1 {changes}.")
+    printed = _printed_7()[1]
+    seen = "is seen" if min(falls) >= printed[0] - printed[2] else "is not reproduced"
+    f1 = [one["f1"] for solver in names for one in values[solver].values()]
+    said.append(
+        f"The paper's F1 {_change(printed[0], printed[2])} from ω = 0 to 2. So the paper's fall of "
+        f"F1 {seen} here, where all F1 lie between {min(f1):.3f} and {max(f1):.3f}."
+    )
+    return " ".join(said)
+
+
+def _change(before: float, after: float) -> str:
+    return f"{'falls' if after <= before else 'rises'} by {abs(before - after):.3f}"
 
 
 @styled
@@ -287,7 +343,7 @@ def figure_6(values: dict) -> maps.MapFigure:
 
 
 def numbers_6(values: dict) -> str:
-    bits = {name: (4 * math.pi * n, "printed") for name, n in read_yaml("figures")["fig6"].items()}
+    bits = {name: (4 * math.pi * n, "paper") for name, n in read_yaml("figures")["fig6"].items()}
     for kind, images in values["shown"].items():
         bits |= {f"{kind}: image {image['image']}": (image["bits"], "ours") for image in images}
     rows = []
@@ -295,7 +351,7 @@ def numbers_6(values: dict) -> str:
         area = sphere.EARTH_RADIUS_KM**2 * 2.0**-value
         official = f"{value / (4 * math.pi):.2f}"
         rows.append([name, f"{value:.1f}", official, f"{area:,.0f}", source])
-    head = ["", "bits", "bits / 4π, the official code's number", "effective area km²", ""]
+    head = ["", "bits", "bits / 4π, the official code's number", "effective area km²", "whose"]
     return markdown_table(head, rows)
 
 

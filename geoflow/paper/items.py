@@ -21,10 +21,21 @@ class Item:
     note: str
     table: Callable[[Results], str]  # as Markdown
     figure: Callable[[Results], Any] | None = None  # None for a table
+    shows: tuple[str, ...] | list[str] = ()  # data sets of which the paper has it
 
     def done(self, results: Results) -> Results:
         """Those of some results that it shows."""
         return {step: results[step] for step in self.steps if step in results}
+
+    def state(self, results: Results) -> str:
+        """Which steps some results lack, on which data they are, and on which they are not."""
+        missing = [step for step in self.steps if step not in results]
+        text = f"without {', '.join(missing)}" if missing else "all steps"
+        own = {tables.first_word(result.data) for result in results.values()}
+        absent = [tables.named(name) for name in self.shows if name not in own]
+        if self.shows:
+            text += f", on {' and '.join(tables.named(name) for name in sorted(own))}"
+        return text + (f"; not on {', '.join(absent)}" if absent else "")
 
 
 def table_item(name: str) -> Item:
@@ -39,7 +50,7 @@ def table_item(name: str) -> Item:
         dataset = tables.first_word(reports[done[0]].dataset)
         fitting = (name, f"{name}-{dataset}", f"{name}-osv5m")
         printed = next(table for table in fitting if table in tables.names())
-        return tables.table(printed, reports, dataset).markdown()
+        return tables.table(printed, reports, dataset).markdown(notes=False)
 
     return Item(**TEXTS[name], table=table)
 
@@ -73,10 +84,11 @@ def events_table(results: Results) -> str:
     integrals = [f"{name} {density['integral']:.4f}" for name, density in densities.items()]
     parts = [
         point_sets.table(runs),
-        "The same models, judged by the test events at places that training did not have:",
-        point_sets.table(runs, "new"),
+        "Our models of this table, judged by the test events at places that training did not have "
+        "(no such numbers are published):",
+        point_sets.table(runs, "new", published=False),
         "Trained and judged with each place taken once:",
-        point_sets.table(distinct),
+        point_sets.table(distinct, published=False),
         f"Integrals of the maps, of split 0: {', '.join(integrals)}.",
     ]
     if "events-volcano-integral" in results:
@@ -101,8 +113,26 @@ ALL = tuple(name for name in ITEMS if name != "earth-events")  # the paper's own
 # Figures of the paper with nothing to compute, and where to look.
 ELSEWHERE = {
     "fig3": "figure 3 is a scheme of what figure 1 shows: `geoflow reproduce fig1`",
-    "figB": "figure B draws the architecture: notebook 04 builds it",
+    "figB": "figure B draws the architecture: notebook 04 builds and draws it",
 }
+
+
+def origins(results: Results) -> str:
+    """How the scores among some results were obtained, a row for each step, as Markdown."""
+    head = ["step", "method", "images", "samples, answer", "ω", "schedule", "solver", "seeds"]
+    rows = []
+    for step in steps_of(ITEMS):
+        if step.startswith("score-") and step in results:
+            report = Report(**results[step].values)
+            how: dict[str, Any] = report.settings
+            images, solver = int(report.metrics["images"]), ""
+            if "solver" in how:
+                solver = f"{how['solver']}, {how['steps']} steps, {how['evaluations']} evaluations"
+            row = [step, how["method"], images, f"{how['samples']}, {how['answer']}"]
+            row += [how["guidance"], how.get("schedule", ""), solver]
+            row += [", ".join(map(str, how["seeds"])), f"{1000 * report.seconds / images:.0f}"]
+            rows.append([*row, report.machine])
+    return tables.markdown_table([*head, "ms per image", "machine"], rows) if rows else ""
 
 
 def steps_of(names: Iterable[str]) -> list[str]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import geoflow
-from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, TEXTS, Item, Results, steps_of
+from geoflow.paper.items import ALL, ELSEWHERE, ITEMS, TEXTS, Item, Results, origins, steps_of
 from geoflow.paper.materials import Materials
 from geoflow.paper.results import COMMITTED as COMMITTED
 from geoflow.paper.results import Result, read_result, read_results
 from geoflow.paper.steps import STEPS, settings_of
-from geoflow.paper.tables import markdown_table
+from geoflow.paper.tables import first_word, markdown_table, named
 from geoflow.runtime import choose, machine, write_atomically, write_json
 from geoflow.viz.charts import save_figure
 
@@ -112,7 +112,8 @@ def run(names: Iterable[str], setup: Setup) -> dict[str, Results]:
                 failed[step] = f"{step}: {error}"
                 setup.log(failed[step])
         if found[name]:
-            text = ITEMS[name].table(found[name])
+            parts = ITEMS[name].table(found[name]), origins(found[name])
+            text = "\n\n".join(filter(None, parts))
             setup.log(f"\n{text}\n")
             file = setup.folder_for(ITEMS[name].steps[0]) / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,14 +140,34 @@ def page(folder, out) -> str:
                 link = Path(os.path.relpath(figure, Path(out).parent)).as_posix()
                 sections += [f"![{item.title}]({link})", ""]
             sections += [item.table(results), ""]
-    head = ["", "data", "scale", "machine", "minutes", "date", ""]
+    for results in runs.values():
+        if table := origins(results):
+            data = next(iter(results.values())).data
+            sections += [f"## How the scores on {data} were obtained", "", table, ""]
+    figures = [f"[Figure {name.removeprefix('fig')}](#what-is-absent)" for name in ELSEWHERE]
+    rows += [[figure, *[""] * 5, "absent: nothing to compute"] for figure in figures]
+    sections += ["## What is absent", "", TEXTS["absent"], *_absent(runs.values()), ""]
+    head = ["", "data", "scale", "machine", "minutes", "date", "what is there"]
     lines = ["# The paper's tables and figures, run again", "", TEXTS["introduction"], ""]
     lines += [markdown_table(head, rows), ""]
     for results in runs.values():
         if results.keys() >= set(steps_of(ALL)):
             own = [results[step] for step in steps_of(ALL)]
             lines += [f"{_command('all', own)}, each step once.", ""]
-    return "\n".join(lines + sections)
+    return "\n".join(lines + sections).rstrip() + "\n"
+
+
+def _absent(runs: Iterable[Results]) -> list[str]:
+    """What the paper has and no results are of, as lines of a list."""
+    run = {first_word(result.data) for results in runs for result in results.values()}
+    shown = dict.fromkeys(data for item in ITEMS.values() for data in item.shows)
+    parts = {
+        data: [item.title.split(":")[0] for item in ITEMS.values() if data in item.shows]
+        for data in shown
+        if data not in run
+    }
+    lines = [f"- {named(data)}: its parts of {', '.join(items)}" for data, items in parts.items()]
+    return lines + [f"- {text[0].upper()}{text[1:]}" for text in ELSEWHERE.values()]
 
 
 def _row(item: Item, results: Results) -> list[str]:
@@ -154,10 +175,8 @@ def _row(item: Item, results: Results) -> list[str]:
     own = list(results.values())
     anchor = "".join(c for c in item.title.lower().replace(" ", "-") if c.isalnum() or c == "-")
     machines = " and ".join(dict.fromkeys(result.machine for result in own))
-    missing = [step for step in item.steps if step not in results]
     numbers = [_data(own), own[0].scale, machines, _minutes(own), max(r.date for r in own)]
-    state = f"without {', '.join(missing)}" if missing else "complete"
-    return [f"[{item.title}](#{anchor})", *numbers, state]
+    return [f"[{item.title}](#{anchor})", *numbers, item.state(results)]
 
 
 def _command(name: str, results: list[Result]) -> str:

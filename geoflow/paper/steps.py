@@ -1,6 +1,7 @@
 """The steps: each computes the numbers of one result file. `STEPS` lists them all."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,9 +45,19 @@ def settings_of(step: str, scale: str) -> dict[str, Any]:
 
 
 def score(setup: Materials, images: int | None, seed: int, method: str, **options) -> Values:
-    """The report of `evaluate` on the first images."""
+    """The report of `evaluate` on the first images, with standard errors over them."""
     geo, found = setup.model(method), setup.images(images)
-    return evaluate(geo, found, setup.data, seed=seed, labels=True, **options).values()
+    report = evaluate(geo, found, setup.data, seed=seed, labels=True, **options)
+    errors = {name: standard_error(each) for name, each in report.rows.items()}
+    errors["nll_over_uniform"] = errors["nll"]
+    errors["bits_per_dimension"] = metrics.bits_per_dimension(-errors["nll"])
+    report.metrics.update({f"{name}_error": error for name, error in errors.items()})
+    return report.values()
+
+
+def standard_error(scores: Tensor) -> float:
+    """The standard error of the mean of some scores."""
+    return float(scores.double().std() / math.sqrt(len(scores)))
 
 
 def score_as_the_paper(setup: Materials, images: int | None, seed: int, method: str) -> Values:
@@ -149,6 +160,8 @@ def scores(latlon: Tensor, truth: Tensor) -> Values:
     labels = metrics.label_accuracy(towns.lookup(latlon), towns.lookup(sphere.to_latlon(truth)))
     precision, recall = prdc["precision"], prdc["recall"]
     found = {name: summary[name] for name in ("geoscore", "mean_km", "median_km")}
+    each = metrics.geoscore(metrics.error_km(x, truth))
+    found["geoscore_error"] = standard_error(each)
     found |= {level: labels[level] for level in ("country", "region", "city")}
     return found | prdc | {"f1": 2 * precision * recall / max(precision + recall, 1e-9)}
 

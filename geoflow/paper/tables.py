@@ -3,8 +3,8 @@
 The printed numbers stand in `data/paper/tables.yaml`; ours are read from reports, never typed.
 """
 
+import math
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ OTHER_METRICS = {
     "paper_bits": "ambient_bits_per_dimension",
     "sampled_bits": "guided_bits_per_dimension",
 }
+SHARES = ("country", "region", "sub-region", "city")  # and those that begin with `within_`
+DATA_SETS = {"osv5m": "OSV-5M", "inat21": "iNat21", "yfcc": "YFCC4k"}  # as the paper calls them
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Line:
     row: str
     paper: Numbers
     ours: Numbers
+    errors: Numbers  # ± of ours, where the report tells it
     source: str | None  # our report's file, if any
 
 
@@ -46,34 +49,82 @@ class Table:
         """Whether both are on the same data."""
         return self.printed["dataset"] == self.dataset
 
-    def markdown(self) -> str:
-        """The table as Markdown: `printed → ours`, with the difference where data are the same."""
-        columns, rows = self.printed["columns"], []
-        for line in self.lines:
-            numbers = zip(line.paper, line.ours, columns.values(), strict=True)
-            cells = (_cell(p, o, decimals, self.comparable) for p, o, (*_, decimals) in numbers)
-            rows.append([line.row, *cells])
-        shown = "printed → ours, difference"
-        if not self.comparable:
-            shown = f"printed, on {self.printed['dataset']} → ours, on {self.dataset}: other data"
-        head = f"**{self.printed['title']}** ({shown})\n"
-        drawn = markdown_table(["method", *columns], rows) + "\n"
-        (printed, ours), order = self.orders(), []
-        by = f"- order by {self.printed['ranked_by'][0]}, printed"
-        if len(ours) > 1 and printed == ours:
-            order = [f"{by} and ours: {' > '.join(ours)}"]
-        elif len(ours) > 1:
-            order = [f"{by}: {' > '.join(printed)}", f"- ours: {' > '.join(ours)}"]
-        return "\n".join([head, drawn, *order, *self.notes])
+    def markdown(self, notes: bool = True) -> str:
+        """The table as Markdown: columns of the paper and of ours, both orders, and the notes.
 
-    def orders(self) -> tuple[list[str], list[str]]:
-        """Rows that have both numbers, best first: in the paper's order, and in ours."""
-        by, better = self.printed["ranked_by"]
-        column = list(self.printed["columns"]).index(by)
-        both = [(line.row, line.paper[column], line.ours[column]) for line in self.lines]
-        both = [row for row in both if None not in row]
-        printed, ours = (sorted(both, key=itemgetter(i), reverse=better == "high") for i in (1, 2))
-        return [row[0] for row in printed], [row[0] for row in ours]
+        The differences stand beside ours where the data are the same.
+        """
+        head, columns = ["method"], []
+        for number, (name, (*_, decimals)) in enumerate(self.printed["columns"].items()):
+            paper = [_number(line.paper[number], decimals) for line in self.lines]
+            ours = [self._ours(line, number, decimals) for line in self.lines]
+            for cells, whose in ((paper, self._paper_on), (ours, f"ours, {named(self.dataset)}")):
+                if any(cells):
+                    head.append(f"{name} ({whose})")
+                    columns.append(cells)
+        rows = [list(row) for row in zip([line.row for line in self.lines], *columns, strict=True)]
+        beside = "" if self.comparable else f", beside ours on {named(self.dataset)}"
+        lines = [f"**{self.printed['title']}{beside}**", "", markdown_table(head, rows), ""]
+        lines += [*self.explanations(), *(self.notes if notes else ())]
+        return "\n".join(lines)
+
+    @property
+    def _paper_on(self) -> str:
+        return f"paper, {named(self.printed['dataset'])}"
+
+    def _ours(self, line: Line, number: int, decimals: int) -> str:
+        """A number of ours with its ±, and on the same data with its difference."""
+        paper, ours, error = (numbers[number] for numbers in (line.paper, line.ours, line.errors))
+        text = _number(ours, decimals) + (f" ± {_number(error, decimals)}" if error else "")
+        if self.comparable and paper is not None and ours is not None:
+            text += f" ({ours - paper:+,.{decimals}f})"
+        return text
+
+    def explanations(self) -> list[str]:
+        """What ± and the orders are, as lines of Markdown."""
+        said, used = [], [line for line in self.lines if line.source]
+        if used and not self.comparable:
+            ours, paper = named(self.dataset), named(self.printed["dataset"])
+            said.append(f"- ours are on {ours}, the paper's on {paper}: other images, other task")
+        if any(error for line in used for error in line.errors):
+            said.append("- ±: the standard error over images; over several seeds their deviation")
+        by, (printed, ours) = self.printed["ranked_by"][0], self.orders()
+        if len(printed) > 1:
+            said.append(
+                f"- best first by {by}, as printed: {'; '.join(line.row for line in printed)}"
+            )
+        if len(ours) > 1:
+            said.append(f"- best first by {by}, ours: {self._with_signs(ours)}")
+        return said
+
+    def orders(self) -> tuple[list[Line], list[Line]]:
+        """Rows with a number of ours, best first: by the printed numbers, if any, and by ours."""
+        column = self._ranked_by
+        sign = -1 if self.printed["ranked_by"][1] == "high" else 1
+        lines = [line for line in self.lines if line.ours[column] is not None]
+        printed = [line for line in lines if line.paper[column] is not None]
+        return (
+            sorted(printed, key=lambda line: sign * (line.paper[column] or 0)),
+            sorted(lines, key=lambda line: sign * (line.ours[column] or 0)),
+        )
+
+    @property
+    def _ranked_by(self) -> int:
+        return list(self.printed["columns"]).index(self.printed["ranked_by"][0])
+
+    def _with_signs(self, order: list[Line]) -> str:
+        """Rows in their order, with `>` and `≈` where every ± is known."""
+        rows, column = [line.row for line in order], self._ranked_by
+        scores = [line.ours[column] or 0.0 for line in order]
+        errors = [line.errors[column] for line in order]
+        known = [error for error in errors if error is not None]
+        if len(known) < len(errors):
+            return f"{'; '.join(rows)} (without ± in the files: near numbers may differ by chance)"
+        text = rows[0]
+        for i, row in enumerate(rows[1:]):
+            ahead = abs(scores[i] - scores[i + 1]) > 2 * math.hypot(known[i], known[i + 1])
+            text += f" {'>' if ahead else '≈'} {row}"
+        return f"{text} (>: by more than two standard errors, as for separate images)"
 
 
 def names() -> list[str]:
@@ -104,14 +155,16 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
     dataset = dataset or printed["dataset"]
     lines, notes = [], []
     for row, (numbers, *wanted) in printed["rows"].items():
+        paper, columns = tuple(numbers), printed["columns"].values()
         found = [file for file in reports if wanted and _fits(reports[file], dataset, *wanted)]
         for file in found:
-            columns = printed["columns"].values()
-            ours = tuple(_score(reports[file], metric, factor) for metric, factor, _ in columns)
-            lines.append(Line(row, tuple(numbers), ours, file))
+            scores = [_score(reports[file], metric, factor) for metric, factor, _ in columns]
+            ours, errors = zip(*scores, strict=True)
+            lines.append(Line(row, paper, ours, errors, file))
             notes.append(f"- {row}: {file}, {reports[file].table().splitlines()[0]}")
         if not found:
-            lines.append(Line(row, tuple(numbers), (None,) * len(numbers), None))
+            none = (None,) * len(numbers)
+            lines.append(Line(row, paper, none, none, None))
     return Table(printed, tuple(lines), tuple(notes), dataset)
 
 
@@ -126,11 +179,28 @@ def first_word(data: str) -> str:
     return data.replace(",", " ").split()[0]
 
 
-def _score(report: Report, metric: str, factor: float) -> float | None:
-    score = report.metrics.get(OTHER_METRICS.get(metric, metric))
-    if score is None and metric in OTHER_METRICS:
-        score = report.metrics.get("bits_per_dimension")
-    return None if score is None else score * factor
+def named(dataset: str) -> str:
+    """What readers call a data set.
+
+    >>> named("yfcc"), named("tiles")
+    ('YFCC4k', 'tiles')
+    """
+    return DATA_SETS.get(dataset, dataset)
+
+
+def _score(report: Report, metric: str, factor: float) -> tuple[float | None, float | None]:
+    """A number of a report, and its ± as far as the report tells it."""
+    metric, other = OTHER_METRICS.get(metric, metric), metric
+    if metric not in report.metrics and other in OTHER_METRICS:
+        metric = "bits_per_dimension"
+    score = report.metrics.get(metric)
+    if score is None:
+        return None, None
+    error = report.deviations.get(metric, report.metrics.get(f"{metric}_error"))
+    if error is None and (metric in SHARES or metric.startswith("within_")):
+        count = report.metrics["images"] - report.metrics.get(f"{metric}_missing", 0)
+        error = math.sqrt(score * (1 - score) / count) if count else None
+    return factor * score, None if error is None else factor * error
 
 
 def _fits(report: Report, dataset: str, wanted: dict) -> bool:
@@ -140,11 +210,7 @@ def _fits(report: Report, dataset: str, wanted: dict) -> bool:
     return first_word(report.dataset) == dataset and all(fitting)
 
 
-def _cell(printed: float | None, ours: float | None, decimals: int, comparable: bool) -> str:
-    before = "" if printed is None else f"{printed:,.{decimals}f}"
-    if ours is None:
-        return before
-    now = f"→ {round(ours, decimals) + 0.0:,.{decimals}f}"  # + 0.0 turns -0.00 into 0.00.
-    if printed is None:
-        return now
-    return f"{before} {now}" + (f" ({ours - printed:+,.{decimals}f})" if comparable else "")
+def _number(value: float | None, decimals: int) -> str:
+    if value is None:
+        return ""
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # + 0.0 turns -0.00 into 0.00.

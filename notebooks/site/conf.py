@@ -34,6 +34,7 @@ include_patterns = [
     "tests/benchmarks/README.md",
     "notebooks/RESULTS.md",
     "notebooks/site/explore.md",
+    "notebooks/site/questions.md",
     "notebooks/[0-9][0-9]_*.ipynb",
     "notebooks/solutions/[0-9][0-9]_*.ipynb",
 ]
@@ -63,6 +64,7 @@ CONTENTS = """
 :hidden:
 
 Introduction <self>
+How do I …? <notebooks/site/questions>
 notebooks/GUIDE
 notebooks/GLOSSARY
 notebooks/site/explore
@@ -117,7 +119,7 @@ def gallery(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     (app.outdir / "_images").mkdir(exist_ok=True)
     for page, learnt in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8")):
         thumbnail = f"_images/{Path(page).name}.webp"
-        picture = most_vivid(ROOT / f"{page}.ipynb")
+        picture = chosen_figure(ROOT / f"{page}.ipynb")
         picture.thumbnail((640, 400))
         picture.save(app.outdir / thumbnail)
         cards.append(
@@ -131,15 +133,21 @@ def gallery(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     yield "index", {"title": "Gallery", "cards": cards}, "gallery.html"
 
 
-def most_vivid(notebook: Path) -> Image.Image:
-    """The figure with the most colour of a notebook, among those neither tall nor very wide."""
+def chosen_figure(notebook: Path) -> Image.Image:
+    """The figure of the cell tagged `thumbnail`; else the most vivid of those neither tall nor very wide."""
     cells = nbformat.read(notebook, as_version=4).cells
+    tagged = figures([cell for cell in cells if "thumbnail" in cell.metadata.get("tags", [])])
+    fitting = [figure for figure in figures(cells) if 1 < figure.width / figure.height < 2.6]
+    return tagged[0] if tagged else max(fitting, key=vividness)
+
+
+def figures(cells: list) -> list[Image.Image]:
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    figures = [Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB") for d in data if "image/png" in d]
-    return max((figure for figure in figures if 1 < figure.width / figure.height < 2.6), key=vividness)
+    return [Image.open(io.BytesIO(base64.b64decode(d["image/png"]))).convert("RGB") for d in data if "image/png" in d]
 
 
 def vividness(figure: Image.Image) -> float:
-    """The mean of saturation × brightness."""
+    """The mean of saturation × brightness, where the pale colours of land and sea count as none."""
     _, saturation, brightness = figure.convert("HSV").split()
-    return ImageStat.Stat(ImageChops.multiply(saturation, brightness)).mean[0]
+    strong = saturation.point(lambda value: value if value > 25 else 0)
+    return ImageStat.Stat(ImageChops.multiply(strong, brightness)).mean[0]

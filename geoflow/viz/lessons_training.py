@@ -1,0 +1,263 @@
+"""Figures of the notebooks 00 (quickstart) and 05 (training: images to places).
+
+Every function returns a `MapFigure`, which a notebook shows when a cell ends with it. Tiles are
+(n, 3, H, W) of uint8, places latitudes and longitudes in degrees, distances kilometres.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+from torch import Tensor
+
+from geoflow.viz import basemap, maps
+from geoflow.viz.basemap import MapFigure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, Curve
+
+PALE = "#c6d3e1"
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+ERRORS = {"below 500 km": BLUE, "500 to 2,500 km": ORANGE, "above 2,500 km": RED}
+LIMITS = (500.0, 2500.0)  # between the classes of `ERRORS`
+GROUPS = 5  # of tiles with similar promises
+FULL = 5000.0  # the largest GeoScore
+
+
+def _figure(width: float, height: float) -> MapFigure:
+    return MapFigure(figsize=(width, height), layout="constrained")
+
+
+def place_name(latlon) -> str:
+    """A place in whole degrees.
+
+    >>> place_name((12.3, -50.5))
+    '12°N 50°W'
+    """
+    lat, lon = (float(degrees) for degrees in latlon)
+    return f"{abs(lat):.0f}°{'NS'[lat < 0]} {abs(lon):.0f}°{'EW'[lon < 0]}"
+
+
+def tiles_figure(
+    rows: Sequence[Tensor], titles: Sequence[Sequence[str]], names: Sequence[str] = ()
+) -> MapFigure:
+    """Rows of tiles, each with a title above it; `names` stand at the left of the rows.
+
+    >>> figure = tiles_figure([torch.zeros(2, 3, 8, 8, dtype=torch.uint8)], [["a", "b"]])
+    """
+    with matplotlib.rc_context(STYLE):
+        columns = max(len(row) for row in rows)
+        lines = max(title.count("\n") + 1 for above in titles for title in above)
+        figure = _figure(9, (9 / columns + 0.17 * lines) * len(rows))
+        axes = figure.subplots(len(rows), columns, squeeze=False)
+        for ax in axes.flat:
+            ax.axis("off")
+        for i, (row, above) in enumerate(zip(rows, titles, strict=True)):
+            for ax, image, title in zip(axes[i], row, above, strict=False):
+                ax.axis("on")
+                ax.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                ax.set_title(title, fontsize=8, pad=2)
+            if names:
+                axes[i, 0].set_ylabel(names[i])
+    return figure
+
+
+def moments_figure(
+    trajectories, times, moments: Sequence[float], truth=None, columns: int = 3
+) -> MapFigure:
+    """Where all points are at the states nearest to some moments: one map for each.
+
+    `trajectories` (T + 1, n, 2) and `times` are as in `maps.draw_trajectories`.
+
+    >>> figure = moments_figure(torch.zeros(3, 5, 2), [0.0, 0.5, 1.0], moments=[0.0, 1.0])
+    """
+    latlon, times = maps.checked(trajectories, times)
+    with matplotlib.rc_context(STYLE):
+        rows = -(-len(moments) // columns)
+        figure = _figure(3.2 * columns, 1.85 * rows + 0.3)
+        grid = figure.add_gridspec(rows, columns)
+        for number, moment in enumerate(moments):
+            state = int(np.abs(times - moment).argmin())
+            ax = basemap.world(ax=grid[divmod(number, columns)])
+            dots = maps.draw_points(ax, latlon[state], BLUE, 4, 0.7, "points")
+            marks = [dots] if truth is None else [dots, maps.draw_truth(ax, truth)]
+            ax.set_title(f"time {times[state]:.2f}")
+        figure.legend(handles=marks, loc="outside lower center", ncols=2, markerscale=0.8)
+    return figure
+
+
+def splits_figure(training, held_out) -> MapFigure:
+    """Centres of training tiles and of held-out tiles, (n, 2) each, on one map.
+
+    >>> figure = splits_figure([(10.0, 20.0)], [(50.0, 30.0)])
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.5, 4.2)
+        ax = basemap.world(ax=figure.add_gridspec(1, 1)[0, 0])
+        maps.draw_points(ax, training, BLUE, 2.5, 0.8, "training tiles")
+        maps.draw_points(ax, held_out, ORANGE, 2.5, 0.9, "held-out tiles")
+        figure.legend(loc="outside lower center", ncols=2, markerscale=4)
+    return figure
+
+
+def neighbours_figure(places: dict[str, Tensor], truths: dict, columns: int = 3) -> MapFigure:
+    """For each named tile a map of some places (n, 2), with a cross at its true place.
+
+    >>> figure = neighbours_figure({"a": torch.zeros(4, 2)}, {"a": (10.0, 20.0)})
+    """
+    with matplotlib.rc_context(STYLE):
+        rows = -(-len(places) // columns)
+        figure = _figure(3.2 * columns, 1.85 * rows + 0.3)
+        grid = figure.add_gridspec(rows, columns)
+        for number, (name, latlon) in enumerate(places.items()):
+            ax = basemap.world(ax=grid[divmod(number, columns)])
+            dots = maps.draw_points(ax, latlon, RED, 6, 0.7, "places of the most similar tiles")
+            cross = maps.draw_truth(ax, truths[name])
+            ax.set_title(name)
+        figure.legend(handles=[dots, cross], loc="outside lower center", ncols=2, markerscale=0.8)
+    return figure
+
+
+def losses_figure(
+    curves: dict[str, dict[str, Curve]], labels: dict[str, str], blind: dict[str, float]
+) -> MapFigure:
+    """Loss curves of the parts of a run, with the loss of a network that knows nothing.
+
+    `curves` holds for each part what `geoflow.training.loss_curve` gives, `labels` the name of its
+    vertical axis with the unit, `blind` the level of the dotted line.
+
+    >>> curves = {"flow": {"loss": [(1, 2.0), (2, 1.0)], "val_loss": []}}
+    >>> figure = losses_figure(curves, {"flow": "loss (rad²)"}, {"flow": 2.9})
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9, 3)
+        axes = figure.subplots(1, len(curves), squeeze=False)[0]
+        for ax, (part, curve) in zip(axes, curves.items(), strict=True):
+            kinds = {"loss": ("training batch", GREY, 0.6), "val_loss": ("validation", BLUE, 1.6)}
+            for kind, (label, color, width) in kinds.items():
+                if curve[kind]:
+                    steps, values = zip(*curve[kind], strict=True)
+                    ax.plot(steps, values, color=color, lw=width, label=label)
+            ax.axhline(blind[part], color=RED, lw=1, ls=":", label="knowing nothing")
+            ax.set(title=part, xlabel="training step", ylabel=labels[part])
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
+
+
+def errors_figure(km: dict[str, Tensor]) -> MapFigure:
+    """Histograms of distances between answers and truth, (n,) for each name, on a log axis.
+
+    >>> figure = errors_figure({"seen": torch.tensor([20.0, 900.0])})
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(6, 3)
+        ax = figure.subplots()
+        bins = np.geomspace(3, 2.1e4, 30).tolist()
+        for (name, errors), color in zip(km.items(), (BLUE, ORANGE, GREEN), strict=False):
+            label = f"{name}: median {errors.median():,.0f} km"
+            ax.hist(
+                errors.clamp(min=3).numpy(), bins, histtype="step", color=color, lw=1.6, label=label
+            )
+        ax.set(xscale="log", xlabel="distance between answer and truth (km)", ylabel="tiles")
+        figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def error_map_figure(latlon: Tensor, km: Tensor) -> MapFigure:
+    """The true places (n, 2) of tiles, coloured by the distance of the answer (n,).
+
+    >>> figure = error_map_figure(torch.zeros(2, 2), torch.tensor([20.0, 900.0]))
+    """
+    kind = torch.bucketize(km, torch.tensor(LIMITS, dtype=km.dtype), right=True)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.5, 4.2)
+        ax = basemap.world(ax=figure.add_gridspec(1, 1)[0, 0])
+        for number, (name, color) in enumerate(ERRORS.items()):
+            there = kind == number
+            label = f"{name}: {there.double().mean():.0%}"
+            maps.draw_points(ax, latlon[there], color, 9, 0.9, label)
+        figure.legend(loc="outside lower center", ncols=3, markerscale=1.6)
+    return figure
+
+
+def promises_figure(promised: dict[str, Tensor], obtained: dict[str, Tensor]) -> MapFigure:
+    """Obtained against promised GeoScore of five groups of tiles with similar promises.
+
+    Bars are two standard errors of a group's mean. On the diagonal a model keeps its word.
+
+    >>> scores = {"seen": torch.linspace(0, 5000, 50)}
+    >>> figure = promises_figure(scores, scores)
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(4.6, 4)
+        ax = figure.subplots()
+        ax.plot([0, FULL], [0, FULL], color=GREY, lw=1, ls=":", label="promise kept")
+        for (name, promise), color in zip(promised.items(), (BLUE, ORANGE), strict=False):
+            groups = [group for group in promise.argsort().tensor_split(GROUPS) if len(group) > 1]
+            x = [promise[group].mean().item() for group in groups]
+            y = [obtained[name][group].mean().item() for group in groups]
+            bars = [2 * obtained[name][group].std().item() / len(group) ** 0.5 for group in groups]
+            ax.errorbar(x, y, bars, fmt="o-", ms=4, lw=1, capsize=2, color=color, label=name)
+        ax.set(xlim=(0, FULL), ylim=(0, FULL), aspect="equal")
+        ax.set(xlabel="promised GeoScore", ylabel="obtained GeoScore (± 2 standard errors)")
+        ax.legend(loc="upper left")
+    return figure
+
+
+def _box(ax: Axes, x: float, y: float, text: str, color: str, width: float = 2.2) -> None:
+    box = FancyBboxPatch(
+        (x - width / 2, y - 0.42), width, 0.84, boxstyle="round,pad=0.06", fc=color, ec="none"
+    )
+    ax.add_patch(box)
+    ax.text(x, y, text, ha="center", va="center", fontsize=8)
+
+
+def _arrow(ax: Axes, start, end, text: str = "") -> None:
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.2})
+    if text:
+        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        ax.text(middle[0], middle[1] + 0.12, text, ha="center", va="bottom", fontsize=8)
+
+
+def pipeline_figure(cells: int, width: int) -> MapFigure:
+    """The two stages of the training, and the answer to one image, as a diagram.
+
+    `cells` is the number of geocells of the first stage, `width` that of an embedding.
+
+    >>> figure = pipeline_figure(1000, 256)
+    """
+    orange, blue = "#f5d9a8", PALE
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9, 4.2)
+        ax = figure.subplots()
+        ax.set(xlim=(-0.3, 14.6), ylim=(0.2, 7.0))
+        ax.axis("off")
+        rows = {6.2: "stage 1", 3.9: "stage 2", 1.3: "answer"}
+        for y, name in rows.items():
+            ax.text(-0.2, y, name, ha="left", va="center", fontweight="bold")
+            _box(ax, 2.4, y, "tile\n3 × 32 × 32", "#e4e4e4", 1.7)
+            _arrow(ax, (3.4, y), (4.2, y))
+            _box(ax, 5.4, y, "encoder" if y > 5 else "encoder (frozen)", orange)
+            _arrow(ax, (6.7, y), (8.1, y), f"{width} numbers")
+        _box(ax, 9.4, 6.2, "linear layer", orange)
+        _arrow(ax, (10.7, 6.2), (12.0, 6.2), f"{cells:,} scores")
+        _box(ax, 13.2, 6.2, "loss: which cell\nis the true one?", "#f0c4bb")
+        _box(ax, 9.4, 3.9, "velocity network", blue)
+        _box(ax, 9.4, 2.75, "point on the way, time", "#e4e4e4", 2.9)
+        _arrow(ax, (9.4, 3.2), (9.4, 3.45))
+        _arrow(ax, (10.7, 3.9), (12.0, 3.9), "velocity")
+        _box(ax, 13.2, 3.9, "loss: squared\ndistance to target", "#f0c4bb")
+        _box(ax, 9.4, 1.3, "flow, from noise", blue)
+        _arrow(ax, (10.7, 1.3), (12.0, 1.3), "solver")
+        _box(ax, 13.2, 1.3, "places,\ndensity map", "#cfe3cf")
+    return figure
