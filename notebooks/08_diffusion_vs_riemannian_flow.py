@@ -19,518 +19,707 @@
 #
 # **You will learn**
 # 1. the three ways in which the paper turns a place into noise and back, drawn side by side;
-# 2. how to train all three with the same network, data and steps, and what decides their quality;
-# 3. how to compare likelihoods of methods that live in different spaces;
-# 4. what the whole comparison says, over three trainings of each method, next to von Mises–Fisher baselines, retrieval
-#    and guessing;
-# 5. how six methods answer one ambiguous tile.
+# 2. why the losses of the three methods cannot be compared, and what can;
+# 3. how to give all methods one likelihood, that of a place on the sphere;
+# 4. what the comparison of nine methods says, with an error for every "ahead of";
+# 5. on which tiles a flow gains over a mixture of peaks, shown by an experiment;
+# 6. how six methods answer one ambiguous tile, and how they move.
 #
-# | Needs | Minutes (laptop / GPU) | Produces |
-# |---|---|---|
-# | notebooks 03, 05, 07 | 15, two thirds of it for two maps in R³ / not run here | figures only |
+# | Needs | Time to read | Time to run (laptop / GPU) | Produces |
+# |---|---|---|---|
+# | notebooks 03, 05 and 07 | 60 minutes, exercises 40 more | 10 minutes / not needed | figures only |
 #
-# The models are shipped; nothing long is trained here. `geoflow compare --scale laptop --encoder tiles` trains and scores all
-# of them again.
+# The models are shipped, and only small ones are trained here. `geoflow compare --scale laptop` trains and scores all methods again, in some hours.
+# Technical terms are explained where they first appear, and in the [glossary](GLOSSARY.md).
 
 # %% tags=["parameters"]
-from geoflow.settings import by_scale
+from geoflow.runtime import by_scale
 
 seed = 0
 drawn = by_scale(100, 400, 400)  # points per picture of a noising
-students_steps = by_scale(4, 300, 2000)  # of the small trainings
-students_tiles = by_scale(500, 30_000, 100_000)
-judged = by_scale(4, 100, 500)  # tiles for the small trainings' likelihoods
-checked = by_scale(8, 400, 400)  # tiles on which the mixture and the Riemannian flow are compared one by one
-resolution = by_scale(10.0, 1.0, 1.0)  # degrees, of the density maps
-cells = by_scale(2000, 20_000, 20_000)  # most evaluations of a density for its map
-mapped = by_scale(
-    ("vmf", "riemannian"),
-    ("vmf", "vmf-mixture", "diffusion", "flow", "riemannian", "land"),
-    ("vmf", "vmf-mixture", "diffusion", "flow", "riemannian", "land"),
-)
+student_steps = by_scale(4, 150, 2000)  # of the small trainings
+student_batch = by_scale(64, 256, 1024)  # images per step
+gallery_size = by_scale(500, 20_000, 100_000)  # training tiles, for the small trainings and as neighbours
+judged = by_scale(4, 50, 500)  # tiles for the likelihoods of the small trainings
+checked = by_scale(20, 500, 1000)  # tiles on which the flow and the mixture are compared one by one
+integral_points = by_scale({"S²": 20, "R³": 2}, {"S²": 2000, "R³": 60}, {"S²": 5000, "R³": 500})  # that check an integral
 
 # %%
 import math
 
-import matplotlib.pyplot as plt
 import torch
+from torch.nn.functional import normalize
 
-from geoflow import Geolocator, losses, maps, methods, paths, samplers, schedules, settings, sphere, training
-from geoflow.cli import read_recipe
+from geoflow import Geolocator, density, likelihood, losses, methods, paths, runtime, samplers, schedules, sphere, training
 from geoflow.data import tiles
-from geoflow.density import density_map
-from geoflow.evaluation import read_report
 from geoflow.methods import SolverOptions
+from geoflow.scores import metrics
+from geoflow.scores.evaluation import read_report
+from geoflow.training.recipes import read_recipe
+from geoflow.viz import lessons_comparison, maps, widgets
+from geoflow.viz.lessons_comparison import TITLES
 
-torch.manual_seed(seed)
-SHIPPED = {
-    "riemannian": "tiles",
-    "flow": "tiles-flow",
-    "diffusion": "tiles-diffusion",
-    "vmf": "tiles-vmf",
-    "vmf-mixture": "tiles-vmf-mixture",
-    "land": "land",
-    "uniform": "uniform",
-}
-TITLES = {
-    "riemannian": "Riemannian flow, S²",
-    "flow": "flow matching, R³",
-    "diffusion": "diffusion, R³",
-    "vmf": "von Mises–Fisher",
-    "vmf-mixture": "mixture of three vMF",
-    "retrieval": "retrieval",
-    "land": "land, without looking",
-    "uniform": "uniform",
-}
-BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
-COLORS = {"riemannian": BLUE, "flow": ORANGE, "diffusion": GREEN}
-plt.rcParams.update({"figure.dpi": 100, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+GENERATIVE = ("riemannian", "flow", "diffusion")
+few_steps = SolverOptions(by_scale(4, 16, 16))  # of the solver, RK4
+_ = torch.manual_seed(seed)
+
+
+def new_generator():
+    return torch.Generator().manual_seed(seed)
+
 
 # %% [markdown]
 # ## Three ways to turn a place into noise
 #
-# | | lives in | noise x₀ | between them | the network learns |
+# | | lives in | noise x₀ | between noise and data | the network learns |
 # |---|---|---|---|---|
 # | diffusion | R³ | N(0, I) | √t x₁ + √(1−t) x₀ | the noise x₀ |
 # | flow matching | R³ | N(0, I) | (1−t) x₀ + t x₁ | the velocity x₁ − x₀ |
 # | Riemannian flow matching | S² | uniform | the geodesic from x₀ to x₁ | its velocity, tangent to the sphere |
 #
-# This is figure 2 of the paper: the place is Paris, the circle is the Earth seen from above Paris' meridian, and each column
-# is a time. Time 0 is noise, 1 is data.
+# R³ is the space around the centre of the Earth, S² is the surface of the Earth, and N(0, I) is the normal distribution with standard
+# deviation 1 (one Earth radius) along each axis. Time 0 is noise, time 1 is data. A *diffusion* adds Gaussian noise to the data step by step. Its network learns to
+# tell the noise, which can then be removed step by step.
 #
-# *What to look for:* when are the points on the Earth? And at which time do they come together?
+# The next figure is figure 2 of the paper. The place is Paris, the disc is the Earth as seen from far above 0° N 0° E, and each column is a time. Grey points are on the far side.
+#
+# > **Predict before you run.** When are the points of each method on the surface of the Earth?
 
 # %%
-paris = sphere.from_latlon(torch.tensor([48.9, 2.4]))
-moments = torch.tensor([0.0, 0.5, 0.8, 0.95, 1.0])
-fig, axes = plt.subplots(3, len(moments), figsize=(8.4, 5.3), layout="constrained", sharex=True, sharey=True)
-for row, name in zip(axes, ("diffusion", "flow", "riemannian"), strict=True):
+paris = sphere.from_latlon(torch.tensor([48.9, 2.4])).expand(drawn, 3)
+moments = [0.0, 0.5, 0.8, 0.95, 1.0]
+states = {}
+for name in ("diffusion", "flow", "riemannian"):
     path = paths.by_name(name)
-    generator = torch.Generator().manual_seed(seed)
-    x1 = paris.expand(drawn, 3)
-    x0 = path.noise_like(x1, generator)
-    for ax, t in zip(row, moments, strict=True):
-        x = path.sample(x0, x1, t.expand(drawn)).x_t
-        behind = x[:, 0] < 0
-        ax.add_patch(plt.Circle((0, 0), 1, color="#eef2f4", zorder=0))
-        ax.scatter(*x[behind, 1:].T, s=3, color=GREY, alpha=0.5, lw=0)
-        ax.scatter(*x[~behind, 1:].T, s=4, color=COLORS[name], alpha=0.8, lw=0)
-        ax.set(xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xticks=[], yticks=[], aspect="equal")
-        ax.spines[["left", "bottom"]].set_visible(False)
-        ax.set_title(f"t = {t:g}" if name == "diffusion" else "")
-    row[0].set_ylabel(TITLES[name])
-plt.show()
+    x0 = path.noise_like(paris, new_generator())
+    states[name] = torch.stack([path.sample(x0, paris, torch.full((drawn,), t)).x_t for t in moments])
+lessons_comparison.noising_figure(states, moments)
 
 # %% [markdown]
-# *What was seen:* in R³ the noise fills a ball of radius 2 or 3, and only at the very end do the points touch the Earth.
-# The Riemannian points never leave it. At t = 0.8 the diffusion's cloud is still wide (its noise is √0.2 = 0.45), the flow's
-# is 0.2 wide: the same t means different things.
+# *What was seen:* in R³ the noise fills a ball, and the points reach the surface only at the end. The Riemannian points never leave the surface.
+# At t = 0.8 the cloud of the diffusion is wide (its noise is √0.2 = 0.45 Earth radii), that of the flow is 0.2 wide. The same t means different things
+# for different methods.
 #
-# How far from the truth are the points, on the Earth, while time runs? *What to look for:* the scale of a country is
-# 500 km, that of an answer 100 km. When is it decided?
+# How far from the truth are the points, measured on the Earth, when how much time is left? A country is about 500 km wide. *What to look for:* at
+# which time is it decided in which country a point ends?
 
 # %%
-fig, ax = plt.subplots(figsize=(5.4, 2.8), layout="constrained")
-fine = 1 - torch.logspace(0, -3, 60)
-left = {}
-for name in COLORS:
+left = torch.logspace(0, -3, 60)  # 1 − t
+km, decided = {}, {}
+for name in GENERATIVE:
     path = paths.by_name(name)
-    x1 = paris.expand(2000, 3)
-    x0 = path.noise_like(x1, torch.Generator().manual_seed(seed))
-    km = torch.stack([sphere.distance_km(sphere.unit(path.sample(x0, x1, t.expand(2000)).x_t), x1).median() for t in fine])
-    left[name] = float(1 - fine[(km < 500).nonzero()[0]])
-    ax.plot(1 - fine, km, color=COLORS[name], label=TITLES[name])
-ax.set(xscale="log", yscale="log", xlabel="time that is left, 1 − t", ylabel="median distance from the truth (km)", ylim=(5, 2e4))
-ax.invert_xaxis()
-ax.legend()
-plt.show()
-print({name: f"within 500 km when {share:.3f} of the time is left" for name, share in left.items()})
+    x1 = paris[:1].expand(2000, 3)
+    x0 = path.noise_like(x1, new_generator())
+    points = torch.stack([sphere.unit(path.sample(x0, x1, (1 - share).expand(2000)).x_t) for share in left])
+    km[name] = sphere.distance_km(points, x1).median(1).values
+    decided[name] = float(left[(km[name] < 500).nonzero()[0]])
+    late = f"with a thousandth left they are {km[name][-1]:.0f} km off"
+    print(f"{TITLES[name]:20s} half of the points are within 500 km when {decided[name]:.1%} of the time is left; {late}")
+lessons_comparison.approach_figure(left, km, 500)
 
 # %% [markdown]
-# *What was seen:* for both flows the last twentieth of the time decides between places 500 km apart, for diffusion the
-# last 0.4 %. Training that draws its times uniformly shows the network little of that. The paper's **skewed sigmoid**
-# schedule draws more of its times there. Does it matter?
+# *What was seen:* for the two flows the last twentieth of the time decides between places 500 km apart, for the diffusion the last 0.4 %. Near the end the diffusion is still far from the truth when the flows have almost arrived: with a
+# thousandth of the time left, its points are 230 km off, those of the flows 7 and 10 km. A training that draws its times uniformly shows the network little of this. The *mixed* times of the shipped models draw 30 % of the times uniformly, and 70 % with equal shares for
+# each halving of the time that is left, down to a thousandth. Does it matter?
 #
 # ## Trained side by side
 #
-# The same small network for each method, the same embeddings (of the shipped encoder), the same batches and steps: first with
-# uniform times, then with the skewed sigmoid. The loop is the one of notebook 05.
+# We train the same small network for each method, on the same embeddings, batches and steps; first with uniform training times, then with the *mixed* times of
+# the shipped models. The embeddings are those of the shipped encoder. Two parts of the shipped recipe are specific to a path, and each method
+# gets its own:
+#
+# * the *guess*: the head of the network answers with a Gaussian guess of the true place, and the path's formula turns this guess into the target (notebook 04);
+# * the projection to the tangent plane, which only the sphere needs.
 
 # %%
 encoder = Geolocator.from_pretrained("tiles").encoder
-train, test = tiles.load("train", students_tiles), tiles.load("test", 1000)
-cond, x1 = encoder.embed(train.images), train.x
-test_cond = encoder.embed(test.images)
+train, test = tiles.load("train", gallery_size), tiles.load("test", checked)
+cond, test_cond = encoder.embed(train.images), encoder.embed(test.images)
 recipe = read_recipe("tiles", "laptop")
 
 
-def student(method, schedule):
-    """Embeddings → a method, after a short training, and its losses."""
+def fresh_network(method):
     torch.manual_seed(seed)
-    path = paths.by_name(method)
-    size = {**recipe["flow"]["network"], "guess": method, "tangent": path.tangent}
-    network = methods.network_for(method, {"cond_dim": cond.shape[1], **size})
-    plan = training.Optimization(students_steps, 512, 4e-3, warmup=min(50, students_steps))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.lr, weight_decay=0.0)
+    own = {"cond_dim": cond.shape[1], "guess": method, "tangent": paths.by_name(method).tangent}
+    return methods.network_for(method, recipe["flow"]["network"] | own)
+
+
+# %% [markdown]
+# The loop is that of notebook 05, written out.
+
+
+# %%
+def student(method, schedule):
+    """A method after a short training, and the loss of every step."""
+    network, path, generator = fresh_network(method), paths.by_name(method), new_generator()
+    plan = training.Optimization(student_steps, student_batch, 4e-3, warmup=min(50, student_steps))
+    optimizer = plan.optimizer_of(network.parameters())
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, plan.lr_factor)
-    generator = torch.Generator().manual_seed(seed)
-    history = []
-    for _ in settings.progress(range(plan.steps), desc=f"{method}, {schedule}"):
-        rows = torch.randint(len(x1), (plan.batch,), generator=generator)
-        loss = losses.flow_matching_loss(
-            network, path, x1[rows], cond[rows], schedule=schedules.by_name(schedule), draws=2, generator=generator
-        )
+    times, history = schedules.by_name(schedule), []
+    for _ in runtime.progress(range(plan.steps), desc=f"{method}, {schedule}"):
+        rows = torch.randint(len(train), (plan.batch,), generator=generator)
+        loss = losses.flow_matching_loss(network, path, train.x[rows], cond[rows], schedule=times, generator=generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         decay.step()
         history.append(loss.item())
-    return Geolocator(network, method, "skewed-sigmoid"), history
+    return Geolocator(network, method, recipe["sampling_schedule"]), history
 
 
-# %%
-students = {(method, schedule): student(method, schedule) for method in COLORS for schedule in ("linear", "skewed-sigmoid")}
-
-# %% [markdown]
-# *What to look for:* the losses. Which method is best?
-
-# %%
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.6), layout="constrained", sharey=True)
-for ax, schedule in zip(axes, ("linear", "skewed-sigmoid"), strict=True):
-    for method, color in COLORS.items():
-        smooth = torch.tensor(students[method, schedule][1]).unfold(0, min(20, students_steps), 1).mean(-1)
-        ax.plot(smooth, color=color, label=TITLES[method])
-    ax.set(title=f"times: {schedule}", xlabel="step", yscale="log")
-axes[0].set_ylabel("loss (mean of 20 batches)")
-axes[0].legend()
-plt.show()
+students, history = {}, {}
+for schedule in ("linear", "mixed"):
+    for method in GENERATIVE:
+        students[method, schedule], history[method, schedule] = student(method, schedule)
 
 # %% [markdown]
-# *What was seen:* that the question makes no sense. The losses measure different things (noise, velocities in R³, velocities
-# on S²) at differently chosen times. Only a number that means the same for all will do: the density that each gives to the
-# true places, **on the sphere**.
+# > **Predict before you run.** Can you tell from the six losses which method is best?
+
+# %%
+lessons_comparison.losses_figure(history, window=min(20, student_steps))
+
+# %% [markdown]
+# *What was seen:* the question makes no sense. The losses measure different things (noise, velocities in R³, velocities on S²), and the two panels
+# measure them at different times. A number that means the same for all methods is the density that each of them gives to the true
+# places, *on the sphere*.
 #
 # ## One likelihood for all
 #
-# An R³ method is asked for places too: the *direction* of its last state. The density of that direction is known, since
-# the probability-flow ODE gives p(x) in R³ (notebook 07), and the mass along the ray of direction u adds up:
+# A method in R³ ends at points near the sphere. Its answer is the *direction* u of its last state, a unit vector. The probability-flow ODE gives the density p(x) in R³
+# (notebook 07). All points on the ray of u have the direction u, so their mass adds up:
 #
-# $$p(u) = \int_0^\infty p(r u)\, r^2\, dr.$$
+# $$p(u) = \int_0^\infty p(r u)\, r^2\, dr .$$
 #
-# Here is p(ru) r² along the ray of one answer, by the shipped models.
-#
-# *What to look for:* where is the mass, and how wide is it?
+# The factor r² is there because a cone of directions is wider at a larger radius. Below is p(ru) r² along the rays of four samples, from the shipped models.
+# *What to look for:* at which radius is the mass, and in how thick a shell?
 
 # %%
+SHIPPED = {"riemannian": "tiles"} | {method: f"tiles-{method}" for method in ("flow", "diffusion", "vmf", "vmf-mixture")}
 shipped = {method: Geolocator.from_pretrained(name) for method, name in SHIPPED.items()}
-ambiguous = tiles.EXAMPLES["coast"]
-image = tiles.tile(*ambiguous)
-embedding = encoder.embed(torch.stack([encoder.preprocess(image)]))
+shipped["land"] = Geolocator.from_pretrained("land")
+place = tiles.EXAMPLES["coast"]
+image = tiles.tile(*place)
+embedding = encoder.embed(encoder.preprocess(image)[None])
 
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.4), layout="constrained")
-width = {}
-for ax, method in zip(axes, ("flow", "diffusion"), strict=True):
-    model = shipped[method].model
-    for state in model.states(model.noise((1, 8), torch.Generator().manual_seed(seed)), embedding, SolverOptions(16)):
-        pass
-    radius = torch.linspace(0.97, 1.03, 241)
-    for u, r in zip(sphere.unit(state[0, :3]), state[0, :3].norm(dim=-1), strict=True):
-        along = model.ambient_log_prob((u * radius[:, None])[None], embedding, SolverOptions(16))[0] + 2 * radius.log()
-        share = (along - along.logsumexp(0)).exp()
-        mean = (share * radius).sum()
-        width.setdefault(method, []).append(float((share * (radius - mean) ** 2).sum().sqrt()))
-        (line,) = ax.plot(radius, share / (radius[1] - radius[0]), lw=1)
-        ax.plot(r, 0, "^", ms=5, color=line.get_color(), clip_on=False)
-    ax.set(title=TITLES[method], xlabel="radius r (triangle: the sample's own)", ylim=(0, None))
-axes[0].set_ylabel("share of the mass per radius")
-plt.show()
-print({method: "deviations " + ", ".join(f"{w:.4f}" for w in widths) for method, widths in width.items()})
+radius = torch.linspace(0.98, 1.02, by_scale(21, 161, 161))
+share, own_radius, thickness = {}, {}, {}
+for method in ("flow", "diffusion"):
+    model, options = shipped[method].model, few_steps
+    *_, end = model.states(model.noise((1, 4), new_generator()), embedding, options)
+    rays = sphere.unit(end)[0, :, None] * radius[:, None]  # (4, radii, 3)
+    along = model.ambient_log_prob(rays.flatten(0, 1)[None], embedding, options).reshape(4, -1) + 2 * radius.log()
+    mass = along.softmax(-1)
+    mean = (mass * radius).sum(-1, keepdim=True)
+    thickness[method] = (mass * (radius - mean).square()).sum(-1).sqrt()
+    share[method], own_radius[method] = mass / (radius[1] - radius[0]), end[0].norm(dim=-1)
+    print(f"{TITLES[method]:20s} standard deviation of the radius: " + ", ".join(f"{6371 * s:.0f} km" for s in thickness[method]))
+
+# %%
+lessons_comparison.shells_figure(radius, share, own_radius)
 
 # %% [markdown]
-# *What was seen:* a shell one to three thousandths of the Earth's radius thick (8 to 16 km) for the flow, several times thicker
-# for the diffusion, a little below or above 1 depending on the direction. The density *in R³* at r = 1, which the paper reports for these methods, depends on how thin that
-# shell is: squeezing it by ten adds log 10 = 2.3 nats without moving any place. So the paper rightly warns that its
-# R³ and S² numbers cannot be compared. The integral along the ray can.
+# *What was seen:* the mass of a ray lies in a thin shell, with a standard deviation of 1 to 2 km for the flow and of 14 to 19 km for the diffusion (the radius of the Earth is 6,371 km), and its middle is a little below or above 1. The density *in R³* at r = 1, which the paper reports for
+# these methods, depends on how thin this shell is: a shell that is ten times thinner adds log 10 = 2.3 nats without moving any place (exercise 1). So the paper rightly warns that its numbers for R³ and for S² cannot be compared. The integral along the ray can.
 #
-# `log_prob` computes it for R³ methods (with nodes that follow each ray's own shell). What the six students reach on the
-# sphere, with what the R³ numbers would have said:
+# `Geolocator.log_prob` computes the integral along the ray for methods in R³, at radii that follow each ray's own shell. Here is what the six students reach on the sphere,
+# and beside it what the number in R³ would have said. Both are *NLL over uniform*: the mean of −log p over true places, minus that of a uniform guess. Lower is better, and 0 is a uniform guess.
 
 # %%
 truth = sphere.to_latlon(test.x[:judged, None])
-fair, ambient = {}, {}
-for key, (geo, _) in students.items():
-    fair[key] = -float(geo.log_prob(truth, cond=test_cond[:judged]).mean()) + sphere.LOG_UNIFORM
-    ambient[key] = -float(geo.ambient_log_prob(truth, cond=test_cond[:judged]).mean()) + sphere.LOG_UNIFORM
-print(f"{'NLL over uniform, nats':28s}{'on S², fair':>14s}{'where it lives':>16s}")
+log_p = {key: geo.log_prob(truth, cond=test_cond[:judged], steps=few_steps.steps)[:, 0] for key, geo in students.items()}
+in_space = {key: geo.ambient_log_prob(truth, cond=test_cond[:judged], steps=few_steps.steps)[:, 0] for key, geo in students.items()}
+fair = {key: sphere.LOG_UNIFORM - values.mean().item() for key, values in log_p.items()}
+ambient = {key: sphere.LOG_UNIFORM - values.mean().item() for key, values in in_space.items()}
+print(f"{'NLL over uniform, nats':32s}{'on S²':>8s}{'where its states live':>24s}")
 for (method, schedule), value in fair.items():
-    print(f"{method + ', ' + schedule:28s}{value:14.2f}{ambient[method, schedule]:16.2f}")
+    print(f"{TITLES[method] + ', ' + schedule:32s}{value:8.2f}{ambient[method, schedule]:24.2f}")
+for method in GENERATIVE:
+    gain, error = metrics.paired_difference(log_p[method, "mixed"], log_p[method, "linear"])
+    print(f"mixed times instead of uniform ones, {TITLES[method]}: {gain:+.2f} ± {error:.2f} nats")
 
 # %% [markdown]
-# *What was seen:* the right column would let the R³ methods win by more than two nats; that is only their shell. On the sphere, after
-# these few steps, the choice of times moves diffusion by a whole nat, the Riemannian flow by a tenth to the better and the R³ flow
-# by three tenths to the worse, since it has not yet learnt the coarse part that the skewed times neglect. Here, with 300 steps,
-# who wins depends on the schedule.
+# *What to read from it:* the right column would put the methods in R³ far ahead of the Riemannian flow, and that is only the thinness of their shells. On the sphere (left column) the numbers can be compared. The last three lines say what the mixed times buy for each method after these few steps: a gain of
+# more than two standard errors is one, anything smaller is level. Trainings this short only illustrate how methods are compared; the next section has the long ones.
 #
 # ## The whole comparison
 #
-# Now the trainings that count: the laptop recipe, 4,000 steps on 300,000 tiles, skewed sigmoid. Each method was trained three
-# times (seeds 0, 1, 2), on the same embeddings, and scored on the same 500 tiles from seen regions and 500 from held-out
-# blocks. These numbers are read from the reports that `geoflow compare --scale laptop --encoder tiles` wrote.
+# Now the trainings that count. All trained methods have the same encoder, 300,000 tiles and networks of one size. The three generative methods were trained for 10,000 steps, by the recipe of the shipped
+# flow with their own guess. The closed forms, networks that predict peaks, were trained for 4,000 steps, since afterwards they overfit; of every method the weights with the lowest validation loss were kept. A *von
+# Mises–Fisher* (vMF) density is one round peak; the mixtures have 3, as in the paper, or 16. *Retrieval* looks up the training tiles with the most similar embeddings; its
+# settings were tuned on validation tiles. *Land* and *uniform* do not look at the image.
+#
+# Every method was scored on the same 2,000 tiles of *seen regions* (new tiles, but of parts of the Earth on which it was trained) and on 2,000 tiles of *held-out blocks* (parts that no training tile shows). The scores:
+#
+# * **NLL over uniform**, as above. It judges the whole distribution. It is given for seen regions only: a model rightly learns that no
+#   training tile comes from the held-out blocks.
+# * **Energy score**: the mean distance of samples to the truth, minus half of their mean distance to each other, in kilometres. It judges the whole distribution, too. Lower is better, and it is lowest on average for the true distribution.
+# * **GeoScore**: 5000 · exp(−d/1492.7 km) for an answer at the distance d. Higher is better. The *answer* is the one of 24 samples that expects the highest GeoScore, judged by the other samples and
+#   without knowledge of the truth. *One sample* is a single random sample.
+#
+# A fifth kind of score, precision and recall, asks whether the set of all answers looks like the set of all places; notebook 09 explains why it says little here.
 
 # %%
-results = settings.DATA / "results" / "tiles"
-reports = {(method, split): read_report(results / f"{method}-{split}.json") for method in methods.METHODS for split in ("test", "held-out")}
-
-
-def entry(report, name, digits=0):
-    if name not in report.metrics:
-        return ""
-    deviation = f" ± {report.deviations[name]:.{digits}f}" if name in report.deviations else ""
-    return f"{report.metrics[name]:,.{digits}f}{deviation}"
-
-
+FOLDER = runtime.DATA / "results" / "tiles"
+COMPARED = ("riemannian", "flow", "diffusion", "vmf-mixture-16", "vmf-mixture", "vmf", "retrieval", "land", "uniform")
+REPORTS = ("test", "held-out", "test-guided", "held-out-guided")
+reports = {(method, name): read_report(FOLDER / f"{method}-{name}.json") for method in COMPARED for name in REPORTS}
+differences = runtime.read_json(FOLDER / "differences.json")
 COLUMNS = {
-    "NLL over uniform": ("nll_over_uniform", 2),
-    "GeoScore": ("geoscore", 0),
-    "median km": ("median_km", 0),
-    "one sample": ("single_geoscore", 0),
-    "energy km": ("energy_km", 0),
-    "country": ("country", 3),
-    "precision": ("precision", 2),
-    "recall": ("recall", 2),
-    "density": ("density", 2),
-    "coverage": ("coverage", 2),
-    "paper's R³ bits": ("ambient_bits_per_dimension", 2),
+    "nll_over_uniform": "NLL",
+    "energy_km": "energy km",
+    "geoscore": "GeoScore",
+    "single_geoscore": "one sample",
+    "median_km": "median km",
 }
-order = sorted(methods.METHODS, key=lambda method: reports[method, "test"].metrics["nll"])
-for split, columns in (("test", list(COLUMNS)), ("held-out", ["GeoScore", "median km", "one sample", "energy km", "country"])):
-    print(f"{'seen regions' if split == 'test' else 'held-out blocks'}: mean ± deviation over three trainings")
-    for part in (columns[:5], columns[5:]):
-        if part:
-            print(f"  {'':24s}" + "".join(f"{column:>18s}" for column in part))
-            for method in order:
-                report = reports[method, split]
-                print(f"  {TITLES[method]:24s}" + "".join(f"{entry(report, *COLUMNS[column]):>18s}" for column in part))
 
-# %% [markdown]
-# *What to look for:* the same as a picture, one dot per method with its deviation. Left is better in the first panel, right
-# in the others.
+
+def print_scores(name, methods=COMPARED):
+    columns = [key for key in COLUMNS if key in reports[methods[0], name].metrics]
+    print(f"{'':22s}" + "".join(f"{COLUMNS[key]:>12s}" for key in columns))
+    for method in methods:
+        row = reports[method, name].metrics
+        print(f"{TITLES[method]:22s}" + "".join(f"{row[key]:12,.{2 if key.startswith('nll') else 0}f}" for key in columns))
+
 
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(8.4, 2.6), layout="constrained", sharey=True)
-for ax, (title, name, split) in zip(
-    axes,
-    (
-        ("NLL over uniform (nats), seen", "nll_over_uniform", "test"),
-        ("GeoScore, seen", "geoscore", "test"),
-        ("GeoScore, held-out", "geoscore", "held-out"),
-    ),
-    strict=True,
-):
-    for place, method in enumerate(reversed(order)):
-        report = reports[method, split]
-        ax.errorbar(
-            report.metrics[name], place, xerr=report.deviations.get(name, 0.0), fmt="o", ms=5, capsize=3, color=COLORS.get(method, GREY)
-        )
-    ax.set(title=title, yticks=range(len(order)), yticklabels=[TITLES[method] for method in reversed(order)])
-    ax.grid(axis="x", color="#e4e8ea")
-plt.show()
+print(f"seen regions, {reports['riemannian', 'test'].metrics['images']:,} tiles, no guidance")
+print_scores("test")
+for method in ("flow", "diffusion"):  # the paper's unit is bits divided by 3
+    in_r3 = 3 * math.log(2) * reports[method, "test"].metrics["ambient_bits_per_dimension"] + sphere.LOG_UNIFORM
+    print(f"the density in R³ would have given {TITLES[method]} an NLL over uniform of {in_r3:.2f}")
 
 # %% [markdown]
-# *What was seen:*
+# Which of these differences are real? All methods answered the same tiles, and some tiles are hard for all of them. So we compare tile by tile: the mean of the differences, with
+# a standard error from a *paired bootstrap* (draw the tiles again with replacement a thousand times, and see how much the mean difference varies; exercise 2). We say that one method is *ahead of*
+# another if the mean is more than two standard errors from zero. There is one training of each method, so the errors are those over tiles, and not over trainings.
 #
-# * **Among the three generative methods there is no single winner.** Diffusion has the best density, the Riemannian flow the best
-#   answers: the highest GeoScore, the lowest energy score, and the smallest deviations between trainings. The R³ flow is behind
-#   both. Most gaps are wider than the deviations. The order by the "paper's R³ bits" would have been another: there the R³ flow is
-#   far ahead of diffusion.
-# * **The mixture of three wins.** In the paper it is the other way round, by far (OSV-5M, GeoScore: mixture 1746, the
-#   generative methods 3688 to 3767), scored by single random samples. With single samples, too, the mixture leads here.
-# * **Retrieval** wins by more, where its gallery has the neighbours of the tile, and is last where it has not.
-# * In **held-out blocks** no method can be told from another by GeoScore: they differ by less than one training from the next. The
-#   energy score, which asks for the whole distribution, sees a difference: the generative methods (4,130 to 4,210 km) are less
-#   confidently wrong than the closed forms (4,830 to 4,920) and retrieval (5,850). Knowing where land is, and nothing else, has 4,604.
-# * **Precision, recall, density and coverage** are near 1 for every method that looks at the image, and not far from it for a
-#   uniform guess. They compare the set of all answers with the set of all truths, and forget which answer belongs to which image.
-#
-# ## Why does the mixture win?
-#
-# The Riemannian flow can make any density, the mixture only three round blobs; so the flow should not lose. Is it equally
-# behind on all tiles? Sort them by something that needs no truth, the mixture's own localizability (notebook 07), and compare in
-# four groups, from ambiguous to clear, the log-density of the true place.
-#
-# *What to look for:* who is ahead at the left, who at the right?
+# *What to look for:* the dots right of the line, where the Riemannian flow is ahead. The bars are two standard errors long on each side. A filled dot means ahead or behind, an
+# open one means level.
 
 # %%
-group_of = shipped["vmf-mixture"].localizability(cond=test_cond[:checked], n=256).argsort().tensor_split(4)
-places = sphere.to_latlon(test.x[:checked, None])
-gained = {
-    method: shipped[method].log_prob(places, cond=test_cond[:checked])[:, 0] - sphere.LOG_UNIFORM
-    for method in ("vmf", "vmf-mixture", "riemannian")
+lessons_comparison.ahead_figure({m: differences["test"][m] for m in COMPARED[1:-2]}, "seen regions, no guidance")
+
+
+# %%
+def print_differences(name, methods=COMPARED[1:-2]):
+    units = {"nll": "nats", "energy_km": "km", "geoscore": "GeoScore", "single_geoscore": "GeoScore of one sample"}
+    print(f"{name}: the Riemannian flow is ahead by (± standard error; = marks less than two of them)")
+    for method in methods:
+        parts = []
+        for score, (mean, error) in differences[name][method].items():
+            digits = 2 if score == "nll" else 0
+            parts.append(f"{mean:+.{digits}f} ± {error:.{digits}f} {units[score]}{'' if abs(mean) > 2 * error else ' ='}")
+        print(f"  {TITLES[method]:20s} " + ", ".join(parts))
+
+
+print_differences("test")
+
+# %% [markdown]
+# *What was seen,* from the top:
+#
+# * **The three generative methods are close.** The Riemannian flow is ahead of both methods in R³ in likelihood, by 0.08 ± 0.03 and 0.09 ± 0.03 nats, and level in the three other scores. The densities in R³ would have told another story: they make the methods in R³
+#   better than the Riemannian flow by 4.8 nats (diffusion) and 7.2 nats (flow matching), which is the thinness of their shells.
+# * **The mixture of three** is behind the flow in everything: by 1.93 ± 0.06 nats, 135 ± 37 km and 191 ± 32 of GeoScore.
+# * **The mixture of sixteen** is behind by 0.87 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 72 ± 33 of GeoScore, a little more than two errors. It fits that sixteen
+#   peaks find the candidate places but cannot draw their shapes, for which the likelihood asks.
+# * **Retrieval**, a look-up among 300,000 training tiles, is behind in everything too, but by little in likelihood: 0.17 ± 0.05 nats.
+# * One vMF cannot say "here or there", and is far behind in everything.
+#
+# ### With guidance
+#
+# The paper's protocol for one answer is a *guided single sample* with ω = 2 (notebook 06). Closed forms and retrieval have no guidance, so their rows are as before.
+
+# %%
+print("seen regions, guidance 2 where there is guidance")
+print_scores("test-guided", COMPARED[:-2])
+print()
+print_differences("test-guided")
+
+# %% [markdown]
+# *What was seen:* guidance lifts the single sample of the Riemannian flow from 1595 to 2080. With it, the flow is ahead of every other method in one sample: by 104 ± 32 and 80 ± 31 of the methods in R³, by 454 ± 39 of the mixture of sixteen, by 654 ± 36 of the mixture of three and by 947 ± 45 of
+# retrieval. This is the protocol of the paper's table 1, and the order of the three generative methods is the same as there. In the answer of 24 samples, guidance makes the flow level with the mixture of sixteen. The price is the distribution: the energy score gets worse by 780 km, because guided samples are too concentrated. Guidance is for answers, not for
+# densities.
+#
+# ### In held-out blocks
+
+# %%
+print("held-out blocks, no guidance")
+print_scores("held-out")
+print()
+print_differences("held-out", COMPARED[1:-1])
+print()
+print_scores("held-out-guided", COMPARED[:3])
+
+# %%
+lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED[1:-1]}, "held-out blocks, no guidance")
+
+# %% [markdown]
+# *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2046 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (127 ± 37 km) and of the mixture of
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 100 and 51.) In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. No method here knows that it has left the regions that it knows.
+#
+# ## On which tiles does the flow gain?
+#
+# Sort the tiles from ambiguous to clear. The measure should belong to neither competitor. So we ask the training set: take the sixteen training tiles whose embeddings are most
+# similar, and measure how far apart their *places* are. Neighbours all over the Earth mean an ambiguous tile. We form four groups of equal size, and compare in each of them the Riemannian flow with the mixture of three and with a
+# single vMF:
+#
+# * the log-density of the true place, over uniform;
+# * the *centre*: the median distance of the answer from the truth;
+# * the *width*: the median distance of the samples from the answer.
+#
+# > **Predict before you run.** The mixture can draw three round peaks, the flow any shape. In which group should the flow gain most?
+
+# %%
+similarity = normalize(test_cond, dim=-1) @ normalize(cond, dim=-1).T
+neighbours = train.x[similarity.topk(min(16, len(train))).indices]  # (checked, 16, 3)
+apart = sphere.distance_km(neighbours[:, :, None], neighbours[:, None]).mean((1, 2))
+groups = apart.argsort(descending=True).tensor_split(4)
+print("median distance between neighbours: " + ", ".join(f"{apart[group].median():,.0f} km" for group in groups))
+
+PAIR = ("riemannian", "vmf-mixture", "vmf")
+places = sphere.to_latlon(test.x[:, None])
+nats, centre, width = {}, {}, {}
+for method in PAIR:
+    nats[method] = shipped[method].log_prob(places, cond=test_cond)[:, 0] - sphere.LOG_UNIFORM
+    points = sphere.from_latlon(shipped[method].sample(cond=test_cond, n=24, seed=seed))
+    answer = metrics.best_for_geoscore(points)
+    centre[method] = sphere.distance_km(answer, test.x)
+    width[method] = sphere.distance_km(points, answer[:, None]).median(1).values
+
+
+# %%
+def by_group(values, statistic):
+    """A statistic of each group, with its standard error by a bootstrap over tiles: (4, 2)."""
+    generator, rows = new_generator(), []
+    for group in groups:
+        again = values[group][torch.randint(len(group), (300, len(group)), generator=generator)]
+        rows.append([statistic(values[group]).item(), torch.stack([statistic(row) for row in again]).std().item()])
+    return torch.tensor(rows)
+
+
+panels = {
+    "log p(truth) over uniform (nats)": {method: by_group(nats[method], torch.mean) for method in PAIR},
+    "centre: answer to truth (km)": {method: by_group(centre[method], torch.median) for method in PAIR},
+    "width: samples to answer (km)": {method: by_group(width[method], torch.median) for method in PAIR},
 }
-believed = {method: shipped[method].localizability(cond=test_cond[:checked], n=256) for method in ("vmf-mixture", "riemannian")}
-fig, ax = plt.subplots(figsize=(5.4, 2.8), layout="constrained")
-for (method, values), color, shift in zip(gained.items(), (GREY, RED, BLUE), (-0.1, 0, 0.1), strict=True):
-    mean = [float(values[group].mean()) for group in group_of]
-    error = [float(values[group].std()) / len(group) ** 0.5 for group in group_of]
-    ax.errorbar([k + shift for k in range(4)], mean, yerr=error, fmt="o-", ms=5, capsize=3, color=color, label=TITLES[method])
-ax.set(xticks=range(4), xticklabels=["ambiguous", "", "", "clear"], ylabel="log p(truth) over uniform (nats)")
-ax.legend()
-plt.show()
-for k, group in enumerate(group_of):
-    print(
-        f"group {k + 1}: "
-        + "   ".join(f"{TITLES[method]} {values[group].mean():5.2f} nats" for method, values in gained.items())
-        + "   own bits: "
-        + ", ".join(f"{TITLES[method]} {values[group].mean():.1f}" for method, values in believed.items())
+lessons_comparison.groups_figure(panels, log=tuple(panels)[1:])
+
+# %%
+ahead = [metrics.paired_difference(nats["riemannian"][group], nats["vmf-mixture"][group]) for group in groups]
+for number, (mean, error) in enumerate(ahead):
+    row = ", ".join(
+        f"{TITLES[m]}: centre {panels['centre: answer to truth (km)'][m][number, 0]:,.0f}, width {panels['width: samples to answer (km)'][m][number, 0]:,.0f} km"
+        for m in PAIR[:2]
     )
+    print(f"group {number + 1}: the flow is ahead of the mixture by {mean:+.2f} ± {error:.2f} nats; {row}")
 
 # %% [markdown]
-# *What was seen:* two different stories. (And a third: the single vMF in the second group, where it stakes everything on a wrong
-# place for a few tiles.) On the ambiguous quarter the Riemannian flow is ahead, by more than a nat: its density has
-# shapes that three blobs cannot make. On the clear tiles the mixture is ahead by as much, and the last columns say why: it is sure
-# to 11 or 12 bits where the flow has two bits less, an area four times as large. So the flow is not wrong there; its peaks are too
-# wide. A peak of 40 km is made in the last hundredth of the time, of which training shows the network little, while the width of
-# a blob is one number that the likelihood teaches directly. It fits that the flow improves as training times favour the end: after
-# 2,000 steps −6.14 nats with uniform times, −6.94 with the skewed sigmoid, −7.15 with t = 1 − (1 − s)⁴ (measured once each, on
-# validation tiles; see `geoflow/training/recipes/tiles.yaml`).
+# *What was seen:* the flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. The answers and widths of the two do not differ by more than two errors in any quarter, although on the two clearer quarters those of the flow are closer to the truth (716 against 975 km, and
+# 479 against 729 km) and narrower. So the flow does not gain by better answers on a certain kind of tile. It gains by the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
 #
-# Three of four tiles have one clear answer, since their neighbours were in the training set. Holiday photos are more like the
-# ambiguous quarter. That may be why the paper finds the opposite; only its data can tell.
+# ### When is the density made?
+#
+# Along the flow the log-density of a point changes by the negative divergence of the velocity (notebook 07). Follow the true places back in time, and write down how much of the log-density is made
+# until each time. *What to look for:* left, how late do clear tiles gain? Right, how many of the training times fall so late?
+
+# %%
+flow = shipped["riemannian"].model
+times = flow.times(SolverOptions(by_scale(8, 32, 32)))
+followed = [group[: by_scale(4, 64, 64)] for group in groups]
+
+
+def rate(x, t):
+    return likelihood.divergence(flow.velocity, flow.path, x, t, test_cond[rows])
+
+
+gained = {}
+for number, rows in enumerate(followed):
+    totals = [torch.zeros(len(rows), 1)]
+    for _, total in samplers.integrate(rate, flow.path, test.x[rows, None], times.flip(0), "rk4"):
+        totals.append(total if total is not None else totals[0])
+    so_far = torch.stack(totals[-len(times) :])[..., 0].mean(1).flip(0)  # from noise to data
+    gained[("ambiguous", "second", "third", "clear")[number]] = so_far[0] - so_far
+drawn_before = schedules.EVEN_SHARE * times + (1 - schedules.EVEN_SHARE) * schedules.log_clock(times)
+late = int((times < 0.95).sum())  # the first of the sampler's times in the last twentieth
+lessons_comparison.gained_figure(1 - times, gained, drawn_before)
+
+# %%
+print(f"after t = {times[late]:.3f}: {1 - drawn_before[late]:.0%} of the training times")
+for name, values in gained.items():
+    print(f"{name:10s} gains {values[-1]:5.2f} nats in all, {values[-1] - values[late]:5.2f} of them after t = {times[late]:.3f}")
+
+# %% [markdown]
+# *What was seen:* on a logarithmic axis of the time that is left, all groups gain over most of the range, and clear tiles gain more and begin earlier. In the last twentieth of the time a third of the density is made (2.25 of 6.60 nats for clear tiles, 1.18 of 3.04 for ambiguous ones). The mixed times put 41 % of the training there; uniform
+# times would put 5 % there.
 #
 # ## Six answers to one tile
 #
-# Figure A of the paper: six methods, one ambiguous image, one colour scale. The tile is the dry cape of notebook 00, the Horn of
-# Africa; a desert coast could be many places.
+# Figure A of the paper shows six methods, one ambiguous image and one colour scale. Our tile is the dry cape of notebook 00, the Horn of Africa; a desert coast could be in many places. The maps show 2,000 samples of each method, each
+# smoothed to a peak 200 km wide. All six are drawn in the same way, since exact maps of the methods in R³ would take many minutes.
 #
-# *What to look for:* the shapes that a method can make. What does one blob do with two candidate regions?
+# *What to look for:* the shapes. What does one peak do with several candidate regions?
 
 # %%
-
-
-def density_of(method):
-    """As `Geolocator.density`; methods in R³, which follow 32 points of a ray for each place, on cells twice as heavy."""
-    model, in_space = shipped[method], method in ("flow", "diffusion")
-    samples = sphere.from_latlon(model.sample(cond=embedding, n=8192, seed=seed))[0]
-
-    def log_prob(x):
-        return model.log_prob(sphere.to_latlon(x), cond=embedding, steps=20)[0]
-
-    return density_map(log_prob, samples, resolution, 1 / 60 if in_space else 1 / 120, cells)
-
-
-densities = {method: density_of(method) for method in mapped}
-maps.contact_sheet(
-    [
-        {"density": density, "image": image, "truth": ambiguous, "title": f"{TITLES[method]}, integral {density.integral:.3f}"}
-        for method, density in densities.items()
-    ]
-)
+SIX = ("riemannian", "flow", "diffusion", "vmf-mixture", "vmf", "land")
+answers = {method: shipped[method].sample(cond=embedding, n=by_scale(50, 2000, 2000), seed=seed)[0] for method in SIX}
+rasters = {method: widgets.smoothed(sphere.from_latlon(latlon)) for method, latlon in answers.items()}
+maps.contact_sheet([{"density": rasters[m], "image": image, "truth": place, "title": TITLES[m]} for m in SIX])
 
 # %%
-for method, density in densities.items():
-    answer = shipped[method].predict(cond=embedding, k=1, seed=seed).latlon[0]
-    km = float(sphere.distance_km(sphere.from_latlon(answer), sphere.from_latlon(torch.tensor([ambiguous])))[0])
-    area = density.region_area_km2(0.5)
-    print(f"{TITLES[method]:24s} integral {density.integral:.3f}   half of the probability on {area:13,.0f} km²   answer {km:6,.0f} km off")
+here = sphere.from_latlon(torch.tensor([place]))
+near = {}
+for method, latlon in answers.items():
+    x = sphere.from_latlon(latlon)
+    near[method] = (sphere.distance_km(x, here) < 1000).double().mean().item()
+    off = float(sphere.distance_km(metrics.best_for_geoscore(x[None, :500]), here))
+    area = lessons_comparison.half_area_km2(rasters[method]) / 1e6
+    print(
+        f"{TITLES[method]:20s} {near[method]:4.0%} of the samples within 1,000 km; answer {off:6,.0f} km off; half of the map on {area:6.1f} million km²"
+    )
 
 # %% [markdown]
-# *What was seen:* the single blob must cover everything between its candidates. The mixture puts most of its mass on one small blob, next
-# to the truth. The three generative methods draw shapes, and agree on them: the coasts of the eastern Mediterranean and of Arabia
-# and the Horn of Africa. They weigh them differently: the two R³ models prefer Egypt and answer 3,500 km off, the Riemannian model
-# the right side. One tile says nothing about which is better; the table does.
+# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia; the two flows also see Baja California. Their half areas are alike, 1.6 to 1.8 million km². They weigh the candidates differently: 22 to 33 % of their samples lie within 1,000 km of the truth, and
+# their best answers are 1,857 to 5,155 km off. The mixture of three covers the same two regions with two round peaks, on twice the area, and 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
+#
+# ### Are these densities?
+#
+# The likelihoods above count only if each density integrates to one over the sphere. We test it for this tile by *importance sampling*: draw points from a density q that is similar to p (smoothed samples of the same method), and average p/q. This is right on average for every q, and its
+# standard error says how far to trust it. A density in R³ costs 48 points along each ray, so fewer directions are drawn.
+
+# %%
+integrals = {}
+for method in ("riemannian", "vmf-mixture", "flow", "diffusion"):
+    few = integral_points["R³" if shipped[method].model.points_per_place > 1 else "S²"]
+
+    def log_prob(x, geo=shipped[method]):
+        return geo.log_prob(sphere.to_latlon(x), cond=embedding, steps=few_steps.steps)[0]
+
+    integrals[method] = density.importance_integral(log_prob, sphere.from_latlon(answers[method]), few, new_generator())
+    print(f"{TITLES[method]:20s} integral {integrals[method][0]:.3f} ± {integrals[method][1]:.3f}, from {few} directions")
+
+# %% [markdown]
+# *What to read from it:* an integral that is one within two standard errors is what a density must have. The errors of the methods in R³ are larger, because fewer directions were drawn.
 #
 # ## How they move
 #
-# *What to look for*, dragging the slider: who decides early, who late? The points of a closed form rest.
+# *What to look for*, dragging the slider: which method decides early, and which late? Closed-form points stay put.
 
 # %%
-from geoflow import widgets
-
-player = widgets.compare_methods(
-    {TITLES[method]: shipped[method] for method in mapped}, {"dry cape": image}, {"dry cape": ambiguous}, n=200, keep=True
-)
+shown = {TITLES[method]: shipped[method] for method in by_scale(("vmf", "riemannian"), SIX, SIX)}
+player = widgets.compare_methods(shown, {"dry cape": image}, {"dry cape": place}, n=by_scale(20, 200, 200), keep=True)
 player
 
 # %%
 player.contact_sheet()
 
 # %% [markdown]
-# *What to look for:* the distance of the states from the Earth's centre while time runs: when do R³ methods arrive?
+# The methods in R³ move through space, which the map cannot show. *What to look for:* the distance of their states from the centre of the Earth. When do they arrive at the surface, the dotted line?
 
 # %%
-steps = 32
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.4), layout="constrained", sharey=True)
-for ax, method in zip(axes, ("flow", "diffusion"), strict=True):
-    model = shipped[method].model
-    noise = model.noise((1, 60), torch.Generator().manual_seed(seed))
-    states = torch.stack(list(model.states(noise, embedding, SolverOptions(steps))))[:, 0]
-    times = schedules.time_grid(model.schedule, steps)
-    ax.plot(times, states.norm(dim=-1), color=COLORS[method], lw=0.5, alpha=0.6)
-    ax.axhline(1, color="black", lw=0.8, ls=":")
-    ax.set(title=TITLES[method], xlabel="time t")
-axes[0].set_ylabel("|x|, Earth radii")
-plt.show()
+times_of, radii = {}, {}
+for method in ("flow", "diffusion"):
+    model, options = shipped[method].model, SolverOptions(by_scale(4, 32, 32))
+    noise = model.noise((1, 60), new_generator())
+    radii[method] = torch.stack(list(model.states(noise, embedding, options)))[:, 0].norm(dim=-1)
+    times_of[method] = model.times(options)
+    start = radii[method][0]
+    arrived = times_of[method][((radii[method] - 1).abs() < 0.05).double().mean(1).gt(0.9).nonzero()[0, 0]]
+    print(
+        f"{TITLES[method]:20s} starts between {start.min():.1f} and {start.max():.1f} Earth radii; nine of ten are within 0.05 radii of the surface at t = {arrived:.3f}"
+    )
+lessons_comparison.radii_figure(times_of, radii)
 
 # %% [markdown]
-# *What was seen:* states start between 0.3 and 4 Earth radii from the centre, many inside the Earth, and arrive on the surface
-# together, those of the diffusion only at the very end. All of that is work that the Riemannian flow need not do.
+# *What was seen:* the states start between 0.3 and 3.8 Earth radii from the centre, many of them inside the Earth. Those of the flow arrive at the surface at t = 0.98, those of the diffusion in the last thousandth of the time. The Riemannian flow needs to do none of this, since its points never leave the
+# surface.
 #
-# Diffusion is solved here in the angle φ = arcsin √t, where it is a rotation, x = sin φ x₁ + cos φ x₀, and its ODE is regular at
-# the data. In that variable **DDIM** is an exact rotation with the predicted noise held fixed. *What to look for:* the
-# solvers' errors against the number of network evaluations.
+# ### The solver of a diffusion
+#
+# A diffusion is solved here in the angle φ = arcsin √t, in which the path is a rotation, x = sin φ x₁ + cos φ x₀, and the equation is regular at the data. In this variable **DDIM** (Song et al., 2021) is the exact rotation
+# with the predicted noise held fixed (exercise 3). *What to look for:* which solver is closest to a fine solution after a given number of evaluations of the network?
 
 # %%
 geo = shipped["diffusion"]
-noise = geo.model.noise((1, 200), torch.Generator().manual_seed(seed))
-reference = sphere.from_latlon(geo.sample(cond=embedding, noise=noise, steps=by_scale(16, 256, 512)))
-fig, ax = plt.subplots(figsize=(5.4, 2.8), layout="constrained")
+noise = geo.model.noise((1, by_scale(20, 200, 200)), new_generator())
+reference = sphere.from_latlon(geo.sample(cond=embedding, noise=noise, steps=by_scale(8, 256, 512)))
 errors = {}
 for solver in ("ddim", "euler", "heun", "rk4"):
-    for n in by_scale((2, 4), (2, 4, 8, 16, 32, 64), (2, 4, 8, 16, 32, 64, 128)):
-        x = sphere.from_latlon(geo.sample(cond=embedding, noise=noise, steps=n, solver=solver))
-        errors[solver, samplers.evaluations(solver, n)] = float(sphere.distance_km(x, reference).median())
-    points = [(evaluations, km) for (name, evaluations), km in errors.items() if name == solver]
-    ax.plot(*zip(*points, strict=True), "o-", ms=4, label=solver)
-ax.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="median distance to\na fine solution (km)")
-ax.legend(ncols=2)
-plt.show()
+    steps = by_scale((2, 4), (2, 4, 8, 16, 32, 64), (2, 4, 8, 16, 32, 64, 128))
+    ends = [sphere.from_latlon(geo.sample(cond=embedding, noise=noise, steps=n, solver=solver)) for n in steps]
+    off = [float(sphere.distance_km(x, reference).median()) for x in ends]
+    errors[solver] = [samplers.evaluations(solver, n) for n in steps], off
+    print(f"{solver:6s} " + ", ".join(f"{n}: {km:.2g} km" for n, km in zip(*errors[solver], strict=True)))
+lessons_comparison.solvers_figure(errors)
 
 # %% [markdown]
-# *What was seen:* with few evaluations DDIM is ahead of Euler and of the higher orders: it solves a constant prediction
-# exactly, and at 8 evaluations is within 150 km where two steps of RK4 are off by 400. From 32 evaluations on the fourth order wins, and
-# at 256 it is exact to a fraction of a kilometre.
+# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM and Euler are more than 200 km off, Heun's method twice as far, and two steps of RK4 are lost. From 16 evaluations on the higher orders are ahead, and from 32 on the fourth order wins. DDIM keeps the predicted noise fixed for a
+# whole step, and for this network that is no better than keeping the velocity fixed, as Euler does.
 #
 # ## Check
 
 # %%
-full = by_scale(False, True, True)
-assert all(abs(density.integral - 1) < 0.02 for density in densities.values())
-assert left["diffusion"] < left["flow"]
-for method in methods.METHODS:
-    assert math.isfinite(reports[method, "test"].metrics["nll"])
-    assert reports[method, "test"].metrics["images"] == 500
-    assert method not in methods.TRAINED or reports[method, "test"].settings["trained"] == 3
-assert abs(reports["uniform", "test"].metrics["nll_over_uniform"]) < 1e-6
-if full:
-    nll = {method: reports[method, "test"].metrics["nll"] for method in methods.METHODS}
-    score = {method: reports[method, "test"].metrics["geoscore"] for method in methods.METHODS}
-    assert nll["retrieval"] < nll["vmf-mixture"] < nll["diffusion"] < nll["riemannian"] < nll["flow"] < nll["vmf"] < nll["land"]
-    assert score["vmf-mixture"] > score["riemannian"] > score["diffusion"] > score["flow"] > score["vmf"]
-    held_out = {method: reports[method, "held-out"].metrics["geoscore"] for method in methods.TRAINED}
-    assert max(held_out.values()) - min(held_out.values()) < 2 * reports["vmf-mixture", "held-out"].deviations["geoscore"]
-    assert gained["riemannian"][group_of[0]].mean() > gained["vmf-mixture"][group_of[0]].mean() + 0.5
-    assert gained["riemannian"][group_of[3]].mean() < gained["vmf-mixture"][group_of[3]].mean() - 0.5
-    assert fair["diffusion", "skewed-sigmoid"] < fair["diffusion", "linear"]
+assert decided["diffusion"] < decided["flow"] < 0.1
+for method in COMPARED:
+    assert reports[method, "test"].metrics["images"] == 2000
+for method in COMPARED[1:]:  # the differences are those of the reports
+    mean = reports[method, "test"].metrics["nll"] - reports["riemannian", "test"].metrics["nll"]
+    assert abs(differences["test"][method]["nll"][0] - mean) < 1e-3
+assert all(differences["test"][method]["nll"][0] > 2 * differences["test"][method]["nll"][1] for method in COMPARED[1:])
+mean, error = differences["test"]["vmf-mixture-16"]["geoscore"]
+assert mean < -2 * error, "sixteen components are ahead in the answer"
+for method in ("flow", "diffusion", "vmf-mixture-16"):
+    mean, error = differences["test"][method]["energy_km"]
+    assert abs(mean) < 2 * error, "the energy score cannot separate them"
+assert all(differences["test-guided"][method]["single_geoscore"][0] > 70 for method in COMPARED[1:])
+assert all(differences["held-out"][method]["energy_km"][0] < 0 for method in ("vmf", "retrieval"))
+if by_scale(False, True, True):
+    assert thickness["flow"].max() < thickness["diffusion"].min()
+    assert all(abs(value - 1) < 4 * error + 0.02 for value, error in integrals.values()), integrals
 print("all checks passed")
+
+# %% [markdown]
+# ## Exercises
+#
+# Fill each gap marked `# your code here`, run the cell, then run the check cell below it. The solutions, executed, are in
+# `solutions/08_diffusion_vs_riemannian_flow.ipynb`.
+#
+# ### Exercise 1 · What a thin shell is worth
+#
+# Take points whose direction is uniform and whose radius is normal, with mean 1 and a small standard deviation s. Their density in R³ at the radius r is
+#
+# $$p(r u) = \frac{1}{4\pi r^2} \cdot \frac{1}{s\sqrt{2\pi}} \exp\Big(\!-\frac{(r - 1)^2}{2 s^2}\Big) .$$
+#
+# **Stage 1a:** write the logarithm of this density at points x of R³. **Stage 1b:** write the radial marginal of *any* log-density for unit vectors u, log ∫ p(ru) r² dr, as a sum over the given radii, which have equal distances.
+
+
+# %%
+def shell_log_density(x, s):
+    """Points (..., 3) → (...) nats with respect to volume."""
+    # your code here
+
+
+def radial_log_density(log_density, u, radii):
+    """Unit vectors u (n, 3), radii (m,) → (n,) nats with respect to area."""
+    # your code here
+
+
+# %%
+def check_1():
+    x = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.02, 0.0]], dtype=torch.float64)
+    if shell_log_density(x, 0.01) is None:
+        return "Exercise 1a is still to be solved"
+    expected = [-math.log(4 * math.pi * r**2 * 0.01 * math.sqrt(2 * math.pi)) - (r - 1) ** 2 / 2e-4 for r in (1.0, 1.02)]
+    torch.testing.assert_close(shell_log_density(x, 0.01), torch.tensor(expected, dtype=torch.float64))
+    u, radii = sphere.uniform(3, new_generator()).double(), torch.linspace(0.5, 1.5, 20_001, dtype=torch.float64)
+    if radial_log_density(lambda x: shell_log_density(x, 0.01), u, radii) is None:
+        return "Exercise 1a: right. Exercise 1b is still to be solved"
+    for s in (0.1, 0.01, 0.001):
+        found = radial_log_density(lambda x, s=s: shell_log_density(x, s), u, radii)
+        torch.testing.assert_close(found, torch.full((3,), sphere.LOG_UNIFORM, dtype=torch.float64), atol=1e-4, rtol=0)
+    return "Exercises 1a and 1b: right; on the sphere every such shell is uniform"
+
+
+print(check_1())
+
+# %% [markdown]
+# **Stage 1c:** by how many nats does the density *in R³* at r = 1 grow when the shell gets ten times thinner? And the density of the *place*?
+
+# %%
+gain_in_space, gain_of_the_place = None, None  # your code here
+
+# %%
+if gain_in_space is None or gain_of_the_place is None:
+    print("Exercise 1c is still to be solved")
+else:
+    right = abs(gain_in_space - math.log(10)) < 0.01 and abs(gain_of_the_place) < 0.01
+    print("Exercise 1c: " + ("right" if right else "look again; which of the two factors of p(ru) holds s?"))
+
+# %% [markdown]
+# ### Exercise 2 · A paired error
+#
+# Two methods answered the same n tiles. Write the mean of the differences a − b and two estimates of its standard error. **Stage 2a:** the formula, the standard
+# deviation of the differences divided by √n. **Stage 2b:** the bootstrap: draw n tiles with replacement, take the mean difference, do this 1,000 times, and take the standard deviation of the means.
+
+
+# %%
+def formula(a, b):
+    """Scores (n,), (n,) → mean difference and its standard error."""
+    # your code here
+
+
+def bootstrap(a, b, draws=1000):
+    """The same by drawing tiles again."""
+    # your code here
+
+
+# %%
+def check_2():
+    common = 3 * torch.randn(400, generator=new_generator())  # easy and hard tiles
+    a, b = common + 0.3, common + 0.5 * torch.randn(400, generator=torch.Generator().manual_seed(1))
+    if formula(a, b) is None:
+        return "Exercise 2a is still to be solved"
+    mean, error = formula(a, b)
+    assert abs(mean - (a - b).mean()) < 1e-5, f"the mean is {mean}; expected {(a - b).mean()}"
+    assert abs(error - 0.025) < 0.003, f"the error is {error}; expected about 0.5 / √400 = 0.025"
+    if bootstrap(a, b) is None:
+        return "Exercise 2a: right. Exercise 2b is still to be solved"
+    assert abs(bootstrap(a, b)[1] - error) < 0.004, f"the bootstrap's error is {bootstrap(a, b)[1]}; expected about {error}"
+    unpaired = math.hypot(a.std(), b.std()) / 20
+    return f"Exercises 2a and 2b: right; error {error:.3f}, and {unpaired:.3f} if the pairs are forgotten"
+
+
+print(check_2())
+
+# %% [markdown]
+# ### Exercise 3 · A step of DDIM
+#
+# A state is x = sin φ x₁ + cos φ x₀, and the network predicts the noise x₀ in it. **Stage 3a:** compute from x, φ and the noise the data x₁ that belongs to them, and then the state at another
+# angle φ′ with the same noise and the same data.
+
+
+# %%
+def ddim_step(x, noise, phi, new_phi):
+    """States (..., 3) at angle φ → states at φ′."""
+    # your code here
+
+
+# %%
+def check_3():
+    x0, x1 = torch.randn(5, 3, generator=new_generator()), sphere.uniform(5, new_generator())
+    state = math.sin(0.3) * x1 + math.cos(0.3) * x0
+    if ddim_step(state, x0, 0.3, 0.9) is None:
+        return "Exercise 3a is still to be solved"
+    torch.testing.assert_close(ddim_step(state, x0, 0.3, 0.9), math.sin(0.9) * x1 + math.cos(0.9) * x0, atol=1e-5, rtol=1e-4)
+    velocity = paths.Diffusion().velocity(lambda x, t, cond: x0[None])(state[None], math.sin(0.3) ** 2)[0]
+    package = math.cos(0.6) * state + math.sin(0.6) * velocity  # the solver "ddim" of geoflow.samplers
+    torch.testing.assert_close(ddim_step(state, x0, 0.3, 0.9), package, atol=1e-5, rtol=1e-4)
+    return "Exercise 3a: right, and equal to the package's step"
+
+
+print(check_3())
+
+# %% [markdown]
+# **Stage 3b:** suppose that the predicted noise is always the true one, from the first step on. How many steps does DDIM need to reach the data exactly?
+
+# %%
+steps_needed = None  # your code here
+
+# %%
+if steps_needed is None:
+    print("Exercise 3b is still to be solved")
+else:
+    print("Exercise 3b: " + ("right" if steps_needed == 1 else "look again; what does a step assume?"))
+
 
 # %% [markdown]
 # ## References
 #
-# * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps*, CVPR 2025, arXiv 2412.06781: the
-#   comparison (tables 1 and 2), figures 2 and A.
+# * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps*, CVPR 2025, arXiv 2412.06781: the comparison (tables 1 and 2), figures 2 and A.
 # * J. Ho, A. Jain, P. Abbeel, *Denoising Diffusion Probabilistic Models*, NeurIPS 2020, arXiv 2006.11239.
 # * J. Song, C. Meng, S. Ermon, *Denoising Diffusion Implicit Models*, ICLR 2021, arXiv 2010.02502.
 # * Y. Lipman et al., *Flow Matching for Generative Modeling*, ICLR 2023, arXiv 2210.02747.
 # * R. T. Q. Chen, Y. Lipman, *Flow Matching on General Geometries*, ICLR 2024, arXiv 2302.03660.
+# * B. Efron, *Bootstrap Methods: Another Look at the Jackknife*, Annals of Statistics 7, 1979.
+# * T. Gneiting, A. E. Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, JASA 102, 2007: the energy score.
 # * K. V. Mardia, P. E. Jupp, *Directional Statistics*, 2000: the von Mises–Fisher distribution.
