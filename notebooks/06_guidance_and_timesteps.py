@@ -25,7 +25,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03 and 05 | 45 minutes, exercises 45 more | 5 minutes / not needed | figures only |
+# | notebooks 03 and 05 | 45 minutes, exercises 45 more | 3 minutes / not needed | figures only |
 #
 # Technical terms are explained where they first appear, and in the [glossary](GLOSSARY.md).
 

@@ -27,7 +27,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03, 05 and 07 | 60 minutes, exercises 40 more | 10 minutes / not needed | figures only |
+# | notebooks 03, 05 and 07 | 60 minutes, exercises 40 more | 3 minutes / not needed | figures only |
 #
 # The models are shipped, and only small ones are trained here. `geoflow compare --scale laptop` trains and scores all methods again, in some hours.
 # Technical terms are explained where they first appear, and in the [glossary](GLOSSARY.md).
