@@ -174,7 +174,8 @@ rerun("fig7")
 # ## Figure A: six answers to one ambiguous image
 #
 # **What to look for:** the shapes. A von Mises–Fisher density is one round blob, and a mixture of three is at most three of them. A flow or a diffusion can have
-# any shape. Whether a shape is right, one image cannot tell.
+# any shape. Whether a shape is right, one image cannot tell. The last column is the integral of each density, which should be one. A density in R³ lies in a thin shell, so few steps of
+# the solver make an error of some per cent there (notebook 08).
 
 # %%
 if with_maps_in_space:
@@ -223,7 +224,8 @@ assert euler["1"]["geoscore"] < euler["16"]["geoscore"] / 2
 for curve in shown["fig7"]["fig7"].values.values():
     assert max(curve[omega]["geoscore"] for omega in curve) > curve["0"]["geoscore"]
 if with_maps_in_space:
-    assert all(abs(result.values["density"]["integral"] - 1) < 0.02 for result in shown["figA"].values())
+    integrals = {step: result.values["density"]["integral"] for step, result in shown["figA"].items()}
+    assert all(abs(integral - 1) < (0.04 if step in ("figA-flow", "figA-diffusion") else 0.01) for step, integral in integrals.items())
 print("all checks passed")
 
 # %% [markdown]
