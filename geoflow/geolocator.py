@@ -36,7 +36,7 @@ class Geolocator:
     >>> from geoflow.data import tiles
     >>> geo = Geolocator.from_pretrained("tiles")
     >>> geo
-    Geolocator('riemannian', encoder 'tiles', 0.8 million parameters, on cpu)
+    Geolocator('riemannian', encoder 'tiles', 1.0 million parameters, on cpu)
     >>> geo.sample(tiles.tile(24, 6), n=1000, seed=0).shape
     torch.Size([1, 1000, 2])
 

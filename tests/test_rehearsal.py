@@ -4,6 +4,7 @@ resumed → evaluation on two processes → a report.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_from_a_real_layout_to_a_row_of_the_paper(dataset, row, tmp_path, monkey
     text = synthetic.run_here(f"tables {results} --out {tmp_path}/tables.md")
     assert text == (tmp_path / "tables.md").read_text()
     found = json.loads((results / method / f"{dataset}-test.json").read_text())["metrics"]
-    assert f"→ {found['mean_km']:,.0f} (" in text
+    assert f"| {found['mean_km']:,.0f} (" in text
     scored = f"{method}/{dataset}-test.json, {dataset} test: {found['images']} images"
     assert f"- {row}: {scored}" in text
 
@@ -125,9 +126,9 @@ def test_from_a_real_layout_to_a_row_of_the_paper(dataset, row, tmp_path, monkey
     with pytest.raises(ValueError, match="4 steps failed: .*no model in"):  # of other methods
         reproduce.run(["table1"], setup)
     table = (tmp_path / "again" / f"{dataset}-paper" / "table1.md").read_text()
-    assert "difference)" in table
-    assert f"- {row}: score-{method}, {dataset} test" in table
-    assert "- Uniform: score-uniform" in table
+    assert re.search(rf"^\| {row} \|.* [\d,]+ \([+-][\d,]+\) \|", table, re.MULTILINE)
+    assert f"| score-{method} | {method} | {found['images']} |" in table
+    assert "| score-uniform | uniform |" in table
 
 
 @pytest.fixture
@@ -156,15 +157,19 @@ def test_two_processes_train_as_one_does(opened, tmp_path):
 
 @pytest.mark.parametrize("method", ["diffusion", "vmf-mixture"])
 def test_streamed_training_lowers_the_loss(opened, tmp_path, method):
+    recipe = read_recipe("osv5m", "smoke")
+    recipe["flow"]["optimization"]["steps"] = 200  # enough to see the loss fall through its noise
     network, provenance = training.train_shards(
-        read_recipe("osv5m", "smoke"),
+        recipe,
         [opened, opened],
         tmp_path / "run",
         method=method,
         stream=True,
     )
-    curve = training.loss_curve(tmp_path / "run" / "flow")["val_loss"]
-    assert curve[-1][1] < curve[0][1]
+    losses = torch.tensor(
+        [loss for _, loss in training.loss_curve(tmp_path / "run" / "flow")["loss"]]
+    )
+    assert losses[-5:].mean() < losses[:5].mean()
     assert provenance["stream"]
     assert network.config["cond_dim"] == 256
 

@@ -314,7 +314,7 @@ def test_second_load_reads_the_cache(cache, monkeypatch):
 
 
 def test_indexing_keeps_images_and_places_together(cache):
-    some = tiles.load("test", 10)[torch.tensor([7, 2])]
+    some = tiles.load("test", 10, "north-up")[torch.tensor([7, 2])]
     assert len(some) == 2
     assert torch.equal(some.images, tiles.render(some.x))
 
@@ -331,10 +331,10 @@ def test_an_interrupted_build_leaves_no_cache(cache, monkeypatch):
     monkeypatch.setattr(tiles, "_fill", functools.partial(tiles._fill, chunk=4))
     monkeypatch.setattr(tiles, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tiles.load("train", 10)
+        tiles.load("train", 10, "north-up")
     assert folders(cache) == []
     monkeypatch.setattr(tiles, "render", render)
-    loaded = tiles.load("train", 10)
+    loaded = tiles.load("train", 10, "north-up")
     assert torch.equal(loaded.images, render(loaded.x))
 
 

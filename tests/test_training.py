@@ -453,6 +453,7 @@ def test_settings_of_other_methods_do_not_identify_a_run():
     own = training.modules.recipe_of(recipe, "flow-map")
     assert own["flow"]["optimization"] == {
         **plain["flow"]["optimization"],
+        "steps": 4000,
         "lr": 1e-3,
         "batch": 256,
     }
