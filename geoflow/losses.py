@@ -54,6 +54,12 @@ def draw_times(
     return schedule((offset + order / n) % 1.0).reshape(shape)
 
 
+def of_share(share: Share, draw, rows: Tensor) -> Tensor:
+    """This share's rows of a draw for the whole batch, whose loss is the mean of all shares'."""
+    rank, world = share
+    return draw(rows.repeat_interleave(world, 0) if world > 1 else rows)[rank::world]
+
+
 def flow_matching_loss(
     network,
     path,
@@ -87,21 +93,14 @@ def flow_matching_loss(
         draws: noise draws N per image; they share the image's conditioning.
         dropout: probability that an image's condition is dropped.
         generator: source of randomness.
-        share: which rows of a batch these are. Noise, times and dropped conditions are drawn for
-            the whole batch, so that the mean of all shares' losses is the loss of the batch,
-            however many processes share it.
+        share: which rows of a batch these are; how many share it does not matter, see `of_share`.
     """
-    rank, world = share
-
-    def whole(rows: Tensor) -> Tensor:
-        return rows.repeat_interleave(world, 0)
-
     x1 = x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
-    x0 = path.noise_like(whole(x1), generator)[rank::world]
-    t = draw_times((world * len(x1), draws), schedule, generator, like=x1)[rank::world]  # (B, N)
+    x0 = of_share(share, lambda x: path.noise_like(x, generator), x1)
+    t = of_share(share, lambda x: draw_times((len(x), draws), schedule, generator, x), x1)  # (B, N)
     at = path.sample(x0, x1, t)
     if cond is not None:
-        cond = drop_condition(whole(cond), dropout, generator)[rank::world]
+        cond = of_share(share, lambda c: drop_condition(c, dropout, generator), cond)
     return (network(at.x_t, at.t, cond) - at.target).square().sum(-1).mean()
 
 

@@ -34,24 +34,22 @@ class _Draws:
     generator: torch.Generator | None
     share: Share
 
-    def whole(self, rows: Tensor) -> Tensor:
-        return rows.repeat_interleave(self.share[1], 0)
-
-    def mine(self, rows: Tensor) -> Tensor:
-        return rows[self.share[0] :: self.share[1]]
-
     def times(self, x1: Tensor, shape: tuple, schedule: Schedule = linear) -> Tensor:
         """(B, *shape) times; without a schedule uniform numbers."""
-        shape = (self.share[1] * len(x1), *shape)
-        return self.mine(losses.draw_times(shape, schedule, self.generator, like=x1))
+
+        def draw(x: Tensor) -> Tensor:
+            return losses.draw_times((len(x), *shape), schedule, self.generator, like=x)
+
+        return losses.of_share(self.share, draw, x1)
 
     def noise(self, path, x1: Tensor) -> Tensor:
-        return self.mine(path.noise_like(self.whole(x1), self.generator))
+        return losses.of_share(self.share, lambda x: path.noise_like(x, self.generator), x1)
 
     def condition(self, cond: Tensor | None, dropout: float) -> Tensor | None:
-        if cond is None:
-            return None
-        return self.mine(losses.drop_condition(self.whole(cond), dropout, self.generator))
+        def draw(cond: Tensor) -> Tensor:
+            return losses.drop_condition(cond, dropout, self.generator)
+
+        return None if cond is None else losses.of_share(self.share, draw, cond)
 
     def guidance(self, x1: Tensor) -> Tensor:
         """ω of each image, (B, 1): 0 for a share of them, uniform for the others."""
