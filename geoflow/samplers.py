@@ -205,18 +205,19 @@ def _adaptive(field, path, x, times, solver):
     has_rate = field(x, float(times[0]))[1] is not None
 
     def ambient(s, state):
-        t = path.time(s.clamp(clock.min(), clock.max()))  # the first trial may lead beyond
+        t = path.time(s.clamp(*ends))  # the first trial may lead beyond
         v, rate = field(path.project(state[0]), t)
         check_finite(v, float(t))
         return (v, rate) if has_rate else (v,)
 
     state = (x, torch.zeros_like(x[..., 0])) if has_rate else (x,)
     clock = path.clock(times).to(x)
+    ends = clock.aminmax()
     how = dict(method=solver, rtol=TOLERANCE, atol=TOLERANCE, options={"step_t": clock[1:]})
     yield x, None
     for s, s_next in zip(clock[:-1], clock[1:], strict=True):
         if s != s_next:
-            state = tuple(x[-1] for x in odeint(ambient, state, torch.stack([s, s_next]), **how))
+            state = tuple(e[-1] for e in odeint(ambient, state, torch.stack([s, s_next]), **how))
         check_finite(state[0], float(path.time(s_next)))
         state = (path.project(state[0]), *state[1:])
         yield state[0], state[1] if has_rate else None
