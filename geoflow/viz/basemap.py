@@ -48,6 +48,15 @@ class MapFigure(Figure):
         return png.getvalue()
 
 
+def new_figure(width: float, height: float) -> MapFigure:
+    """An empty figure of so many inches, whose parts make room for each other.
+
+    >>> new_figure(7, 3).get_size_inches().tolist()
+    [7.0, 3.0]
+    """
+    return MapFigure(figsize=(width, height), layout="constrained")
+
+
 def world(
     projection: str = "equal-earth", center=(0.0, 0.0), ax=None, figsize=(7.0, 3.5)
 ) -> GeoAxes:

@@ -5,8 +5,6 @@ named as in `geoflow.methods`, and keep their colour from figure to figure. Time
 to 1 (data).
 """
 
-import math
-
 import matplotlib
 import torch
 from matplotlib.axes import Axes
@@ -16,9 +14,9 @@ from torch import Tensor
 
 from geoflow import sphere
 from geoflow.density import Raster
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
-from geoflow.viz.lessons_sphere import PINK, STYLE
+from geoflow.gis.rasters import pixel_areas
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 
 TITLES = {
     "riemannian": "Riemannian flow, S²",
@@ -55,7 +53,7 @@ def noising_figure(states: dict[str, Tensor], moments: list[float]) -> MapFigure
         moments: times.
     """
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(8.4, 1.8 * len(states)), layout="constrained")
+        figure = new_figure(8.4, 1.8 * len(states))
         axes = figure.subplots(len(states), len(moments), squeeze=False)
         for row, (method, points) in zip(axes, states.items(), strict=True):
             for ax, x in zip(row, points, strict=True):
@@ -93,7 +91,7 @@ def losses_figure(losses: dict[tuple[str, str], list[float]], window: int) -> Ma
     """Losses of trainings, means over `window` steps: (method, schedule) → loss of every step."""
     schedules = list(dict.fromkeys(schedule for _, schedule in losses))
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(7.8, 2.7), layout="constrained")
+        figure = new_figure(7.8, 2.7)
         axes = figure.subplots(1, len(schedules), sharey=True, squeeze=False)[0]
         for (method, schedule), values in losses.items():
             smooth = torch.tensor(values).unfold(0, window, 1).mean(-1)
@@ -115,7 +113,7 @@ def shells_figure(radius: Tensor, share: dict[str, Tensor], own: dict[str, Tenso
         own: method → (n,), the radius of each sample, drawn as a triangle.
     """
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(7.4, 2.7), layout="constrained")
+        figure = new_figure(7.4, 2.7)
         axes = figure.subplots(1, len(share), squeeze=False)[0]
         for ax, (method, curves) in zip(axes, share.items(), strict=True):
             for curve, r in zip(curves, own[method], strict=True):
@@ -137,7 +135,7 @@ def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> 
     """
     shown = [score for score in SCORES if any(score in row for row in differences.values())]
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(9.4, 0.7 + 0.36 * len(differences)), layout="constrained")
+        figure = new_figure(9.4, 0.7 + 0.36 * len(differences))
         figure.suptitle(title, fontsize=9)
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         names = [TITLES[method] for method in differences]
@@ -165,7 +163,7 @@ def groups_figure(panels: dict[str, dict[str, Tensor]], log: tuple[str, ...] = (
         log: the labels of panels with a logarithmic axis.
     """
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(3.1 * len(panels) + 1.2, 2.9), layout="constrained")
+        figure = new_figure(3.1 * len(panels) + 1.2, 2.9)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (label, methods) in zip(axes, panels.items(), strict=True):
             for shift, (method, groups) in enumerate(methods.items()):
@@ -194,7 +192,7 @@ def gained_figure(left: Tensor, gained: dict[str, Tensor], shares: Tensor) -> Ma
     """
     at = left.clamp(min=1e-3)
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(8.4, 2.9), layout="constrained")
+        figure = new_figure(8.4, 2.9)
         first, second = figure.subplots(1, 2)
         greys = ("#c6d3e1", "#8fb3d3", "#4a8bbf", BLUE)
         for (name, nats), color in zip(gained.items(), greys, strict=False):
@@ -212,7 +210,7 @@ def gained_figure(left: Tensor, gained: dict[str, Tensor], shares: Tensor) -> Ma
 def radii_figure(times: dict[str, Tensor], norms: dict[str, Tensor]) -> MapFigure:
     """Distance from the centre of the Earth of points on their way: method → (steps + 1, n)."""
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(7.4, 2.6), layout="constrained")
+        figure = new_figure(7.4, 2.6)
         axes = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
         for ax, (method, radii) in zip(axes, norms.items(), strict=True):
             ax.plot(times[method], radii, color=color_of(method), lw=0.5, alpha=0.6)
@@ -242,17 +240,17 @@ def half_area_km2(raster: Raster) -> float:
     >>> abs(uniform / 255.03e6 - 1) < 0.01  # of 510.06 million
     True
     """
-    area = torch.deg2rad(raster.lat).cos()[:, None].expand(raster.log_density.shape).flatten()
-    area = area / area.sum()
+    rows, columns = raster.log_density.shape
+    area = pixel_areas(rows).repeat_interleave(columns)
     mass = area * (raster.log_density.flatten() - raster.log_density.max()).exp()
     order = raster.log_density.flatten().argsort(descending=True)
     held = mass[order].cumsum(0) / mass.sum()
     count = int((held < 0.5).sum()) + 1
-    return float(area[order][:count].sum()) * 4 * math.pi * sphere.EARTH_RADIUS_KM**2
+    return float(area[order][:count].sum()) * sphere.EARTH_RADIUS_KM**2
 
 
 def _flat_figure() -> tuple[MapFigure, Axes]:
-    figure = MapFigure(figsize=(7, 2.9), layout="constrained")
+    figure = new_figure(7, 2.9)
     return figure, figure.subplots()
 
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from geoflow import sphere
 from geoflow.viz import maps
-from geoflow.viz.basemap import MapFigure, world
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
-from geoflow.viz.lessons_sphere import STYLE
+from geoflow.viz.basemap import MapFigure, new_figure, world
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE
 
 COLORS = (RED, ORANGE, BLUE, GREEN)
 LEAST_KM = 0.01  # where "exactly there" is drawn on a logarithmic axis
@@ -22,7 +21,7 @@ LEAST_KM = 0.01  # where "exactly there" is drawn on a logarithmic axis
 def events_figure(sets: dict[str, Tensor], most: int) -> MapFigure:
     """A map of each set of events, latitude and longitude (n, 2); at most so many dots each."""
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(8.4, 4.6), layout="constrained")
+        figure = new_figure(8.4, 4.6)
         grid, named = figure.add_gridspec(2, 2), zip(sets.items(), COLORS, strict=False)
         for number, ((name, latlon), color) in enumerate(named):
             ax = world(ax=grid[divmod(number, 2)])
@@ -60,7 +59,7 @@ def weights_figure(weights: dict[str, Tensor], widths_km: tuple[float, ...]) -> 
     """
     names = ["floor", *(f"{width:.2g}" if width < 100 else f"{width:.0f}" for width in widths_km)]
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(8.4, 4.6), layout="constrained")
+        figure = new_figure(8.4, 4.6)
         columns = min(2, len(weights))
         axes = figure.subplots(-(-len(weights) // 2), columns, sharey=True, squeeze=False).flat
         for ax, (name, weight), color in zip(axes, weights.items(), COLORS, strict=False):
@@ -86,5 +85,5 @@ def bottomless_figure(width_km: list[float], nll: dict[str, list[float]]) -> Map
 
 
 def _flat_figure() -> tuple[MapFigure, Axes]:
-    figure = MapFigure(figsize=(7, 3), layout="constrained")
+    figure = new_figure(7, 3)
     return figure, figure.subplots()

@@ -19,18 +19,13 @@ from torch import Tensor
 
 from geoflow import sphere
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
-from geoflow.viz.lessons_sphere import STYLE
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE
 
 REGION_COLORS = ("#c6dbef", "#6baed6", "#08519c")  # from the largest region to the smallest
 CIRCLE_COLORS = LinearSegmentedColormap.from_list("areas", [BLUE, "#4a4a4a", RED])
 CELL_COLORS = "viridis_r"
 NEIGHBOURHOOD = 2.2e6  # metres from the middle to the edge of the close view of `cells_figure`
-
-
-def _figure(width: float, height: float) -> MapFigure:
-    return MapFigure(figsize=(width, height), layout="constrained")
 
 
 def circles_figure(circles: Tensor, area: Tensor, titles: Sequence[str], center=(25.0, 10.0)):
@@ -43,7 +38,7 @@ def circles_figure(circles: Tensor, area: Tensor, titles: Sequence[str], center=
     >>> figure = circles_figure(circle, torch.ones(1, 1), ["t = 0"])
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(2.9 * len(titles) + 0.9, 3.0)
+        figure = new_figure(2.9 * len(titles) + 0.9, 3.0)
         grid = figure.add_gridspec(1, len(titles))
         most = max(2.0, float(torch.maximum(area, 1 / area).max()))
         norm = LogNorm(1 / most, most)
@@ -76,7 +71,7 @@ def orders_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], steps) ->
         panels: title → solver → errors in nats, one for each of `steps`.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.2 * len(panels), 3.1)
+        figure = new_figure(4.2 * len(panels), 3.1)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (title, curves) in zip(axes, panels.items(), strict=True):
             for (solver, error), color in zip(curves.items(), (RED, GREEN, BLUE), strict=False):
@@ -97,7 +92,7 @@ def agreement_figure(x: Tensor, y: Tensor, xlabel: str, ylabel: str, title: str 
     >>> figure = agreement_figure(torch.arange(3), torch.arange(3), "one (km)", "other (km)")
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.4, 3.4)
+        figure = new_figure(4.4, 3.4)
         ax = figure.subplots()
         middle = float(x.double().mean())
         ax.axline((middle, middle), slope=1, color=GREY, lw=0.9, label="equal")
@@ -115,7 +110,7 @@ def cells_figure(x: Tensor, side: Tensor, center) -> MapFigure:
     >>> figure = cells_figure(sphere.fibonacci_grid(50), torch.full((50,), 7.3), (10.0, 50.0))
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(8.6, 3.1)
+        figure = new_figure(8.6, 3.1)
         grid = figure.add_gridspec(1, 2, width_ratios=(1.8, 1))
         wide = basemap.world(ax=grid[0, 0])
         near = basemap.world("orthographic", center=center, ax=grid[0, 1])
@@ -143,7 +138,7 @@ def tiles_figure(images: Tensor, titles: Sequence[str], columns: int = 8) -> Map
     """
     rows = math.ceil(len(images) / columns)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(1.15 * columns, 1.6 * rows)
+        figure = new_figure(1.15 * columns, 1.6 * rows)
         axes = figure.subplots(rows, columns, squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
@@ -173,7 +168,7 @@ def trust_figure(groups: Mapping[str, tuple[Tensor, Tensor]]) -> MapFigure:
     >>> figure = trust_figure({"seen": (torch.tensor([1.0, 9.0]), torch.tensor([900.0, 9.0]))})
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7, 3.6)
+        figure = new_figure(7, 3.6)
         ax = figure.subplots()
         for (name, (bits, km)), color in zip(groups.items(), (BLUE, ORANGE, GREEN), strict=False):
             ax.plot(
@@ -193,7 +188,7 @@ def cover_figure(cover: Sequence[float], bits: Tensor, km: Tensor) -> MapFigure:
     >>> figure = cover_figure((0.0, 0.5), torch.zeros(2, 9), torch.ones(2, 9))
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.4, 2.9)
+        figure = new_figure(7.4, 2.9)
         left, right = figure.subplots(1, 2)
         share = [100 * c for c in cover]
         error = bits.double().std(1) / math.sqrt(bits.shape[1])
@@ -218,7 +213,7 @@ def regions_figure(panels: Sequence[dict], levels: Sequence[float] = (0.5, 0.9, 
         levels: three probabilities, smallest first.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(3.5 * len(panels), 3.9)
+        figure = new_figure(3.5 * len(panels), 3.9)
         grid = figure.add_gridspec(1, len(panels))
         for column, panel in enumerate(panels):
             density = panel["density"]
@@ -270,7 +265,7 @@ def promises_figure(ranks: Mapping[str, Tensor]) -> MapFigure:
             to each side of an exact model's share.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6.5, 3.6)
+        figure = new_figure(6.5, 3.6)
         ax = figure.subplots()
         level = torch.linspace(0, 1, 101, dtype=torch.float64)
         fewest = min(len(rank) for rank in ranks.values())

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from geoflow import sphere
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
-from geoflow.viz.lessons_sphere import NONE, PINK, STYLE, VIEWS, Borders, _mark_borders
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
+from geoflow.viz.lessons_sphere import NONE, VIEWS, Borders, mark_borders
 
 GROUPS = (BLUE, RED, GREEN, ORANGE)
 SOLVERS = {  # colour and mark of each way to sample
@@ -28,10 +28,6 @@ SOLVERS = {  # colour and mark of each way to sample
     "rk4": (ORANGE, "D"),
     "ab3": (GREY, "P"),
 }
-
-
-def _figure(width: float, height: float) -> MapFigure:
-    return MapFigure(figsize=(width, height), layout="constrained")
 
 
 def groups_figure(
@@ -47,7 +43,7 @@ def groups_figure(
         marks: (k, 2 or 3) places to mark, each in the colour of its number as a group.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(3.5 * len(panels), 2.2)
+        figure = new_figure(3.5 * len(panels), 2.2)
         grid = figure.add_gridspec(1, len(panels))
         for column, (title, (x, group)) in enumerate(panels.items()):
             ax = basemap.world(ax=grid[0, column])
@@ -82,9 +78,9 @@ def jumps_figure(
     """
     part = torch.linspace(0, 1, 40)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6.6, 4.2)
+        figure = new_figure(6.6, 4.2)
         ax = basemap.world(**VIEWS[view], ax=figure)
-        _mark_borders(ax, borders)
+        mark_borders(ax, borders)
         for i in range(ways.shape[1]):
             for way, color, width, dashes in (
                 (ways[:, i], GREY, 1.6, "-"),
@@ -128,7 +124,7 @@ def quality_figure(
         title: above the figure.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3.6)
+        figure = new_figure(10, 3.6)
         axes = figure.subplots(1, len(curves), squeeze=False)[0]
         for ax, (label, lines) in zip(axes, curves.items(), strict=True):
             for name, (calls, scores) in lines.items():
@@ -165,7 +161,7 @@ def basins_figure(
     """
     round_trip, grey = matplotlib.colormaps["hsv"], matplotlib.colormaps["magma_r"]
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10.5, 2.9)
+        figure = new_figure(10.5, 2.9)
         grid = figure.add_gridspec(1, len(ends) + 1)
         shown = []
         for column, (title, x) in enumerate(ends.items()):

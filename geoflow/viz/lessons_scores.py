@@ -15,18 +15,10 @@ from torch import Tensor
 from geoflow import sphere
 from geoflow.scores import metrics
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 
-PINK = "#CC79A7"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PINK, GREY)
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 class Panel(NamedTuple):
@@ -36,10 +28,6 @@ class Panel(NamedTuple):
     curves: Mapping[str, Any]  # name → values; one curve without a legend may have the name ""
     title: str = ""
     ylim: tuple[float | None, float | None] = (None, None)
-
-
-def _figure(width: float, height: float) -> MapFigure:
-    return MapFigure(figsize=(width, height), layout="constrained")
 
 
 def panels_figure(
@@ -61,7 +49,7 @@ def panels_figure(
     names = dict.fromkeys(name for panel in panels for name in panel.curves)
     colors = dict(zip(names, CYCLE, strict=False))
     with matplotlib.rc_context(STYLE):
-        figure = _figure(min(10, 3.2 * len(panels) + 2), 2.8)
+        figure = new_figure(min(10, 3.2 * len(panels) + 2), 2.8)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             for name, y in panel.curves.items():
@@ -93,7 +81,7 @@ def answers_figure(errors: Mapping[str, Tensor]) -> MapFigure:
     """
     km = torch.logspace(0, math.log10(20_000), 200)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3.1)
+        figure = new_figure(10, 3.1)
         left, right = figure.subplots(1, 2)
         left.plot(km, metrics.geoscore(km), color=BLUE)
         left.set(ylabel="GeoScore", ylim=(0, 5100), title="what an error is worth")
@@ -117,7 +105,7 @@ def answer_map_figure(samples: Tensor, answers: Mapping[str, Tensor], truth: Ten
     >>> figure = answer_map_figure(x, {"the first": x[0]}, x[1])
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7, 3.9)
+        figure = new_figure(7, 3.9)
         ax = basemap.world(ax=figure)
         maps.draw_truth(ax, sphere.to_latlon(truth))
         label = f"{len(samples)} samples"
@@ -151,7 +139,7 @@ def balls_figure(cases: Mapping[str, tuple[Tensor, Tensor]], k: int = 3) -> MapF
         k: the balls reach to the k-th neighbour.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3.7)
+        figure = new_figure(10, 3.7)
         axes = figure.subplots(1, len(cases), squeeze=False)[0]
         for ax, (name, (true, fake)) in zip(axes, cases.items(), strict=True):
             reach = sphere.distance(true[:, None], true[None]).sort(1).values[:, k]
@@ -188,7 +176,7 @@ def calibration_figure(ranks: Mapping[str, Tensor], images: int, samples: int) -
     chance = 2 * (level * (1 - level) / images).sqrt()
     exact = torch.arange(1, samples + 1) / (samples + 1)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6.4, 3.7)
+        figure = new_figure(6.4, 3.7)
         ax = figure.subplots()
         band: Any = dict(color=GREY, alpha=0.45, lw=0)
         label = f"calibrated, ± 2 standard errors\nof {images:,} tiles"

@@ -20,19 +20,11 @@ from torch import Tensor
 from geoflow import sphere
 from geoflow.runtime import choose
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RED, STYLE
 from geoflow.viz.lessons import camera
 
-PINK, PALE = "#CC79A7", "#c6d3e1"
 CYCLE = (RED, GREEN, BLUE, ORANGE, PINK)
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 VIEWS: dict[str, dict[str, Any]] = {  # the arguments of `basemap.world`
     "Africa": dict(projection="orthographic", center=(25.0, 15.0)),
     "antimeridian": dict(projection="orthographic", center=(15.0, 180.0)),
@@ -50,10 +42,6 @@ class Borders(NamedTuple):
 NONE = Borders()
 
 
-def _figure(width: float, height: float) -> MapFigure:
-    return MapFigure(figsize=(width, height), layout="constrained")
-
-
 def _globe(place, view: str) -> GeoAxes:
     choose("view", view, VIEWS)
     ax = basemap.world(**VIEWS[view], ax=place)
@@ -61,7 +49,7 @@ def _globe(place, view: str) -> GeoAxes:
     return ax
 
 
-def _mark_borders(ax: GeoAxes, borders: Borders) -> None:
+def mark_borders(ax: GeoAxes, borders: Borders) -> None:
     """Borders on a globe: meridians from pole to pole, and whole parallels."""
     lat, lon = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
     paths = [np.stack([lat, np.full_like(lat, at)], axis=1) for at in borders.meridians]
@@ -99,11 +87,11 @@ def points_figure(x: Tensor, borders: Borders = NONE) -> MapFigure:
     >>> figure = points_figure(sphere.uniform(100))
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3.0)
+        figure = new_figure(10, 3.0)
         grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.7))
         for column, view in enumerate(("antimeridian", "north pole")):
             ax = _globe(grid[0, column], view)
-            _mark_borders(ax, borders)
+            mark_borders(ax, borders)
             maps.draw_points(ax, sphere.to_latlon(x), color=BLUE, size=3)
         ax = equal_area_axes(figure.add_subplot(grid[2]), borders, f"{len(x):,} points")
         _dots(ax, x)
@@ -129,7 +117,7 @@ def geodesic_figure(
     part = torch.linspace(0, 1, 61)
     way = sphere.geodesic(x0.expand(61, 3), x1.expand(61, 3), part)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.6, 4.2)
+        figure = new_figure(4.6, 4.2)
         ax = basemap.world("orthographic", center, ax=figure)
         ax.plot(*_flat(way, center).T, color=BLUE, lw=2, zorder=4)
         for t in times:
@@ -157,12 +145,12 @@ def paths_figure(
     >>> figure = paths_figure(sphere.uniform((3, 20)), views=("antimeridian", "north pole"))
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(3.6 * len(views) + 0.8, 3.6)
+        figure = new_figure(3.6 * len(views) + 0.8, 3.6)
         grid = figure.add_gridspec(1, len(views))
         shown = []
         for column, view in enumerate(views):
             ax = _globe(grid[0, column], view)
-            _mark_borders(ax, borders)
+            mark_borders(ax, borders)
             maps.draw_trajectories(ax, sphere.to_latlon(states), times).set_linewidth(1.1)
             shown.append(ax)
         colors = ScalarMappable(Normalize(0, 1), maps.TIME_COLORS)
@@ -183,13 +171,13 @@ def moments_figure(
     >>> figure = moments_figure(sphere.uniform((2, 50)), ["t = 0", "t = 1"])
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(2.7 * len(titles), 2.9 if view else 2.3)
+        figure = new_figure(2.7 * len(titles), 2.9 if view else 2.3)
         grid = figure.add_gridspec(1, len(titles))
         for number, (x, title) in enumerate(zip(states, titles, strict=True)):
             cell = grid[0, number]
             if view:
                 ax: Axes = _globe(cell, view)
-                _mark_borders(ax, borders)
+                mark_borders(ax, borders)
                 maps.draw_points(ax, sphere.to_latlon(x), color=BLUE, size=5, alpha=0.9)
                 ax.set_title(title)
             else:
@@ -226,7 +214,7 @@ def density_figure(values: Tensor, label: str, vmax: float, borders: Borders = N
     """
     style: dict[str, Any] = dict(cmap="BuPu", vmin=0, vmax=vmax)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3.0)
+        figure = new_figure(10, 3.0)
         grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.7))
         for column, view in enumerate(("antimeridian", "north pole")):
             ax = _globe(grid[0, column], view)
@@ -234,7 +222,7 @@ def density_figure(values: Tensor, label: str, vmax: float, borders: Borders = N
             ax.imshow(
                 _at_pixels(ax, values.numpy()), extent=extent, origin="upper", zorder=1, **style
             )
-            _mark_borders(ax, borders)
+            mark_borders(ax, borders)
         ax = equal_area_axes(figure.add_subplot(grid[2]), borders, "the whole sphere, equal areas")
         extent = (-180, 180, -1, 1)
         image = ax.imshow(values, origin="lower", extent=extent, aspect="auto", **style)
@@ -248,7 +236,7 @@ def degrees_figure(latlon: Tensor, outside: Tensor) -> MapFigure:
     >>> figure = degrees_figure(torch.tensor([[0.0, 190.0]]), torch.tensor([True]))
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7, 3.4)
+        figure = new_figure(7, 3.4)
         ax = figure.subplots()
         for name, chosen, color in (("on Earth", ~outside, BLUE), ("not on Earth", outside, RED)):
             ax.plot(*latlon[chosen].T.flip(0), ".", ms=3, mew=0, color=color, label=name)
@@ -267,7 +255,7 @@ def shares_figure(predicted: Tensor, counted: Tensor, draws: int, even: float) -
     """
     error = 2 * (counted * (1 - counted) / draws).sqrt()
     with matplotlib.rc_context(STYLE):
-        figure = _figure(8, 2.8)
+        figure = new_figure(8, 2.8)
         ax = figure.subplots()
         at = np.arange(len(predicted))
         ax.bar(at, predicted, color=PALE, label="integral of the density over the field")
@@ -295,7 +283,7 @@ def curves_figure(
     """
     choose("log", log, ("", "y", "xy"))
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7, 3.4)
+        figure = new_figure(7, 3.4)
         ax = figure.subplots()
         for (name, (x, y)), color in zip(curves.items(), CYCLE, strict=False):
             ax.plot(x, y, color=color, label=name, marker="o" if log == "xy" else "", ms=4)
@@ -323,7 +311,7 @@ def waves_figure(
         curves: name → (T,) cosine similarities.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 3)
+        figure = new_figure(10, 3)
         *axes, last = figure.subplots(1, len(pictures) + 1)
         for ax, (title, waves) in zip(axes, pictures.items(), strict=True):
             extent = (0, 1, waves.shape[1], 0)
@@ -351,7 +339,7 @@ def coasts_figure(pictures: dict[str, Tensor], window=(28.0, 62.0, -15.0, 45.0))
     """
     south, north, west, east = window
     with matplotlib.rc_context(STYLE):
-        figure = _figure(2.9 * len(pictures), 3.7)
+        figure = new_figure(2.9 * len(pictures), 3.7)
         axes = figure.subplots(2, len(pictures), squeeze=False)
         for (top, bottom), (title, picture) in zip(axes.T, pictures.items(), strict=True):
             for ax in (top, bottom):
@@ -458,7 +446,7 @@ def network_figure() -> MapFigure:
     >>> figure = network_figure()
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(10, 5.6)
+        figure = new_figure(10, 5.6)
         left, right = figure.subplots(1, 2, width_ratios=(8.7, 7.3))
         _draw_network(left)
         _draw_block(right)

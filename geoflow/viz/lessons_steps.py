@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from geoflow import schedules
 from geoflow.runtime import choose
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
-from geoflow.viz.lessons_sphere import PINK, STYLE
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 
 COLORS = (BLUE, RED, GREEN, ORANGE, PINK, "black", "#56B4E9", GREY)
 SCALES = ("linear", "log", "log2", "symlog")
@@ -61,7 +60,7 @@ def panels_figure(panels: Sequence[Panel], columns: int = 2, height: float = 2.9
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
         size = (10 if columns > 1 else 7, height * rows)
-        figure = MapFigure(figsize=size, layout="constrained")
+        figure = new_figure(*size)
         axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
         for ax, panel in zip(axes, panels, strict=False):
             _draw_panel(ax, panel, colors)
@@ -116,7 +115,7 @@ def schedules_figure(names: Sequence[str], steps: int = 16) -> MapFigure:
     """
     share = torch.linspace(0, 1, 400, dtype=torch.float64)
     with matplotlib.rc_context(STYLE):
-        figure = MapFigure(figsize=(10, 1.3 + 0.3 * len(names)), layout="constrained")
+        figure = new_figure(10, 1.3 + 0.3 * len(names))
         curve, time, left = figure.subplots(1, 3, width_ratios=(1, 1.1, 1.1))
         for row, (name, color) in enumerate(zip(names, COLORS, strict=False)):
             schedule = schedules.by_name(name)
@@ -155,7 +154,7 @@ def samples_figure(
         width = 10 / columns
         ratio = maps.EQUAL_EARTH_RATIO if view == "equal-earth" else 1.0
         size = (10, rows * (width * ratio + 0.35))
-        figure = MapFigure(figsize=size, layout="constrained")
+        figure = new_figure(*size)
         grid = figure.add_gridspec(rows, columns)
         for number, (title, latlon) in enumerate(samples.items()):
             ax = maps.world(view, ax=grid[number // columns, number % columns])

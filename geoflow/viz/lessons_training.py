@@ -5,7 +5,6 @@ Every function returns a `MapFigure`, which a notebook shows when a cell ends wi
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,25 +14,13 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from geoflow.viz import basemap, maps
-from geoflow.viz.basemap import MapFigure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, Curve
+from geoflow.viz.basemap import MapFigure, new_figure
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PALE, RED, STYLE, Curve
 
-PALE = "#c6d3e1"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 ERRORS = {"below 500 km": BLUE, "500 to 2,500 km": ORANGE, "above 2,500 km": RED}
 LIMITS = (500.0, 2500.0)  # between the classes of `ERRORS`
 GROUPS = 5  # of tiles with similar promises
 FULL = 5000.0  # the largest GeoScore
-
-
-def _figure(width: float, height: float) -> MapFigure:
-    return MapFigure(figsize=(width, height), layout="constrained")
 
 
 def place_name(latlon) -> str:
@@ -56,7 +43,7 @@ def tiles_figure(
     with matplotlib.rc_context(STYLE):
         columns = max(len(row) for row in rows)
         lines = max(title.count("\n") + 1 for above in titles for title in above)
-        figure = _figure(9, (9 / columns + 0.17 * lines) * len(rows))
+        figure = new_figure(9, (9 / columns + 0.17 * lines) * len(rows))
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
@@ -83,7 +70,7 @@ def moments_figure(
     latlon, times = maps.checked(trajectories, times)
     with matplotlib.rc_context(STYLE):
         rows = -(-len(moments) // columns)
-        figure = _figure(3.2 * columns, 1.85 * rows + 0.3)
+        figure = new_figure(3.2 * columns, 1.85 * rows + 0.3)
         grid = figure.add_gridspec(rows, columns)
         for number, moment in enumerate(moments):
             state = int(np.abs(times - moment).argmin())
@@ -101,7 +88,7 @@ def splits_figure(training, held_out) -> MapFigure:
     >>> figure = splits_figure([(10.0, 20.0)], [(50.0, 30.0)])
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.5, 4.2)
+        figure = new_figure(7.5, 4.2)
         ax = basemap.world(ax=figure.add_gridspec(1, 1)[0, 0])
         maps.draw_points(ax, training, BLUE, 2.5, 0.8, "training tiles")
         maps.draw_points(ax, held_out, ORANGE, 2.5, 0.9, "held-out tiles")
@@ -116,7 +103,7 @@ def neighbours_figure(places: dict[str, Tensor], truths: dict, columns: int = 3)
     """
     with matplotlib.rc_context(STYLE):
         rows = -(-len(places) // columns)
-        figure = _figure(3.2 * columns, 1.85 * rows + 0.3)
+        figure = new_figure(3.2 * columns, 1.85 * rows + 0.3)
         grid = figure.add_gridspec(rows, columns)
         for number, (name, latlon) in enumerate(places.items()):
             ax = basemap.world(ax=grid[divmod(number, columns)])
@@ -139,7 +126,7 @@ def losses_figure(
     >>> figure = losses_figure(curves, {"flow": "loss (rad²)"}, {"flow": 2.9})
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9, 3)
+        figure = new_figure(9, 3)
         axes = figure.subplots(1, len(curves), squeeze=False)[0]
         for ax, (part, curve) in zip(axes, curves.items(), strict=True):
             kinds = {"loss": ("training batch", GREY, 0.6), "val_loss": ("validation", BLUE, 1.6)}
@@ -160,7 +147,7 @@ def errors_figure(km: dict[str, Tensor]) -> MapFigure:
     >>> figure = errors_figure({"seen": torch.tensor([20.0, 900.0])})
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6, 3)
+        figure = new_figure(6, 3)
         ax = figure.subplots()
         bins = np.geomspace(3, 2.1e4, 30).tolist()
         for (name, errors), color in zip(km.items(), (BLUE, ORANGE, GREEN), strict=False):
@@ -180,7 +167,7 @@ def error_map_figure(latlon: Tensor, km: Tensor) -> MapFigure:
     """
     kind = torch.bucketize(km, torch.tensor(LIMITS, dtype=km.dtype), right=True)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.5, 4.2)
+        figure = new_figure(7.5, 4.2)
         ax = basemap.world(ax=figure.add_gridspec(1, 1)[0, 0])
         for number, (name, color) in enumerate(ERRORS.items()):
             there = kind == number
@@ -199,7 +186,7 @@ def promises_figure(promised: dict[str, Tensor], obtained: dict[str, Tensor]) ->
     >>> figure = promises_figure(scores, scores)
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(4.6, 4)
+        figure = new_figure(4.6, 4)
         ax = figure.subplots()
         ax.plot([0, FULL], [0, FULL], color=GREY, lw=1, ls=":", label="promise kept")
         for (name, promise), color in zip(promised.items(), (BLUE, ORANGE), strict=False):
@@ -238,7 +225,7 @@ def pipeline_figure(cells: int, width: int) -> MapFigure:
     """
     orange, blue = "#f5d9a8", PALE
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9, 4.2)
+        figure = new_figure(9, 4.2)
         ax = figure.subplots()
         ax.set(xlim=(-0.3, 14.6), ylim=(0.2, 7.0))
         ax.axis("off")
