@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -123,3 +124,11 @@ def as_list(images) -> list:
     if not images:
         raise ValueError("an empty list of images; expected at least one")
     return images
+
+
+def pixels_for(encoder, images, kind: torch.dtype) -> Tensor:
+    """What an encoder looks at, (n, 3, size, size): images that it preprocesses, or the result."""
+    seen = (3, encoder.size, encoder.size), kind
+    if isinstance(images, Tensor) and (images.shape[1:], images.dtype) == seen:
+        return images
+    return torch.stack([encoder.preprocess(image) for image in as_list(images)])
