@@ -151,7 +151,7 @@ def count(n: int, one: str, many: str = "") -> str:
 
 def show_progress() -> bool:
     """Whether a person watches: a terminal or a live notebook, and not CI."""
-    return not os.environ.get("CI") and sys.stderr.isatty()
+    return not os.getenv("CI") and (sys.stderr.isatty() or "ipykernel" in str(type(sys.stderr)))
 
 
 def progress(iterable=None, disable: bool = False, **options):

@@ -1,7 +1,10 @@
 """What the tests of the lessons' figures share."""
 
 import inspect
+import io
 from types import ModuleType
+
+from matplotlib.text import Text
 
 
 def check_every_figure(lessons: ModuleType, figures: dict) -> None:
@@ -11,4 +14,20 @@ def check_every_figure(lessons: ModuleType, figures: dict) -> None:
     public = {name for name in own if name.endswith("_figure") and name[0] != "_"}
     assert figures.keys() == public
     for name, figure in figures.items():
+        check_texts_are_inside(figure, name)
         assert figure._repr_png_().startswith(b"\x89PNG"), name
+
+
+def check_texts_are_inside(figure, name: str) -> None:
+    """No visible text is cut by the edges of a figure that has not been drawn before."""
+    figure.savefig(io.BytesIO(), dpi="figure")
+    for text in figure.findobj(Text):
+        if text.get_text().strip() and text.get_visible() and text.get_alpha() != 0:
+            box = text.get_window_extent()
+            inside = (
+                box.x0 >= -1
+                and box.y0 >= -1
+                and box.x1 <= figure.bbox.x1 + 1
+                and box.y1 <= figure.bbox.y1 + 1
+            )
+            assert inside, f"{name}: {text.get_text()!r} is cut, {box} in {figure.bbox}"

@@ -323,10 +323,19 @@ def test_trajectories_figure_shows_noise_first_and_samples_last():
     ]
     assert [title for title in titles if title] == [
         "time 0, noise",
-        "time 0.5",
-        "time 0.75",
+        "time 0.38",
+        "time 0.62",
         "time 1, samples",
     ]
+
+
+def test_states_at_equal_shares_of_the_way():
+    """Points that stand still until time 0.8 and then move evenly are shown while they move."""
+    longitude = torch.cat([torch.zeros(80), torch.linspace(0, 90, 21)])
+    states = torch.stack([torch.zeros(101), longitude], -1)[:, None].expand(-1, 5, -1)
+    assert maps.states_along(states, (0, 0.25, 0.5, 1)) == [0, 85, 90, 100]
+    assert maps.states_along(states[:80], (0, 0.5, 1)) == [0, 40, 79], "nothing moves"
+    assert maps.states_along(torch.zeros(1, 0, 2), (0, 1)) == [0, 0], "one state, no points"
 
 
 def upside_down():

@@ -5,6 +5,7 @@ What a reader does is done by setting values, as the browser does.
 
 import pytest
 import torch
+from drawn import check_texts_are_inside
 from panels import paths
 
 from geoflow import maps, sphere, widgets
@@ -147,6 +148,7 @@ def test_embedded_page_is_escaped():
     [
         (lambda: TrajectoryPlayer(paths(4, 20), truth=(10, 20), best=[(11, 21), (0, 0)]), 4),
         (lambda: TrajectoryPlayer({"a": paths(4, 20), "b": paths(0, 9)}), 8),
+        (lambda: TrajectoryPlayer([Panel(paths(4, 9), note="half of 9 samples " * 4)] * 2), 8),
         (
             lambda: TrajectoryPlayer(
                 [Panel(torch.zeros(1, 0, 2), density=widgets.smoothed(sphere.uniform(5)))]
@@ -160,4 +162,4 @@ def test_contact_sheet(player, axes):
     figure = player().contact_sheet()
     assert isinstance(figure, maps.MapFigure)
     assert len(figure.axes) == axes
-    figure.canvas.draw()
+    check_texts_are_inside(figure, "a contact sheet")

@@ -1,5 +1,6 @@
 """Settings, errors that name the nearest match, files that are whole or not there, folders that belong to one run."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_progress_shows_to_a_person(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert runtime.show_progress()
+
+
+def test_progress_shows_in_a_live_notebook_only(monkeypatch):
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    monkeypatch.delenv("CI", raising=False)
+    for stderr, shown in ((io.StringIO(), False), (stream(), True)):
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert runtime.show_progress() == shown
+    monkeypatch.setenv("CI", "1")
+    assert not runtime.show_progress()
 
 
 # Files that are whole or not there

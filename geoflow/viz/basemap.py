@@ -47,6 +47,11 @@ class MapFigure(Figure):
         self.savefig(png, format="png", dpi=130)
         return png.getvalue()
 
+    def savefig(self, fname, **options) -> None:
+        """As of `Figure`. Maps take their shape when they are drawn, so the layout needs two."""
+        self.draw_without_rendering()
+        super().savefig(fname, **options)
+
 
 def new_figure(width: float, height: float) -> MapFigure:
     """An empty figure of so many inches, whose parts make room for each other.

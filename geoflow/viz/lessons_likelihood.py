@@ -224,17 +224,15 @@ def regions_figure(panels: Sequence[dict], levels: Sequence[float] = (0.5, 0.9, 
                 _region_colors(density, latlon, thresholds), origin="upper", zorder=1,
                 extent=(*ax.get_xlim(), *ax.get_ylim()), transform=ax.projection,
             )  # fmt: skip
-            maps.draw_truth(ax, panel["truth"])
+            cross = maps.draw_truth(ax, panel["truth"])
             ax.set_title(panel["title"])
         shown: list[Patch | Line2D] = [
-            Patch(color=color, label=f"smallest region of {level:.0%}")
+            Patch(color=color, label=f"region of {level:.0%}")
             for color, level in zip(reversed(REGION_COLORS), levels, strict=True)
         ]
-        cross = Line2D([], [], marker="P", ls="", mfc=maps.TRUTH, mec="black", label="true place")
+        style: dict[str, Any] = {"fontsize": 8, "handlelength": 1.2, "columnspacing": 1.2}
         columns = 4 if len(panels) > 1 else 2
-        figure.legend(
-            handles=[*shown, cross], loc="outside lower center", ncols=columns, fontsize=8
-        )
+        figure.legend(handles=[*shown, cross], loc="outside lower center", ncols=columns, **style)
     return figure
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from geoflow import schedules
 from geoflow.runtime import choose
@@ -88,7 +89,10 @@ def _draw_panel(ax: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     if panel.x in ("log2", "symlog") and ticks:
         shown = [at for at in ticks if at >= 1 or at in (0, 0.5)]
         ax.set_xticks(shown, labels=[f"{at:g}" for at in shown], minor=False)
-        ax.minorticks_off()
+        ax.xaxis.set_minor_locator(NullLocator())
+    if panel.y == "log":  # where it spans few powers of ten, ticks between them are labelled too
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     ax.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
     ax.set(**panel.options)
     ax.grid(color="#e4e8eb", lw=0.6)
@@ -153,14 +157,17 @@ def samples_figure(
     with matplotlib.rc_context(STYLE):
         width = 10 / columns
         ratio = maps.EQUAL_EARTH_RATIO if view == "equal-earth" else 1.0
-        size = (10, rows * (width * ratio + 0.35))
+        size = (10, rows * (width * ratio + 0.35) + 0.3)
         figure = new_figure(*size)
         grid = figure.add_gridspec(rows, columns)
         for number, (title, latlon) in enumerate(samples.items()):
             ax = maps.world(view, ax=grid[number // columns, number % columns])
-            maps.draw_points(ax, latlon, color=BLUE, size=5)
+            dots = maps.draw_points(ax, latlon, color=BLUE, size=5, label="samples")
+            marks: list[Any] = [dots]
             ax.set_title(title, pad=4)
             if truth is not None:
                 ring: dict[str, Any] = dict(ms=9, mfc="none", mec=RED, mew=1.6, zorder=6)
-                ax.plot(*basemap.project(ax, basemap.latlon_of([truth])).T, "o", **ring)
+                at = basemap.project(ax, basemap.latlon_of([truth])).T
+                marks += ax.plot(*at, "o", label="true place", **ring)
+        figure.legend(handles=marks, loc="outside lower center", ncols=2)
     return figure

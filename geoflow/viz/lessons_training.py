@@ -52,6 +52,7 @@ def tiles_figure(
                 ax.axis("on")
                 ax.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
                 ax.set(xticks=[], yticks=[])
+                ax.spines[:].set(visible=True, color=GREY, linewidth=0.6)
                 ax.set_title(title, fontsize=8, pad=2)
             if names:
                 axes[i, 0].set_ylabel(names[i])

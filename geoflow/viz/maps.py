@@ -7,6 +7,7 @@ wrong shape, NaN, a place out of range, a grid that does not cover the Earth in 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -427,10 +428,26 @@ def contact_sheet(
     return sheet.figure
 
 
+def states_along(latlon: torch.Tensor, shares: Sequence[float]) -> list[int]:
+    """The states of trajectories (T + 1, n, 2) at which points have come some shares of their way.
+
+    The way is measured along the paths, as the mean over the points. In figures it replaces the
+    time, since steps may leave out a large part of the time, and points move all the time.
+
+    >>> states_along(torch.tensor([[[0.0, 0.0]], [[0.0, 10.0]], [[0.0, 40.0]]]), (0, 0.3, 1))
+    [0, 1, 2]
+    """
+    x = sphere.from_latlon(latlon.double())
+    way = torch.cat([torch.zeros(1), sphere.distance(x[1:], x[:-1]).mean(1).cumsum(0)])
+    if not way[-1]:  # nothing moves
+        return [round(share * (len(way) - 1)) for share in shares]
+    return [int((way / way[-1] - share).abs().argmin()) for share in shares]
+
+
 def trajectories_figure(
     trajectories, times=None, image=None, truth=None, title: str | None = None
 ) -> MapFigure:
-    """How noise becomes an answer: paths on a globe that faces the answer, and four moments.
+    """How noise becomes an answer: paths on a globe that faces the answer, and four of its states.
 
     `trajectories` and `times` as in `draw_trajectories`, the rest as in `density_figure`.
 
@@ -461,8 +478,7 @@ def trajectories_figure(
         if image is not None:
             sheet.image(image, 0.05, foot + globe - 0.45, 0.45)
         words = {0: ", noise", len(times) - 1: ", samples"}
-        for number, moment in enumerate((0, 0.5, 0.8, 1)):
-            state = int(np.abs(times - moment).argmin())
+        for number, state in enumerate(states_along(latlon, (0, 1 / 3, 2 / 3, 1))):
             row, column = divmod(number, 2)
             corner = width - (2 - column) * (small + 0.08), foot + (1 - row) * (globe / 2 + 0.06)
             ax = world(ax=sheet.place(*corner, small, EQUAL_EARTH_RATIO * small))

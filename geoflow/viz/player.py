@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import string
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,11 @@ class TrajectoryPlayer(anywidget.AnyWidget):
         frame = f'<iframe srcdoc="{html.escape(self.to_html())}" style="{style}"></iframe>'
         return HTML(f"<div>{frame}</div>")
 
-    def contact_sheet(self, moments: Sequence[float] = (0.0, 0.5, 0.75, 1.0)) -> maps.MapFigure:
-        """A figure for readers without scripts: each panel has a row of maps, at shares of steps.
+    def contact_sheet(self, moments: Sequence[float] = (0, 1 / 3, 2 / 3, 1)) -> maps.MapFigure:
+        """A figure for readers without scripts: each panel has a row of maps, at shares of the way.
 
-        The `moments` go from 0 (noise) to 1 (places). A density or closed form takes one map.
+        The `moments` go from 0 (noise) to 1 (places), see `maps.states_along`. A density or closed
+        form takes one map.
         """
         by_hand = any(panel.moved_by_hand for panel in self.shown)
         if by_hand or all(len(panel.trajectories) == 1 for panel in self.shown):
@@ -208,6 +210,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
             for cell, (panel, share, view) in enumerate(cells):
                 ends = share == moments[0], share == moments[-1]
                 ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
+                ax.set_title(textwrap.fill(ax.get_title(), 100 // columns), pad=2)
                 if panel.truth is not None:
                     maps.draw_truth(ax, panel.truth).set_markersize(18 / math.sqrt(columns))
         return figure
@@ -259,21 +262,21 @@ def _script(value) -> str:
 
 
 def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
-    """A panel's map at a share of its steps; `ends`: it is the first, the last of its row."""
+    """A panel's map at a share of the way; `ends`: it is the first, the last of its row."""
     latlon, times = maps.checked(panel.trajectories, panel.times, least=1)
     latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
-    state = round(share * (len(latlon) - 1))
+    (state,) = maps.states_along(latlon, (share,))
     lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
     ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
     time = f"t = {times[state]:.2f}" if len(latlon) > 1 and not panel.moved_by_hand else ""
     words = panel.title if ends[0] else "", time, panel.note if ends[1] else ""
-    ax.set_title(" · ".join(filter(None, words)), pad=2)
+    ax.set_title(" · ".join(filter(None, words)))
     if panel.density is not None:
         maps.draw_density(ax, panel.density, colorbar=False)
     if panel.moved_by_hand:
         maps.draw_trajectories(ax, latlon)
     else:
-        maps.draw_points(ax, latlon[state], maps.TIME_COLORS(1.0))
+        maps.draw_points(ax, latlon[state], maps.TIME_COLORS(1.0), 3)
     if panel.best is not None and ends[1]:
         maps.draw_guesses(ax, torch.as_tensor(panel.best))
     return ax

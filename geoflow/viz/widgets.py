@@ -303,7 +303,7 @@ def explore_density(
         if v["density"] == SMOOTHED or image not in exact:
             yield [panel]
         bits = float(geo.localizability(cond=cond, n=min(n, 256), seed=seed))
-        note = f"localizability {bits:.1f} bits (uniform: −3.7) · {note}"
+        note = f"localizability {bits:.1f} bits (uniform: -3.7) · {note}"
         if v["density"] == EXACT:
             exact[image] = density = exact.get(image) or geo.density(cond=cond)
             panel, note = replace(panel, density=density), f"{note} · ∫p = {density.integral:.3f}"
