@@ -85,17 +85,14 @@ class ClosedForm:
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Numbers in [0, 1), (*shape, 3)."""
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        device = generator.device if generator else None
-        return torch.rand(*shape, 3, generator=generator, device=device)
+        return sphere.random_vectors(shape, generator, torch.rand)
 
     def prepare(self, noise: Tensor) -> Tensor:
-        """Noise that somebody else drew; a `ValueError` if numbers lie outside [0, 1]."""
-        if not bool(((noise >= 0) & (noise <= 1)).all()):
-            have = (
-                f"noise of method {self.name!r} from {noise.min().item()} to {noise.max().item()}"
-            )
-            raise ValueError(f"{have}; expected numbers in [0, 1]")
+        """The caller's own noise; a `ValueError` if numbers lie outside [0, 1]."""
+        low, high = noise.min().item(), noise.max().item()
+        if not (low >= 0 and high <= 1):
+            text = f"noise of method {self.name!r} from {low} to {high}"
+            raise ValueError(f"{text}; expected numbers in [0, 1]")
         return noise
 
     def sample_with_log_prob(self, noise: Tensor, cond, options) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 Weights are plain tensors and settings plain JSON: nothing from a file is executed.
 """
 
+import functools
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
 
     def part(prefix: str, make, *arguments):
         own = {name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-        return model_files.build(folder, partial(make, *arguments), own, prefix.__add__)
+        return model_files.build(folder, functools.partial(make, *arguments), own, prefix.__add__)
 
     make = plonk.averaged_network if config.get("averaged") else flowmap.network_for
     network, encoder = part("network.", make, config["method"], config["network"]), None

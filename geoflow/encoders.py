@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from geoflow.data.images import as_list as as_list
 from geoflow.data.images import load_image, pixels_for
 from geoflow.data.photo_encoders import PHOTO_ENCODERS, PhotoEncoder
 from geoflow.runtime import choose

@@ -37,8 +37,13 @@ class Geolocator:
     >>> geo = Geolocator.from_pretrained("tiles")
     >>> geo
     Geolocator('riemannian', encoder 'tiles', 1.0 million parameters, on cpu)
-    >>> geo.sample(tiles.tile(24, 6), n=1000, seed=0).shape
-    torch.Size([1, 1000, 2])
+    >>> image = tiles.tile(24, 6)  # around 24° N 6° E
+    >>> geo.embed(image).shape, geo.localizability(image, n=10).shape
+    (torch.Size([1, 256]), torch.Size([1]))
+    >>> geo.sample(image, n=1000, seed=0).shape, geo.predict(image, k=3, n=50).latlon.shape
+    (torch.Size([1, 1000, 2]), torch.Size([1, 3, 2]))
+    >>> geo.trajectories(image, n=10, steps=4).shape
+    torch.Size([5, 1, 10, 2])
 
     Every method takes `images` (a PIL image, a path, an array or tensor (H, W, 3) of uint8, or a
     list of them) or `cond`, their embeddings (B, C): exactly one of the two. A network without a
@@ -148,21 +153,6 @@ class Geolocator:
             raise ValueError("this model has no image encoder; give `cond`, its embeddings")
         return self.encoder.embed(images)
 
-    def _condition(self, images, cond) -> tuple[int, Tensor | None]:
-        """Number of images, and what the method is conditioned on."""
-        if self.method in methods.REFERENCES:
-            count = 1 if images is None else len(encoders.as_list(images))
-            return (count if cond is None else len(inputs.check_cond(cond))), None
-        gallery = self.network is None  # a `Retrieval`
-        width = self.model.gallery.shape[1] if gallery else self.network.config["cond_dim"]
-        if width == 0:
-            if images is not None or cond is not None:
-                raise ValueError("this model is unconditional; give neither images nor cond")
-            return 1, None
-        inputs.check_one_given(images, cond)
-        cond = inputs.check_cond(self.embed(images) if cond is None else cond, width)
-        return len(cond), cond.to(self.device)
-
     def _options(self, steps=None, solver=None, guidance: float = 0.0) -> SolverOptions:
         return inputs.solver_options(self.model, steps, solver, guidance)
 
@@ -170,7 +160,7 @@ class Geolocator:
         self, images, cond, n, steps=None, solver=None, guidance=0.0, seed=None, noise=None
     ):
         """Starting points (B, n, 3), condition and solver options of a call."""
-        batch, cond = self._condition(images, cond)
+        batch, cond = inputs.condition(self, images, cond)
         options = self._options(steps, solver, guidance)
         points = inputs.starting_points(self.model, batch, n, seed, noise, options)
         return points.to(self.device), cond, options
@@ -282,15 +272,19 @@ class Geolocator:
     def ambient_log_prob(self, latlon, images=None, cond=None, steps=None, solver=None) -> Tensor:
         """Log-density where a flow's states live; for R³ methods with respect to volume.
 
-        This is the paper's number for them. It is no density on S², and has no bound as the states
-        near the sphere. Arguments and errors as in `log_prob`.
+        This is the paper's number for them. It is no density on S², and has no upper bound, since
+        the states may come ever nearer to the sphere. Arguments and errors as in `log_prob`.
+
+        >>> geo = Geolocator.from_pretrained("tiles-flow")
+        >>> geo.ambient_log_prob([[48.9, 2.4]], cond=torch.zeros(1, 256), steps=4).shape
+        torch.Size([1, 1])
         """
         options = self._options(steps, solver, 0.0)
         compute = self._flow("states").ambient_log_prob
         return self._log_prob(compute, latlon, images, cond, options)
 
     def _log_prob(self, compute: Callable, latlon, images, cond, options: SolverOptions) -> Tensor:
-        batch, cond = self._condition(images, cond)
+        batch, cond = inputs.condition(self, images, cond)
         return self._by_place(compute, inputs.places(latlon, batch).to(self.device), cond, options)
 
     def _by_place(self, compute: Callable, x: Tensor, cond, options: SolverOptions):
@@ -305,6 +299,10 @@ class Geolocator:
 
         With strong guidance peaks are too narrow for grid and solver, and the integral falls short.
 
+        >>> uniform = Geolocator.from_pretrained("uniform").density(resolution=10.0)
+        >>> uniform.log_density.shape, round(uniform.entropy, 3)
+        (torch.Size([18, 36]), 2.531)
+
         Args:
             images, cond: one image or embedding.
             resolution: pixel size of the raster, degrees.
@@ -314,7 +312,7 @@ class Geolocator:
             ValueError: more than one image, or a resolution outside [0.05, 30].
         """
         density.raster_axes(resolution)  # refused before any work
-        batch, cond = self._condition(images, cond)
+        batch, cond = inputs.condition(self, images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
         noise, cond, options = self._request(None, cond, 8192, guidance=guidance, seed=0)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from geoflow import samplers, sphere
+from geoflow import methods, samplers, sphere
+from geoflow.data.images import as_list
 from geoflow.runtime import choose, number, whole
 from geoflow.samplers import SolverOptions
 
@@ -65,6 +66,22 @@ def check_cond(cond, width: int | None = None) -> Tensor:
     if cond.ndim != 2 or width not in (None, cond.shape[1]) or not len(cond):
         raise ValueError(f"cond has shape {tuple(cond.shape)}; expected {shape}")
     return cond
+
+
+def condition(geo, images, cond) -> tuple[int, Tensor | None]:
+    """Number of images, and what the method of a Geolocator is conditioned on."""
+    if geo.method in methods.REFERENCES:
+        count = 1 if images is None else len(as_list(images))
+        return (count if cond is None else len(check_cond(cond))), None
+    gallery = geo.network is None  # a `Retrieval`
+    width = geo.model.gallery.shape[1] if gallery else geo.network.config["cond_dim"]
+    if width == 0:
+        if images is not None or cond is not None:
+            raise ValueError("this model is unconditional; give neither images nor cond")
+        return 1, None
+    check_one_given(images, cond)
+    cond = check_cond(geo.embed(images) if cond is None else cond, width)
+    return len(cond), cond.to(geo.device)
 
 
 def starting_points(model, batch: int, n: int, seed, noise, options: SolverOptions) -> Tensor:

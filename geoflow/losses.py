@@ -55,7 +55,11 @@ def draw_times(
 
 
 def of_share(share: Share, draw, rows: Tensor) -> Tensor:
-    """This share's rows of a draw for the whole batch, whose loss is the mean of all shares'."""
+    """The rows of one process from a draw for the whole batch.
+
+    Every process draws for the whole batch with an equal generator and keeps its own rows. The mean
+    of the losses of all processes is then the loss of a single one.
+    """
     rank, world = share
     return draw(rows.repeat_interleave(world, 0) if world > 1 else rows)[rank::world]
 
@@ -93,7 +97,7 @@ def flow_matching_loss(
         draws: noise draws N per image; they share the image's conditioning.
         dropout: probability that an image's condition is dropped.
         generator: source of randomness.
-        share: which rows of a batch these are; how many share it does not matter, see `of_share`.
+        share: which rows of a batch these are, if several processes share it; see `of_share`.
     """
     x1 = x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
     x0 = of_share(share, lambda x: path.noise_like(x, generator), x1)

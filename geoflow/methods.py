@@ -3,7 +3,7 @@
 ================================================  ===============================================
 ``name``, ``guidable``                            its name; whether it has guidance
 ``noise(shape, generator)``                       the randomness of draws, (*shape, 3)
-``prepare(noise)``                                noise that somebody else drew, checked
+``prepare(noise)``                                the caller's own noise, checked
 ``sample(noise, cond, options)``                  one place per noise: (B, N, 3) → (B, N, 3)
 ``log_prob(x, cond, options)``                    log-densities on S²: (B, N, 3) → (B, N) nats
 ``sample_with_log_prob(noise, cond, options)``    both at once

@@ -9,7 +9,7 @@ so the methods on S² and in R³ are siblings here, not branches there.
 ``noise_log_prob(x)``                       their log-density
 ``noise_like(x1, generator)``               noise to pair with data x1
 ``sample(x0, x1, t)``                       point at time t and the network's target: `PathSample`
-``expected_target(x, t, mean, width)``      its expectation at x, were x₁ ~ N(mean, width² I)
+``expected_target(x, t, mean, width)``      the target's mean at x if x₁ ~ N(mean, width² I)
 ``velocity(network)``                       the velocity field (x, t, cond) → v of a network
 ``clock(t)``, ``time(s)``                   the variable s in which the velocity is dx/ds and
                                             regular, and its inverse
@@ -87,8 +87,10 @@ class RiemannianFlow(_Flow):
         return torch.full_like(x[..., 0], sphere.LOG_UNIFORM)
 
     def noise_like(self, x1: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Noise for each data point; one in 4 million, within 10⁻³ rad of its antipode, changes to
-        the other side of the sphere: (..., 3).
+        """Noise for each data point: (..., 3).
+
+        A draw within 10⁻³ rad of the antipode, one in 4 million, is replaced by its own antipode,
+        since a geodesic to the antipode has no direction.
         """
         x0 = self.noise(x1.shape[:-1], generator).to(x1)
         antipodal = sphere.distance(x0, -x1) < ANTIPODE_MARGIN
@@ -103,7 +105,8 @@ class RiemannianFlow(_Flow):
     def expected_target(self, x: Tensor, t: Tensor, mean: Tensor, width: Tensor) -> Tensor:
         """mean · (1 − t) / (width² + (1 − t)²), up to its component along x.
 
-        Of narrow distributions near x, where the sphere is flat, and of late times.
+        The formula holds for narrow distributions near x, where the sphere is nearly flat, and for
+        times near 1.
         """
         return mean * (1 - t) / (width.square() + (1 - t).square())
 
@@ -114,6 +117,10 @@ class EuclideanFlow(_Flow):
     x₀ ~ N(0, I), x_t = (1 − t) x₀ + t x₁, target x₁ − x₀. States end near the sphere, not on it. A
     sample is the direction of its last state, and the density of a direction u is the marginal over
     the ray, p(u) = ∫ p(r u) r² dr.
+
+    >>> at = EuclideanFlow().sample(torch.zeros(1, 3), torch.ones(1, 3), torch.tensor([0.25]))
+    >>> at.x_t, at.target
+    (tensor([[0.2500, 0.2500, 0.2500]]), tensor([[1., 1., 1.]]))
     """
 
     name = "flow"
@@ -121,9 +128,7 @@ class EuclideanFlow(_Flow):
 
     def noise(self, shape, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal points, (*shape, 3)."""
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        device = generator.device if generator else None
-        return torch.randn(*shape, 3, generator=generator, device=device)
+        return sphere.random_vectors(shape, generator)
 
     def noise_log_prob(self, x: Tensor) -> Tensor:
         """−|x|²/2 − (3/2) log 2π: (..., 3) → (...) nats with respect to volume."""
@@ -215,7 +220,7 @@ class DiffusionVelocity:
         return self.combine(x, t, self.network(x, t, cond))
 
     def combine(self, x: Tensor, t, noise: Tensor) -> Tensor:
-        """(cos φ x − x̂₀) / sin φ, linear in x and x̂₀: of derivatives too."""
+        """(cos φ x − x̂₀) / sin φ: linear in (x, x̂₀), so it also maps their derivatives."""
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device).clamp(Diffusion.START, 1)
         t = t.reshape(t.shape + (1,) * (3 - t.ndim))  # (B, N, 1)
         return ((1 - t).sqrt() * x - noise) / t.sqrt()
@@ -225,7 +230,7 @@ PATHS = {path.name: path for path in (RiemannianFlow, EuclideanFlow, Diffusion)}
 
 
 def by_name(name: str):
-    """The path of a method: `riemannian`, `flow` or `diffusion`.
+    """The path of a method of that name: `riemannian`, `flow` or `diffusion`.
 
     >>> by_name("flow").name
     'flow'

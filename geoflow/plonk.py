@@ -39,6 +39,15 @@ def is_official(folder: Path) -> bool:
 def network(folder: Path, method: str) -> "TimeAveraged":
     """The network of a folder in the official layout.
 
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> config, folder = {"cond_dim": 8, "dim": 16, "depth": 1}, Path(tempfile.mkdtemp())
+    >>> weights = averaged_network("flow", config).state_dict()
+    >>> save_file({official_name(name): w for name, w in weights.items()}, folder / WEIGHTS)
+    >>> runtime.write_json(folder / CONFIG, config | {"input_dim": 3})
+    >>> network(folder, "flow").tangent
+    False
+
     Args:
         folder: with `config.json` and `model.safetensors`.
         method: `riemannian`, `flow` or `diffusion`: the files do not say which.
@@ -56,13 +65,21 @@ def network(folder: Path, method: str) -> "TimeAveraged":
 
 
 def averaged_network(method: str, config: dict) -> "TimeAveraged":
-    """A fresh network that averages over time, for a method: riemannian, flow or diffusion."""
+    """A fresh network that averages over time, for a method: riemannian, flow or diffusion.
+
+    >>> averaged_network("riemannian", {"cond_dim": 8, "dim": 16, "depth": 1}).tangent
+    True
+    """
     own = {key: value for key, value in config.items() if key != "tangent"}
     return TimeAveraged(paths.by_name(method), **own)
 
 
 def official_name(name: str) -> str:
-    """The official name of one of our weights."""
+    """The official name of one of our weights.
+
+    >>> official_name("embed_cond.weight")
+    'cond_mapper.weight'
+    """
     for ours, theirs in (
         ("embed_location.", "initial_mapper."),
         ("embed_time.mlp.", "time_embedder.map_time."),
@@ -159,6 +176,11 @@ def trajectory(
     unnormalised noise. Flow: x ← x + Δt ψ. Diffusion: DDIM from t = 10⁻⁹, whose predicted data are
     clamped to the cube [−1, 1]³ and the noise made to fit.
 
+    >>> net = averaged_network("flow", {"cond_dim": 8, "dim": 16, "depth": 1})
+    >>> times = schedules.time_grid(schedules.by_name(SCHEDULE), 4)
+    >>> len(list(trajectory(net, paths.EuclideanFlow(), torch.randn(1, 5, 3), times)))
+    5
+
     Args:
         net: a published network.
         path, noise, cond, guidance: as for `samplers.trajectory` and `samplers.guided`.
@@ -196,6 +218,10 @@ def ambient_trace_log_prob(
     by dopri5 without staying on the sphere. The trace of its ambient Jacobian is integrated; log
     1/4π is the value at the end. On S² this integrates to another number than 1, which depends on
     the network. `Geolocator.log_prob` is the density.
+
+    >>> net = averaged_network("riemannian", {"cond_dim": 8, "dim": 16, "depth": 1})
+    >>> ambient_trace_log_prob(net, sphere.uniform((1, 5))).shape
+    torch.Size([1, 5])
 
     Args:
         net: a published network.

@@ -82,7 +82,11 @@ def _plain(value):
 
 
 def scale() -> str:
-    """The scale of this run, by GEOFLOW_SCALE: `smoke`, `laptop` or `gpu`."""
+    """The scale of this run, by GEOFLOW_SCALE: `smoke`, `laptop` or `gpu`.
+
+    >>> scale() in SCALES
+    True
+    """
     return choose("GEOFLOW_SCALE", os.environ.get("GEOFLOW_SCALE", "laptop"), SCALES)
 
 
@@ -120,7 +124,11 @@ def machine() -> str:
 
 
 def device() -> str:
-    """Where to compute by default: `cuda` if there is such a GPU, else `cpu`."""
+    """Where to compute by default: `cuda` if there is such a GPU, else `cpu`.
+
+    >>> device() in ("cuda", "cpu")
+    True
+    """
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,7 +163,11 @@ def show_progress() -> bool:
 
 
 def progress(iterable=None, disable: bool = False, **options):
-    """A progress bar that is silent where nobody watches. Arguments as for `tqdm`."""
+    """A progress bar that is silent where nobody watches. Arguments as for `tqdm`.
+
+    >>> [step for step in progress(range(3), desc="counting")]
+    [0, 1, 2]
+    """
     return tqdm(iterable, disable=disable or not show_progress(), dynamic_ncols=True, **options)
 
 
@@ -201,8 +213,13 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path, kind: type = object) -> Any:
-    """Plain values from a JSON file; a `ValueError` that names it if it is damaged, which includes
-    holding something else than a `kind`, such as `dict`.
+    """Plain values from a JSON file.
+
+    >>> read_json(DATA / "models" / "tiles" / "config.json", dict)["method"]
+    'riemannian'
+
+    Raises:
+        ValueError: the file is damaged, or holds something else than a `kind`, such as `dict`.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))

@@ -47,7 +47,11 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How a flow is solved."""
+    """How a flow is solved.
+
+    >>> SolverOptions(steps=8, guidance=2.0)
+    SolverOptions(steps=8, solver='rk4', guidance=2.0, schedule=None)
+    """
 
     steps: int = 16
     solver: str = "rk4"  # see `integrate`
@@ -224,6 +228,7 @@ def _adaptive(field, path, x, times, solver):
 
 
 def check_finite(x: Tensor, t: float) -> None:
+    """A FloatingPointError if a state or velocity at time t is NaN or infinite."""
     if x.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph cannot be asked
         return
     if not bool(x.isfinite().all()):
@@ -260,7 +265,7 @@ class Guided:
         return torch.cat([x, x]), t, torch.cat([cond, torch.zeros_like(cond)])
 
     def combine(self, v: Tensor) -> Tensor:
-        """(2B, ...) answers to `both` → (B, ...), linear: of derivatives too."""
+        """(2B, ...) answers to `both` → (B, ...): linear, so it also maps their derivatives."""
         with_cond, without = v.chunk(2)
         return with_cond + self.guidance * (with_cond - without)
 

@@ -324,9 +324,14 @@ def uniform(n, generator: torch.Generator | None = None) -> Tensor:
         n: a number, or a shape.
         generator: source of randomness; None is torch's global one.
     """
+    return unit(random_vectors(n, generator))
+
+
+def random_vectors(n, generator: torch.Generator | None = None, draw=torch.randn) -> Tensor:
+    """Vectors of independent numbers, normal ones by default: (*n, 3) float32; see `uniform`."""
     shape = (n,) if isinstance(n, int) else tuple(n)
     device = "cpu" if generator is None else generator.device
-    return unit(torch.randn(*shape, 3, generator=generator, device=device, dtype=torch.float32))
+    return draw(*shape, 3, generator=generator, device=device, dtype=torch.float32)
 
 
 def fibonacci_grid(n: int) -> Tensor:

@@ -46,6 +46,10 @@ class PhotoEncoder(nn.Module):
     norm. The weights (1.2 GB) are fetched through transformers, or read from a folder, when the
     first image is embedded.
 
+    >>> from PIL import Image
+    >>> PhotoEncoder("dinov2").preprocess(Image.new("RGB", (640, 480))).shape
+    torch.Size([3, 336, 336])
+
     Args:
         name: `dinov2` or `streetclip`.
         source: a folder with a model of that class, in place of the published one.
