@@ -47,6 +47,11 @@ SOURCES = {
 def load(name: str, root=None) -> Tensor:
     """Latitude and longitude in degrees of all events of a kind: (n, 2) float64.
 
+    >>> import tempfile
+    >>> load("volcano", tempfile.mkdtemp())  # an empty folder
+    Traceback (most recent call last):
+    FileNotFoundError: no volerup.csv in ...: geoflow data fetch earth-events --root ...
+
     Args:
         name: `volcano`, `earthquake`, `flood` or `fire`.
         root: folder of the files; default: where `geoflow data fetch earth-events` puts them.

@@ -169,6 +169,13 @@ class Photo:
 def read(file) -> Photo:
     """A photo, and what its EXIF data say.
 
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "photo.png"
+    >>> Image.new("RGB", (640, 480)).save(file)
+    >>> photo = read(file)
+    >>> photo.place, photo.no_place
+    (None, 'its EXIF data have no place')
+
     Raises:
         OSError: it is not there, or may not be read.
         ValueError: it cannot be read as an image.

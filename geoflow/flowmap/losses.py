@@ -120,6 +120,13 @@ def lagrangian_residual(
 
     With w = (s − t) u_{t,s}(x) the end moves by (d exp_x)_w (u + (s − t) ∂_s u).
 
+    >>> network = FlowMapTransformer(8, dim=32, depth=2)
+    >>> x, t = sphere.uniform((4, 5)), torch.zeros(4, 5)
+    >>> def velocity(x, t, cond, guidance):
+    ...     return network.mean_velocity(x, t, t, cond, guidance)
+    >>> lagrangian_residual(network, velocity, x, t, t + 0.5, None, torch.zeros(4, 1)).shape
+    torch.Size([4, 5, 3])
+
     Args:
         velocity: (x, t, cond, guidance) → v, through which no gradient passes.
         x: (B, N, 3) unit vectors, at times t (B, N).

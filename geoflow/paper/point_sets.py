@@ -195,7 +195,12 @@ def run(
 
 
 def mean_and_deviation(results, events: str, name: str, which="test") -> tuple[float, float]:
-    """NLL of one of `DENSITIES` on some events over splits; NaN where there are too few."""
+    """NLL of one of `DENSITIES` on some events over splits; NaN where there are too few.
+
+    >>> results = [{"events": "fire", "nll": {"flow": {"test": nats}}} for nats in (-1.0, -2.0)]
+    >>> mean_and_deviation(results, "fire", "flow")
+    (-1.5, 0.7071067811865476)
+    """
     values = [result["nll"][name][which] for result in results if result["events"] == events]
     x = torch.tensor(values, dtype=torch.float64)
     return float(x.mean()), float(x.std()) if len(x) > 1 else math.nan

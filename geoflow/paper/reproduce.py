@@ -27,7 +27,13 @@ from geoflow.viz.charts import save_figure
 
 
 class Setup(Materials):
-    """Models and data of `Materials`, and the results of steps on them."""
+    """Models and data of `Materials`, and the results of steps on them.
+
+    >>> import tempfile
+    >>> setup = Setup("smoke", tempfile.mkdtemp(), log=lambda line: None)
+    >>> setup.result("fig4").settings
+    {'points': 101}
+    """
 
     def folder_for(self, step: str) -> Path:
         """Where the result of a step goes."""

@@ -110,6 +110,11 @@ def packed_map(density: DensityMap) -> dict:
 
 
 def raster(density: dict) -> Raster:
-    """The map that was `packed_map`, to draw it."""
+    """The map that was `packed_map`, to draw it.
+
+    >>> result = read_result(COMMITTED / "tiles-laptop" / "figA-uniform.json")
+    >>> raster(result.values["density"]).log_density.shape
+    torch.Size([180, 360])
+    """
     values = unpacked(density["nats_over_uniform"])
     return Raster(*raster_axes(180 / len(values)), values + sphere.LOG_UNIFORM)

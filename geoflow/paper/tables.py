@@ -133,7 +133,11 @@ def names() -> list[str]:
 
 
 def read_yaml(name: str) -> dict:
-    """A file of `data/paper`."""
+    """A file of `data/paper`.
+
+    >>> sorted(read_yaml("earth-events")["Riemannian CNF"])
+    ['earthquake', 'fire', 'flood', 'volcano']
+    """
     return yaml.safe_load((DATA / "paper" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
@@ -169,7 +173,13 @@ def table(name: str, reports: dict[str, Report], dataset: str | None = None) -> 
 
 
 def markdown_table(head: list[str], rows: list[list]) -> str:
-    """A Markdown table."""
+    """A Markdown table.
+
+    >>> print(markdown_table(["method", "km"], [["flow", 12]]))
+    | method | km |
+    |---|---|
+    | flow | 12 |
+    """
     lines = [f"| {' | '.join(map(str, row))} |" for row in [head, *rows]]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 

@@ -9,13 +9,15 @@ from torch import Tensor
 class Accumulator:
     """Rows of values, one for each of the `images` of a data set.
 
-        rows = Accumulator(len(dataset))
-        for index, images, truth in loader:
-            rows.update(index, predicted=predict(images), truth=truth)
-        summary(**rows.compute())
-
     A `DistributedSampler` repeats images to give each process equally many: repeated rows that
     agree are dropped. NaN stays in its row, for `summary` and `calibration` to count as a miss.
+
+    >>> rows = Accumulator(images=3)
+    >>> for index in (torch.tensor([2, 0]), torch.tensor([1, 2])):  # two batches
+    ...     rows.update(index, error_km=100.0 * index)
+    >>> rows.compute()
+    {'error_km': tensor([  0., 100., 200.])}
+
     """
 
     def __init__(self, images: int):

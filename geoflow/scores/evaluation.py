@@ -269,7 +269,15 @@ def _calibration_scores(geo, cond, truth, seed) -> dict[str, float]:
 
 
 def read_report(file) -> Report:
-    """A report that `Report.to_json` wrote."""
+    """A report that `Report.to_json` wrote.
+
+    >>> import tempfile
+    >>> report = Report("tiles", {"images": 9}, {}, {}, 1.0, "a machine")
+    >>> file = Path(tempfile.mkdtemp()) / "report.json"
+    >>> written = report.to_json(file)
+    >>> read_report(file) == report
+    True
+    """
     try:
         return Report(**runtime.read_json(Path(file)))
     except (ValueError, TypeError) as error:

@@ -151,6 +151,12 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
     They are chosen one by one, each for the largest gain; then each moves to the best sample of its
     own cluster, in `rounds` rounds at most.
 
+    >>> x = sphere.from_latlon(torch.tensor([[50.0, 0.0], [50.1, 0.0], [50.2, 0.0], [-30.0, 90.0]]))
+    >>> places, share, radius_km = best_places(x, k=2)
+    >>> sphere.to_latlon(places).round(), share
+    (tensor([[ 50.,   0.],
+            [-30.,  90.]]), tensor([0.7500, 0.2500]))
+
     Returns:
         Places (k, 3), by descending share; the share of the samples nearest to each (k,); the
         distance in km within which half of those lie (k,).
@@ -280,6 +286,10 @@ def region_area_km2(log_prob_samples: Tensor, level: float) -> Tensor:
     (B, n) → (B,) float64; NaN where a log-density is. The expectation is over the samples, of which
     the share `level` that is most probable counts (the last one in part). For levels close to 1 the
     estimate rests on the few least probable samples.
+
+    >>> uniform = torch.full((1, 1000), sphere.LOG_UNIFORM)
+    >>> region_area_km2(uniform, 0.5) / sphere.EARTH_AREA_KM2
+    tensor([0.5000], dtype=torch.float64)
     """
     _check_log_probs(log_prob_samples)
     if not 0 < level < 1:

@@ -94,6 +94,15 @@ def trained_on_tiles(
     """Return the Geolocator in out/model, after `train_tiles` (same arguments) if it is missing.
 
     One that was trained with another recipe, seed, method or encoder is a ValueError.
+
+    >>> import shutil, tempfile
+    >>> from geoflow.training import read_recipe
+    >>> out = Path(tempfile.mkdtemp())
+    >>> model = shutil.copytree(runtime.DATA / "models" / "tiles-vmf", out / "model")
+    >>> recipe = Geolocator.from_pretrained(model).provenance["recipe"]
+    >>> quiet = {"log": lambda line: None}
+    >>> trained_on_tiles(recipe, out, method="vmf", **quiet).method  # it is there: no training
+    'vmf'
     """
     model = out / "model"
     if model.exists():

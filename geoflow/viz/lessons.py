@@ -173,6 +173,9 @@ def draw_exp_in_its_plane(ax: Axes, angle: float) -> None:
 
     After the angle |v| the walker stands at cos|v| x + sin|v| v/|v|.
 
+    >>> from matplotlib.figure import Figure
+    >>> draw_exp_in_its_plane(Figure().subplots(), angle=1.0)
+
     Args:
         angle: |v| in radians, below π/2 so that the labels stay apart.
     """
@@ -244,6 +247,9 @@ def draw_exp_and_log(globe: Globe, x: Tensor, y: Tensor, names=("x", "y")) -> No
 def frame(ax: Axes, title: str = "", limit: float = 2.6, labels: bool = True) -> None:
     """Square axes over [−limit, limit]² with the coordinates x₁ and x₂, which have no unit.
 
+    >>> from matplotlib.figure import Figure
+    >>> frame(Figure().subplots(), "noise")
+
     Args:
         labels: False leaves out the names and numbers, for a panel beside a labelled one.
     """
@@ -271,20 +277,32 @@ def frames(figure, titles, limit: float = 2.6) -> list[Axes]:
 
 
 def scatter(ax: Axes, x: Tensor, color=BLUE, size: float = 2.5, **style) -> Line2D:
-    """Dots at points (n, 2)."""
+    """Dots at points (n, 2).
+
+    >>> from matplotlib.figure import Figure
+    >>> dots = scatter(Figure().subplots(), torch.randn(100, 2))
+    """
     return ax.plot(*x.T.numpy(), ".", ms=size, mew=0, color=color, **style)[0]
 
 
 def arrows(
     ax: Axes, x: Tensor, v: Tensor, color=RED, width: float = 0.005, scale: float = 1.0, **style
 ):
-    """Vectors v (n, 2) at points x (n, 2), 1/scale as long as in the units of the axes."""
+    """Vectors v (n, 2) at points x (n, 2), 1/scale as long as in the units of the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> drawn = arrows(Figure().subplots(), torch.zeros(1, 2), torch.ones(1, 2))
+    """
     how: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": scale, "width": width}
     return ax.quiver(*x.T.numpy(), *v.T.numpy(), color=color, **how | style)
 
 
 def image(ax: Axes, values: Tensor, extent: float, **style) -> AxesImage:
-    """Values (n, n) on a square grid over [−extent, extent]², the first row at the bottom."""
+    """Values (n, n) on a square grid over [−extent, extent]², the first row at the bottom.
+
+    >>> from matplotlib.figure import Figure
+    >>> drawn = image(Figure().subplots(), torch.eye(8), extent=2.0)
+    """
     how: dict[str, Any] = {"cmap": "BuPu", "origin": "lower", **style}
     return ax.imshow(values.numpy(), extent=(-extent, extent, -extent, extent), **how)
 
@@ -332,6 +350,12 @@ def draw_crossing_in_time(ax, paths: Tensor, where: tuple[float, float]) -> tupl
 
     Their shadows on the floor t = 0 cross. Dotted lines lead from the crossing up to the two
     travellers, who pass there at different times.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot(projection="3d")
+    >>> paths = torch.tensor([[[0.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 0.0]]])
+    >>> draw_crossing_in_time(ax, paths, (0.5, 0.5))
+    (0.5, 0.5)
 
     Args:
         ax: three-dimensional axes (`projection="3d"`).

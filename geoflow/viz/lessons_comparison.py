@@ -48,6 +48,8 @@ def color_of(method: str) -> str:
 def noising_figure(states: dict[str, Tensor], moments: list[float]) -> MapFigure:
     """Points of each method at some moments, a row for each method, seen along the x axis.
 
+    >>> figure = noising_figure({"flow": torch.randn(2, 50, 3)}, [0.0, 1.0])
+
     Args:
         states: method → (moments, n, 3); the circle is the Earth.
         moments: times.
@@ -74,7 +76,11 @@ def _draw_cloud(ax: Axes, x: Tensor, color: str) -> None:
 
 
 def approach_figure(left: Tensor, km: dict[str, Tensor], marked_km: float) -> MapFigure:
-    """Median distance from the truth of each method's points, against the time that is left."""
+    """Median distance from the truth of each method's points, against the time that is left.
+
+    >>> left = torch.tensor([1.0, 0.1])
+    >>> figure = approach_figure(left, {"flow": torch.tensor([9000.0, 300.0])}, marked_km=500)
+    """
     with matplotlib.rc_context(STYLE):
         figure, ax = _flat_figure()
         for method, distance in km.items():
@@ -88,7 +94,10 @@ def approach_figure(left: Tensor, km: dict[str, Tensor], marked_km: float) -> Ma
 
 
 def losses_figure(losses: dict[tuple[str, str], list[float]], window: int) -> MapFigure:
-    """Losses of trainings, means over `window` steps: (method, schedule) → loss of every step."""
+    """Losses of trainings, means over `window` steps: (method, schedule) → loss of every step.
+
+    >>> figure = losses_figure({("flow", "linear"): [2.0, 1.0, 0.9]}, window=2)
+    """
     schedules = list(dict.fromkeys(schedule for _, schedule in losses))
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.8, 2.7)
@@ -106,6 +115,9 @@ def losses_figure(losses: dict[tuple[str, str], list[float]], window: int) -> Ma
 
 def shells_figure(radius: Tensor, share: dict[str, Tensor], own: dict[str, Tensor]) -> MapFigure:
     """The density of the radius on rays of some samples, a panel for each method in R³.
+
+    >>> radius, own = torch.tensor([0.9, 1.0, 1.1]), torch.tensor([1.0])
+    >>> figure = shells_figure(radius, {"flow": torch.tensor([[0.0, 9.0, 0.0]])}, {"flow": own})
 
     Args:
         radius: (m,) Earth radii.
@@ -127,6 +139,8 @@ def shells_figure(radius: Tensor, share: dict[str, Tensor], own: dict[str, Tenso
 
 def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> MapFigure:
     """How far the Riemannian flow is ahead of each method: dots, with bars of two standard errors.
+
+    >>> figure = ahead_figure({"vmf": {"nll": [0.5, 0.1]}}, "all tiles")
 
     Args:
         differences: method → score of `SCORES` → [mean, standard error], as `geoflow compare`
@@ -158,6 +172,8 @@ def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> 
 def groups_figure(panels: dict[str, dict[str, Tensor]], log: tuple[str, ...] = ()) -> MapFigure:
     """Numbers of some methods for four groups of tiles, a panel for each kind of number.
 
+    >>> figure = groups_figure({"error (km)": {"flow": torch.ones(4, 2)}})
+
     Args:
         panels: label with unit → method → (4, 2), value and standard error of each group.
         log: the labels of panels with a logarithmic axis.
@@ -185,6 +201,9 @@ def groups_figure(panels: dict[str, dict[str, Tensor]], log: tuple[str, ...] = (
 def gained_figure(left: Tensor, gained: dict[str, Tensor], shares: Tensor) -> MapFigure:
     """What the log-density gains until each time, and where training draws its times.
 
+    >>> left = torch.tensor([1.0, 0.0])
+    >>> figure = gained_figure(left, {"clear": torch.tensor([0.0, 4.0])}, torch.tensor([0.0, 1.0]))
+
     Args:
         left: (m,) times that are left, 1 − t, falling; the last one may be zero.
         gained: name of a group → (m,) nats.
@@ -208,7 +227,10 @@ def gained_figure(left: Tensor, gained: dict[str, Tensor], shares: Tensor) -> Ma
 
 
 def radii_figure(times: dict[str, Tensor], norms: dict[str, Tensor]) -> MapFigure:
-    """Distance from the centre of the Earth of points on their way: method → (steps + 1, n)."""
+    """Distance from the centre of the Earth of points on their way: method → (steps + 1, n).
+
+    >>> figure = radii_figure({"flow": torch.tensor([0.0, 1.0])}, {"flow": torch.ones(2, 5)})
+    """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.4, 2.6)
         axes = figure.subplots(1, len(norms), sharey=True, squeeze=False)[0]
@@ -221,7 +243,10 @@ def radii_figure(times: dict[str, Tensor], norms: dict[str, Tensor]) -> MapFigur
 
 
 def solvers_figure(errors: dict[str, tuple[list[int], list[float]]]) -> MapFigure:
-    """Error of each solver against the evaluations of the network: solver → (evaluations, km)."""
+    """Error of each solver against the evaluations of the network: solver → (evaluations, km).
+
+    >>> figure = solvers_figure({"rk4": ([16, 32], [4.0, 1.0])})
+    """
     with matplotlib.rc_context(STYLE):
         figure, ax = _flat_figure()
         for solver, (evaluations, km) in errors.items():

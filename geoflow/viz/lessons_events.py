@@ -19,7 +19,10 @@ LEAST_KM = 0.01  # where "exactly there" is drawn on a logarithmic axis
 
 
 def events_figure(sets: dict[str, Tensor], most: int) -> MapFigure:
-    """A map of each set of events, latitude and longitude (n, 2); at most so many dots each."""
+    """A map of each set of events, latitude and longitude (n, 2); at most so many dots each.
+
+    >>> figure = events_figure({"flood": torch.zeros(5, 2)}, most=100)
+    """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(8.4, 4.6)
         grid, named = figure.add_gridspec(2, 2), zip(sets.items(), COLORS, strict=False)
@@ -70,7 +73,10 @@ def weights_figure(weights: dict[str, Tensor], widths_km: tuple[float, ...]) -> 
 
 
 def bottomless_figure(width_km: list[float], nll: dict[str, list[float]]) -> MapFigure:
-    """Test NLL of each set against the smallest width that kernels may have."""
+    """Test NLL of each set against the smallest width that kernels may have.
+
+    >>> figure = bottomless_figure([1.0, 0.1], {"flood": [1.2, -3.0]})
+    """
     with matplotlib.rc_context(STYLE):
         figure, ax = _flat_figure()
         for (name, values), color in zip(nll.items(), COLORS, strict=False):

@@ -208,6 +208,10 @@ def cover_figure(cover: Sequence[float], bits: Tensor, km: Tensor) -> MapFigure:
 def regions_figure(panels: Sequence[dict], levels: Sequence[float] = (0.5, 0.9, 0.95)):
     """Highest-density regions of several densities on globes that face their true places.
 
+    >>> from geoflow import Geolocator
+    >>> panel = {"density": Geolocator(None, "land").density(resolution=20.0), "truth": (24.0, 6.0)}
+    >>> figure = regions_figure([{**panel, "title": "land"}])
+
     Args:
         panels: dicts with a `density`, its `truth` (latitude and longitude in degrees), a `title`.
         levels: three probabilities, smallest first.

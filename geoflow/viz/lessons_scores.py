@@ -22,7 +22,10 @@ CYCLE = (BLUE, ORANGE, GREEN, RED, PINK, GREY)
 
 
 class Panel(NamedTuple):
-    """One set of axes of `panels_figure`: named curves over the common x."""
+    """One set of axes of `panels_figure`: named curves over the common x.
+
+    >>> panel = Panel("error (km)", {"answer": [30.0, 20.0]})
+    """
 
     ylabel: str
     curves: Mapping[str, Any]  # name → values; one curve without a legend may have the name ""

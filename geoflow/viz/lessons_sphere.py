@@ -33,7 +33,11 @@ VIEWS: dict[str, dict[str, Any]] = {  # the arguments of `basemap.world`
 
 
 class Borders(NamedTuple):
-    """Lines of reference: meridians in degrees, heights z in [−1, 1]."""
+    """Lines of reference: meridians in degrees, heights z in [−1, 1].
+
+    >>> Borders(meridians=(0.0, 90.0)).heights
+    ()
+    """
 
     meridians: tuple[float, ...] = ()
     heights: tuple[float, ...] = ()

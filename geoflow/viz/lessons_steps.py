@@ -27,6 +27,8 @@ SCALES = ("linear", "log", "log2", "symlog")
 class Panel:
     """One panel of `panels_figure`.
 
+    >>> panel = Panel({"Euler": ([1, 2, 4], [4.0, 2.0, 1.0])}, "calls", "error (km)", "log2", "log")
+
     Args:
         curves: name → (x, y), or (x, y, standard errors of y), which become bars of ±2 errors.
             A name that occurs in several panels has the same colour in all. A curve of one point is

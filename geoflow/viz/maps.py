@@ -229,7 +229,10 @@ def _mark(ax: GeoAxes, xy: np.ndarray, **style) -> Line2D:
 
 
 def draw_truth(ax: GeoAxes, latlon) -> Line2D:
-    """Mark the true place, or places (..., 2), with a cross that leaves its centre free."""
+    """Mark the true place, or places (..., 2), with a cross that leaves its centre free.
+
+    >>> cross = draw_truth(world(), (24.0, 6.0))
+    """
     style: dict[str, Any] = dict(marker=_CROSS, markersize=18, markerfacecolor=TRUTH)
     xy = basemap.visible(ax, latlon)
     return _mark(ax, xy, **style, markeredgewidth=0.6, zorder=6, label="true place")

@@ -314,7 +314,11 @@ def explore_density(
 
 
 def smoothed(samples: Tensor, degrees: float = 2.0) -> Raster:
-    """The density of samples (n, 3), each smoothed to a vMF kernel of `KERNEL_KM`."""
+    """The density of samples (n, 3), each smoothed to a vMF kernel of `KERNEL_KM`.
+
+    >>> smoothed(sphere.uniform(50), degrees=10.0).log_density.shape
+    torch.Size([18, 36])
+    """
     lat, lon = raster_axes(degrees)
     grid = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), -1)
     x = sphere.from_latlon(grid).reshape(1, -1, 3).float()
