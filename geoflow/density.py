@@ -150,14 +150,16 @@ def density_map(
         samples: (n, 3) draws from the same density, some thousands.
         resolution: pixel size of the raster, degrees.
         cell_mass: largest probability of a cell that is not split.
-        max_cells: most evaluations of `log_prob`. When they run out, only the heaviest cells are
-            split; the integral shows whether they sufficed.
+        max_cells: most evaluations of `log_prob`, of which the coarsest grid takes 768. When they
+            run out, only the heaviest cells are split; the integral shows whether they sufficed.
         desc: description of a progress bar that counts towards `max_cells`; empty for none.
 
     Raises:
-        ValueError: resolution not in [0.05, 30], or a density that is NaN, infinite or zero.
+        ValueError: resolution not in [0.05, 30], max_cells below 768, or a density that is NaN,
+            infinite or zero.
     """
     lat, lon = raster_axes(resolution)
+    max_cells = runtime.whole(f"max_cells={max_cells!r}", max_cells, 12 * 4**COARSEST)
     done: list[tuple[Tensor, ...]] = []
     cells, before = torch.arange(12 * 4**COARSEST), None
     with runtime.progress(total=max_cells, desc=desc, unit="cell", disable=not desc) as bar:

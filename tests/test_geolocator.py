@@ -193,16 +193,16 @@ def test_density_integrates_to_one(mapped):
     assert mapped.integral == pytest.approx(1, abs=0.01)
 
 
+def test_a_coarser_density_has_fewer_cells_and_still_integrates_to_one(geo, cond, mapped):
+    quick = geo.density(cond=cond[:1], resolution=10.0, coarser=10)
+    assert len(quick.x) < len(mapped.x) / 2
+    assert quick.cell_mass.max() > 2 * mapped.cell_mass.max()
+    assert quick.integral == pytest.approx(1, abs=0.1)
+
+
 def test_guided_density_integrates_to_one(geo, cond):
-    assert geo.density(cond=cond[:1], resolution=10.0, guidance=1.0).integral == pytest.approx(
-        1, abs=0.01
-    )
-
-
-@pytest.mark.slow
-def test_the_density_of_a_shipped_model_integrates_to_one(shipped):
-    mapped = shipped("tiles").density(tiles.tile(*tiles.EXAMPLES["coast"]), resolution=10.0)
-    assert mapped.integral == pytest.approx(1, abs=0.01)
+    guided = geo.density(cond=cond[:1], resolution=10.0, guidance=1.0, coarser=3)
+    assert guided.integral == pytest.approx(1, abs=0.01)
 
 
 def test_density_map_shows_log_prob(geo, cond, mapped):
@@ -351,6 +351,7 @@ def test_bad_arguments_are_named(geo, cond, method, options, message):
     [
         ({"resolution": "1"}, "resolution of '1' degrees; expected a finite number"), ({"resolution": None}, "resolution of None"), ({"resolution": math.nan}, "resolution of nan"),
         ({"guidance": "2"}, "guidance of '2'"), ({"resolution": -1}, "resolution of -1"),
+        ({"coarser": 0}, "coarser=0; expected a whole number of at least 1"), ({"coarser": "2"}, "coarser='2'"), ({"coarser": 1.5}, r"coarser=1\.5"),
     ],
 )  # fmt: skip
 def test_bad_arguments_of_a_density_are_named(geo, cond, options, message):
