@@ -304,12 +304,9 @@ class Geolocator:
         (torch.Size([18, 36]), 2.531)
 
         Args:
-            images, cond: one image or embedding.
+            images, cond, guidance: one image or embedding, and ω, see `sample`.
             resolution: pixel size of the raster, degrees.
-            guidance: ω of the field whose density it is.
-            coarser: a cell of the grid may hold so many times as much probability, and the samples
-                that steer the grid are as many times fewer. 10 makes a quick map, whose integral
-                errs by some per cent.
+            coarser: factor of the largest mass of a cell; 10 is quick, and errs by some per cent.
 
         Raises:
             ValueError: more than one image, or a resolution outside [0.05, 30].
@@ -327,8 +324,7 @@ class Geolocator:
         def log_prob(x: Tensor) -> Tensor:
             return self._by_place(self.model.log_prob, x[None].to(self.device), cond, fine)[0]
 
-        mass = coarser / 120 if in_r3 else coarser / 240
-        return density.density_map(log_prob, samples, resolution, mass)
+        return density.density_map(log_prob, samples, resolution, coarser / (120 if in_r3 else 240))
 
     def localizability(self, images=None, cond=None, n: int = 1024, seed: int = 0) -> Tensor:
         """Negative entropy ∫ p log₂ p in bits, by n samples (PLONK, section 3.4): (B,).
@@ -348,8 +344,7 @@ class Geolocator:
 
         Args:
             images, cond, guidance, seed: see `sample`.
-            k: places per image.
-            n: samples per image.
+            k, n: places and samples per image.
 
         Raises:
             ValueError: k below 1 or above n.
