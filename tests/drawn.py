@@ -4,8 +4,6 @@ import inspect
 import io
 from types import ModuleType
 
-from matplotlib.text import Text
-
 
 def check_every_figure(lessons: ModuleType, figures: dict) -> None:
     """`figures` has one of each public function of a module whose name ends in `_figure`, and each can be drawn."""
@@ -19,15 +17,19 @@ def check_every_figure(lessons: ModuleType, figures: dict) -> None:
 
 
 def check_texts_are_inside(figure, name: str) -> None:
-    """No visible text is cut by the edges of a figure that has not been drawn before."""
+    """No title, label or legend is cut by the edges of a figure that has not been drawn before."""
     figure.savefig(io.BytesIO(), dpi="figure")
-    for text in figure.findobj(Text):
-        if text.get_text().strip() and text.get_visible() and text.get_alpha() != 0:
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for ax in figure.axes:
+        texts += [ax.title, ax.xaxis.label, ax.yaxis.label]
+        texts += ax.get_legend().get_texts() if ax.get_legend() else []
+    for text in texts:
+        if text.get_text().strip() and text.get_visible():
             box = text.get_window_extent()
             inside = (
-                box.x0 >= -1
-                and box.y0 >= -1
-                and box.x1 <= figure.bbox.x1 + 1
-                and box.y1 <= figure.bbox.y1 + 1
+                box.x0 > -1
+                and box.y0 > -1
+                and box.x1 < figure.bbox.x1 + 1
+                and box.y1 < figure.bbox.y1 + 1
             )
             assert inside, f"{name}: {text.get_text()!r} is cut, {box} in {figure.bbox}"
