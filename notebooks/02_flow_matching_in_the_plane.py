@@ -124,7 +124,8 @@ true_nll = -moons_log_density(draw_moons(20_000)[0]).mean().item()
 print(f"average −log p of the true density: {true_nll:.2f} nats")
 
 # %% [markdown]
-# This number is a target: no model's average −log p can be lower.
+# This number is a target: no model's average −log p can be lower. (It is an average over 20,000 random points; other
+# points give a slightly different value.)
 #
 # ## The idea: let noise flow
 #
@@ -505,8 +506,8 @@ plt.show()
 print({f"t = {time}": f"the median error is {r:.1%} of the median speed" for time, r in relative.items()})
 
 # %% [markdown]
-# *What was seen:* blue lies on red, except at some rare points far out. Nobody showed the network
-# an average; it found it.
+# *What was seen:* blue lies on red, except at some rare points far out. The network was never shown an average, and has
+# found it.
 #
 # ## Sampling: follow the field
 #
@@ -792,10 +793,9 @@ print(
 )
 
 # %% [markdown]
-# *What was seen:* the haze outside the band explains less than half of the price, and the shape inside the band the rest. Much of the red
-# lies where the two moons face each other: the flow cannot leave this gap empty. On the arcs, stripes of too high and too low density
-# alternate. The samples above look right all the same, since a picture of points does not show such differences. This is why we compute
-# likelihoods.
+# *What was seen:* the haze explains less than half of the price, and the shape explains the rest. Much of the red lies where the two
+# moons face each other: the flow cannot leave this gap empty. On the arcs, stripes of too high and too low density alternate.
+# Nevertheless the samples above look right, since a picture of points does not show such differences. This is why we compute likelihoods.
 #
 # ## Conditioning: which moon?
 #
@@ -894,10 +894,10 @@ for ax, x in zip(lessons.frames(fig, titles), samples.values(), strict=True):
 plt.show()
 
 # %% [markdown]
-# *What was seen:* without guidance the model is honest, four to one. With guidance the minority disappears, at about the rate of the
-# tilted density: 94.1 % and 98.5 % on the upper moon for ω = 1 and 2. But the shape is not that of the tilted density. With ω = 5
-# the samples crowd on a part of the moon, and some leave the arc, as the printed spread and stray share show. The guided
-# field is not the flow of any density that we asked for.
+# *What was seen:* without guidance the model keeps the true ratio of four to one. With guidance the smaller part disappears, at
+# about the rate of the tilted density: 94.1 % and 98.5 % on the upper moon for ω = 1 and 2. But the shape is not that of the tilted
+# density. With ω = 5 the samples crowd on a part of the moon, and some leave the arc, as the printed spread and stray share show.
+# The guided field is not the flow of any density that we asked for.
 #
 # Guidance is good when one answer must be given and the likeliest is wanted, and wrong when the distribution is the answer. This is why
 # the paper guides to *predict a location* (ω = 2) and does not when it estimates densities (ω = 0).
@@ -947,7 +947,7 @@ print("all checks passed")
 #
 # ### Exercise 1 · Straighter lines
 #
-# Random pairs cross a lot.
+# The lines of random pairs often cross.
 #
 # * **Stage a.** Within a batch, pair noise and data so that the total squared distance is smallest. The function
 #   `scipy.optimize.linear_sum_assignment` takes a matrix of costs (rows, columns) and returns row and column numbers of the best pairs.

@@ -419,8 +419,8 @@ ratio = best["concatenation, time as waves"][0] / best["modulation, S = 1000"][0
 print(f"loss of concatenation (with waves) over loss of modulation: {ratio:.1f}")
 
 # %% [markdown]
-# **What was seen:** two pairs. With about the same number of parameters, modulation reads the embedding much better: its loss is 2.8 times smaller. The waves of time explain little of
-# it: they help concatenation only slightly. Slow waves (S = 20) train as well as fast ones (S = 1000).
+# **What was seen:** two pairs. With about the same number of parameters, modulation reads the embedding much better: its loss is smaller by a factor of 2.8. The waves of time explain
+# little of this difference: they help concatenation only slightly. Slow waves (S = 20) train as well as fast ones (S = 1000).
 #
 # ## Fast or slow waves?
 #
@@ -458,10 +458,10 @@ for name, (e16, e32) in means.items():
 print(f"slow waves: {gains[0]:.1f} times smaller errors with 16 steps, {gains[1]:.1f} times with 32; order 4 would divide by 16")
 
 # %% [markdown]
-# **What was seen:** with S = 20, twice as many steps divide the error by about 16, as a method of order 4 should. With S = 1000 they divide
-# it by less than 2: the field has ripples in time that 32 steps do not resolve. With 16 steps the two networks are alike (about 10 km), because these steps are too
-# long for both; with 32 steps the error is 5.5 km against 0.7 km on average, and S = 20 is better with every seed.
-# Our recipes therefore set `time_scale: 20`. The published weights were trained with S = 1000; with them, take more steps.
+# **What was seen:** with S = 20, twice as many steps divide the error by about 16, as a method of order 4 should. With S = 1000 they divide it by less than 2: the
+# field has ripples in time that 32 steps do not resolve. With 16 steps the two networks are alike (about 10 km), because these steps are too long for both; with 32
+# steps the mean error is 5.5 km with S = 1000 and 0.7 km with S = 20, and S = 20 is better with every seed. Our recipes therefore set `time_scale: 20`. The
+# published weights were trained with S = 1000; with them, take more steps.
 #
 # ## A transformer with nothing to attend to
 #
