@@ -78,8 +78,8 @@ best = geo.predict(image, k=3, seed=seed)
 maps.density_figure(density, image, truth, best.latlon[0], best.mass[0])
 
 # %% [markdown]
-# **What was seen:** the answer is a probability map. The cape is one of its regions, and other dry coasts, above all those of the Mediterranean, are others.
-# How much of the probability lies near the truth?
+# **What was seen:** the answer is a probability map. One of its regions is the cape. The others are further dry coasts, above all those of North Africa, of
+# Arabia and of Mexico. How much of the probability lies near the truth?
 
 # %%
 import math
@@ -137,9 +137,10 @@ ax.figure
 # %% [markdown]
 # ## A few answers
 #
-# Who needs one answer, or three, calls `predict`. It chooses, among the samples, the k places that together are nearest to all others (by the score of the
-# section on what the model does not know). For each place, `mass` is the share of the samples that are nearer to it than to the other places, and half of
-# these are within `radius_km` of it. Again the first index is the image, and ours has the number 0.
+# For one answer, or three, call `predict`. It chooses k of the samples, so that the samples are, on average, as near as possible to the nearest of the k;
+# nearness is measured by the GeoScore, which is explained below. For each of the k places, `mass` is the share of the samples that are nearer to it than
+# to the other places, and half of these samples are within `radius_km` of it. Again the first index counts the images, so the answers for our one image
+# are `best.latlon[0]`.
 
 # %%
 for place, mass, radius in zip(best.latlon[0], best.mass[0], best.radius_km[0], strict=True):
@@ -162,9 +163,9 @@ times = schedules.time_grid(geo.schedule, steps)  # the times of the steps: more
 figures.moments_figure(ways, times, moments=[0, 0.2, 0.4, 0.6, 0.8, 1], truth=truth)
 
 # %% [markdown]
-# **What was seen:** nobody waits. The points leave the far side of the Earth first; at time 0.8 they stand in a wide ring around their goals; and only in the
-# last fifth of the time do they decide for one of the coasts. To see whether the speed is constant, we measure how far a point has come at each of these
-# times.
+# **What was seen:** no point waits. The points leave the far side of the Earth first. At time 0.79 they form one wide cloud around the coasts at which they
+# will end, and only in the last fifth of the time does this cloud divide into the single coasts. To see whether the speed is constant, we measure how far a
+# point has come at each of these times.
 
 # %%
 x = sphere.from_latlon(ways.double())
@@ -200,8 +201,8 @@ panels = [
 maps.contact_sheet(panels)
 
 # %% [markdown]
-# **What was seen:** the ocean could be in nearly every sea, and the ice nearly everywhere in Antarctica. The coast has a handful of regions. The taiga has a belt of
-# Siberia, and a little of Alaska and Canada.
+# **What was seen:** the ocean tile could lie in every ocean, above all in the eastern Pacific. The ice could be nearly everywhere in Antarctica. The coast has a
+# handful of regions. The taiga has a belt of Siberia, and small regions in Alaska and Canada.
 #
 # ## How sure?
 #
@@ -224,8 +225,8 @@ for name in sorted(names, key=bits.get):
 print(f"a uniform guess: {sphere.LOG_UNIFORM / math.log(2):.2f} bits; the whole Earth has {sphere.EARTH_AREA_KM2 / 1e6:.0f} million km²")
 
 # %% [markdown]
-# **What was seen:** the order of the maps, in numbers. For the ocean tile the model is as unsure as a uniform guess within tens of millions of km², a tenth
-# of the Earth; for the taiga tile, within about one million.
+# **What was seen:** the numbers rank the tiles as the maps do. For the ocean tile the model is as unsure as a uniform guess within some fifty million km²,
+# a tenth of the Earth; for the taiga tile, within little more than one million.
 #
 # ## The same place in another view
 #
@@ -249,14 +250,14 @@ pixels = torch.stack([torch.from_numpy(np.array(view)).permute(2, 0, 1) for view
 figures.tiles_figure([pixels], [titles])
 
 # %% [markdown]
-# **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile, the model becomes a little
-# surer without becoming more right, as the best answers show. Bits say how narrow the answer is, and not whether it is true. What clouds cost on average,
-# over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
+# **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile the model even becomes a
+# little surer. But no best answer lies in the Horn of Africa, as the titles show. Bits say how narrow the answer is, and not whether it is true. What clouds
+# cost on average, over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
 #
 # ## Your place
 #
 # `tiles.tile(latitude, longitude)` cuts a tile anywhere, and takes `heading`, `side_km` and `cover` too. Change `your_place` in the first code cell, and run
-# this cell again. (A picture of your own works too, as `geo.density("tile.png")`, if it is a satellite view 200 to 400 km wide.)
+# this cell again. (A picture of your own works too, as `geo.density("tile.png")`, if it is a satellite view that is 200 to 400 km wide.)
 
 # %%
 your_tile = tiles.tile(*your_place)
@@ -286,7 +287,7 @@ for name, scores in reports.items():
 print(f"samples that lie in any held-out block: {share['seen regions']:.1%} and {share['held-out blocks']:.1%}")
 
 # %% [markdown]
-# **What was seen:** in held-out blocks the model is far worse than in seen regions, and yet several times better than a uniform guess: it answers with the
+# **What was seen:** in held-out blocks the score is far lower than in seen regions, and yet four times that of a uniform guess: the model answers with the
 # most similar landscapes that it knows. Hardly any sample lies in a held-out block, although a fifth of the Earth does. The model has learned, rightly for
 # its training data, that no tile ever comes from there. So a probability of this model is a probability *under the distribution of its training data*. This
 # is true of every model of this kind, also of those trained on photos.
@@ -302,8 +303,8 @@ noise_bits = geo.localizability(noise, n=entropy_samples).item()
 print(f"random colours: {figures.place_name(nonsense)}, with {noise_bits:.1f} bits")
 
 # %% [markdown]
-# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how many places on Earth fit to an image.
-# It does not say whether the image shows the Earth at all.
+# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how few places on Earth fit an image. It
+# does not say whether the image shows the Earth at all.
 #
 # ## Check
 #

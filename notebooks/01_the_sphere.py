@@ -266,9 +266,10 @@ steps = sphere.distance(walked[:-1], walked[1:])
 print(f"length of the arrow: {0.8:.4f}; length of the walk: {steps.sum():.4f}; all steps equal to {steps.std():.0e}")
 
 # %% [markdown]
-# *What was seen:* dashed, the arrows v in the tangent plane; solid, the walks exp(tv) for t from 0 to 1. Dashed and
-# solid lines have equal length, 0.8. They differ in the picture because we see the square and the globe at an angle. So exp keeps
-# lengths *along* the walk. It does squeeze lengths *across* the walk; we come back to that.
+# *What was seen:* the dashed lines are the arrows v in the tangent plane, and the solid lines are the walks exp(tv) for t from 0
+# to 1. Dashed and solid lines have equal length, 0.8, as the printed line measures for one of them. They differ in the picture
+# because we see the square and the globe at an angle. So exp keeps lengths *along* the walk. It does squeeze lengths *across* the
+# walk; we come back to that.
 #
 # ## log: how do I walk there?
 #
@@ -384,9 +385,9 @@ first_step = sphere.EARTH_RADIUS_KM * math.acos(1 - 2.0**-24)
 print(f"a cosine of a distance below {swallowed:.1f} km is rounded to 1")
 
 # %% [markdown]
-# Most distances below 1.6 km are swallowed, and the first distance above 0 that can be reported is 2.2 km. Rounding
-# upwards is worse: a scalar product just above 1 has no arccos, and we read NaN ("not a number"). An "accuracy within 1 km" that is
-# computed in this way means nothing.
+# Most distances below 1.6 km are reported as 0, and the first distance above 0 that can be reported is 2.2 km. Rounding upwards is
+# worse: a scalar product just above 1 has no arccos, and we read NaN ("not a number"). An "accuracy within 1 km" that is computed
+# in this way means nothing.
 #
 # Now the worst error of both formulas over the whole range, from one metre to the antipode, the opposite point of the Earth
 # at 20,015 km.
@@ -586,7 +587,7 @@ print(f"largest difference from rest of way / rest of time: {(rest - formula).ab
 # Remember the last line: the velocity is also "the rest of the way, divided by the rest of the time",
 # log(x₁)/(1 − t), where log is taken at x_t.
 #
-# The same traveller, described by a compass. The *bearing* of a tangent vector is its angle from north, clockwise.
+# Now we describe the same traveller by a compass. The *bearing* of a tangent vector is its angle from north, clockwise.
 #
 # > **Predict before you run.** The traveller never turns. Does the bearing stay the same?
 
@@ -649,7 +650,7 @@ for name, x in covers.items():
 print(f"golden angle: {180 * (3 - math.sqrt(5)):.1f}°")
 
 # %% [markdown]
-# *What to look for:* clumps and holes.
+# *What to look for:* where do points crowd, and where do they leave holes?
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
@@ -661,10 +662,10 @@ plt.show()
 # *What was seen:* random points clump. Some have a neighbour within a few dozen kilometres, others stand alone. In both
 # grids all neighbours are between 670 and 840 km away.
 #
-# What does evenness buy? We integrate a function whose integral we know, the bump
-# $e^{\kappa(\mu\cdot x - 1)}$ with its top at μ. With κ = 50 it falls to 1/e at 11.5°, or 1,276 km, from the top. (It will return as the
-# *von Mises–Fisher* density.) Its integral is 2π (1 − e^(−2κ))/κ, because the height z = μ·x is uniform: the slice of the sphere
-# between z and z + dz has the area 2π dz, which is Archimedes' theorem.
+# What is the use of even points? We integrate a function whose integral we know, the bump $e^{\kappa(\mu\cdot x - 1)}$ with its top at
+# μ. With κ = 50 it falls to 1/e at 11.5°, or 1,276 km, from the top. (It will return as the *von Mises–Fisher* density.) Its integral is
+# 2π (1 − e^(−2κ))/κ, because the height z = μ·x is uniform: the slice of the sphere between z and z + dz has the area 2π dz, which is
+# Archimedes' theorem.
 
 # %%
 peak, kappa = sphere.from_latlon(torch.tensor([48.0, 2.0], dtype=torch.float64)), 50.0

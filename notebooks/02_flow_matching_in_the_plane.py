@@ -416,8 +416,9 @@ def train(network, batch, measure):
 #
 # > **Predict before you run.** The moons are simple and the network is large enough. Does the loss end near 0, near 0.5, or above 2?
 #
-# The identity above answers it. The loss of any field v is the **floor** E|u − y|², the spread of the lines around their mean, plus
-# E|v − u|², the squared distance from v to the best field. To know both, we need u for the moons themselves, not for a set of examples.
+# The identity above gives the answer. The loss of any field v is the **floor** E|u − y|², the spread of the lines around their mean,
+# plus E|v − u|², the squared distance from v to the best field. To know both, we need u for the moons themselves, not for a set of
+# examples.
 #
 # Each moon is an arc with Gaussian noise, so x₁ = c + σε with a random place c on an arc and σ = 0.12. Given c, both x_t and the
 # line's velocity y are normal. The mean of x_t is t c and its variance is s² = (1 − t)² + t²σ²; the mean of y is c; and the covariance of

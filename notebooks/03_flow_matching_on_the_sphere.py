@@ -117,7 +117,7 @@ borders = lessons_sphere.Borders(meridians=(-128, -68, -8, 52, 112, 172), height
 lessons_sphere.points_figure(draw_data(6000), borders)
 
 # %% [markdown]
-# **What was seen:** Left, two dark fields lie across the antimeridian (the vertical line through the middle of the globe).
+# **What was seen:** Left, two dark fields lie across the antimeridian (the thin vertical line through the middle of the globe).
 # On the flat map the same two fields are cut into two pieces, at its left and right edges. Middle, three dark sectors meet at the
 # North Pole; on the flat map, the pole is the whole upper edge.
 #
@@ -430,9 +430,9 @@ print(
 )
 
 # %% [markdown]
-# **What was seen:** short paths, orderly beside each other. Points that begin on a dark field hardly move; the others go to a
-# dark field nearby. Paths cross the antimeridian, and they pass close to the pole, as they pass any other place: unit vectors
-# have no seam.
+# **What was seen:** the paths are short and lie side by side in good order. Points that begin on a dark field hardly move;
+# the others go to a dark field nearby. Paths cross the antimeridian, and they pass close to the pole, as they pass any other
+# place: unit vectors have no seam.
 #
 # The next cell is the same to play with, if you run the notebook: drag the slider through time, or drag the globe.
 
@@ -533,7 +533,7 @@ print(f"−log p of new data: {nll:.3f} nats; the best possible is {-LOG_DENSITY
 print(f"lost to the best: {nll + LOG_DENSITY:.3f} nats of log 2 = {math.log(2):.3f}")
 
 # %% [markdown]
-# The integral is 1, and nobody asked for it: it follows from the right divergence.
+# The integral is 1, although nothing in the training asks for it: it follows from the right divergence.
 #
 # **What to look for:** a value of 1 is the density of the data on dark fields. Compare the fields across the antimeridian and at
 # the pole with the others.
@@ -561,9 +561,9 @@ print(f"largest deviation: {deviation.max():.1f} standard errors")
 lessons_sphere.shares_figure(predicted, counted, len(samples), 1 / 12)
 
 # %% [markdown]
-# **What was seen:** the red points lie on the bars. The largest of the 24 deviations is 3.1 standard errors. Chance alone gives so much in
-# about one run of twenty; here the coarse grid of the integral adds a small error of its own. Both computations describe one
-# distribution.
+# **What was seen:** the red points lie on the bars. The largest of the 24 deviations is 3.1 standard errors. Chance alone gives a largest
+# deviation of about 3 in one of twenty runs, and here the coarse grid of the integral adds a small error of its own. Both computations
+# describe one distribution.
 #
 # ## Wrong, without an error message
 #

@@ -28,7 +28,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03 and 04 | 50 minutes, exercises 45 more | 10 minutes, of which half is training / last section but one | `outputs/05_training/`: checkpoints, loss curves, a model |
+# | notebooks 03 and 04 | 50 minutes, exercises 45 more | 15 minutes, of which 10 are training / see "On a GPU, and larger" | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
 # Words such as *embedding*, *validation set* and *checkpoint* are explained where they first appear, and in the [glossary](GLOSSARY.md). All outputs below
 # are from one thread of a CPU, unless a cell names a GPU. That CPU was busy with other jobs, so the printed minutes are longer than on an idle one.
@@ -117,8 +117,8 @@ below = [figures.place_name(place) for place in sphere.to_latlon(pool.x[double])
 figures.tiles_figure([examples, pool.images[double]], [above, below])
 
 # %% [markdown]
-# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics like one of Siberia: nobody could tell these pairs
-# apart for sure. The coast has no double; the other tile has its colours, and not its shape.
+# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics looks like one of Siberia. No one can tell these
+# pairs apart for sure. The coast has no double; the other tile has its colours, and not its shape.
 #
 # So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would
 # answer with a place between the peaks. A flow can answer with all of them.
@@ -126,8 +126,8 @@ figures.tiles_figure([examples, pool.images[double]], [above, below])
 # ## The splits
 #
 # Every model is judged on tiles that it was not trained on: the *test set*. (A second such set, the *validation set*, tells during the training which weights
-# to keep.) A random test set would be treacherous here: next to each test tile lies a training tile that shows half of the same ground. So the sphere is cut
-# into 768 blocks of equal area, and a fifth of them is **held out** as a whole. No tile crosses a border. There are then two honest questions:
+# to keep.) A random test set would be misleading here, because next to each test tile lies a training tile that shows half of the same ground. So the sphere
+# is cut into 768 blocks of equal area, and a fifth of them is **held out** as a whole. No tile crosses a border. Two questions can then be asked:
 #
 # * *seen regions*: new tiles, but other tiles of their surroundings were in the training set. The task is to remember.
 # * *held-out blocks*: nothing within the block was ever seen. The task is to generalise.
@@ -219,15 +219,15 @@ print("clock", *(f"{t:6.2f}" for t in schedules.log_clock(moments)))
 # **The Gaussian guess.** The velocity that leads from x to a known place y is log_x(y)/(1 − t) (notebook 03). Near the data, where 1 − t is small, a small
 # change of x changes it much: it is a steep function, and steep functions are hard to learn. But its form is known. So the network answers with a guess of
 # the true place, a centre and a width, from which a formula computes the velocity that this guess implies, and with a correction that is added. The formula
-# draws what is steep, and the network supplies what depends on the image. Many diffusion models are trained in this way under the name of *preconditioning*
-# (Karras et al., 2022). Notebook [06](06_guidance_and_timesteps.ipynb) looks at schedules, and [08](08_diffusion_vs_riemannian_flow.ipynb) compares whole
-# methods.
+# supplies the steep part, and the network supplies what depends on the image. Many diffusion models are trained in this way under the name of
+# *preconditioning* (Karras et al., 2022). Notebook [06](06_guidance_and_timesteps.ipynb) looks at schedules, and
+# [08](08_diffusion_vs_riemannian_flow.ipynb) compares whole methods.
 #
 # ## Training
 #
 # One call trains both stages. If the folder holds a finished model, the call loads it. If it holds an interrupted training, it goes on from there, with the
-# same batches and the same noise as if nothing had happened. A loss is validated twenty times on the way; a helper prints the newest value once a minute, so
-# that you see where the training is.
+# same batches and the same noise as if nothing had happened. A loss is validated twenty times on the way; a helper prints the newest
+# value once a minute. Where a person watches, a progress bar shows the step too; it is not kept among the outputs.
 
 
 # %%
@@ -285,9 +285,9 @@ print(f"e^{ends['encoder']:.2f} = {math.exp(ends['encoder']):.0f} cells")
 #
 # The loss of the flow can hardly be read. It falls in the beginning and then only slowly, and it stays far from zero. Most of what remains is no fault of the
 # network: a point on its way may come from any noise and go to any of several places, and the network can only answer with the mean of these velocities
-# (notebook 02). The spread around the mean remains, even for a perfect network. Nobody knows how large it is for these images, so the number alone does not
-# tell whether the flow is good. The experiment on averages below shows how much likelihood lies in small changes of this loss. Judge a flow by its likelihood
-# and its samples.
+# (notebook 02). The spread around the mean remains, even for a perfect network. Its size is unknown for these images, so the number alone does not tell
+# whether the flow is good. The experiment on averages below shows how much likelihood lies in small changes of this loss. Judge a flow by its likelihood and
+# its samples.
 #
 # ## What an embedding knows
 #
@@ -321,8 +321,8 @@ figures.neighbours_figure(places, tiles.EXAMPLES)
 # ## The score
 #
 # A score needs references. Two of them need no flow: a **uniform guess**, and **retrieval**, which answers with the place of the most similar training tile.
-# The flow draws 24 samples, and answers with the one that has the highest expected *GeoScore* (5000 · exp(−d/1493 km) for an error of d km) over the other
-# samples.
+# The flow draws 24 samples, and answers with the one that has the highest expected *GeoScore* (5000 · exp(−d/1493 km) for an error of d km) when the other
+# samples are taken for the truth. This answer is called "best of 24" below. It is chosen without the true place.
 #
 # **Predict before you run:** which of the three is best in seen regions, and which in held-out blocks?
 
@@ -351,8 +351,8 @@ nats = -reports["seen"].metrics["nll_over_uniform"]
 print(f"density at the true place, seen regions: e^{nats:.2f} = {math.exp(nats):.0f} times the uniform density, as a geometric mean")
 
 # %% [markdown]
-# **What was seen:** in seen regions, choosing the best of 24 samples gains much over one sample, because a central sample is safer than a random one. So
-# answered, the flow is ahead of retrieval by more than three standard errors. One sample of the flow is not better than the place of the most similar tile:
+# **What was seen:** in seen regions, the best of 24 samples gains much over one sample, because a central sample is safer than a random one. With this
+# answer the flow is ahead of retrieval by more than three standard errors. One sample of the flow is not better than the place of the most similar tile:
 # both are one of several possible places. In held-out blocks all methods are far worse, and still better than a uniform guess; there the difference between
 # flow and retrieval is less than two standard errors, which proves nothing. What retrieval with one neighbour lacks is a distribution. Notebook
 # [08](08_diffusion_vs_riemannian_flow.ipynb) gives it one and compares it, and others, with the flow.
@@ -385,9 +385,9 @@ for name, density in densities.items():
     print(f"{name:7s} half of the probability lies on {half[name]:6.2f} million km²; the integral of the density is {density.integral:.3f}")
 
 # %% [markdown]
-# **What was seen:** the ocean has the largest region, spread over several seas, and the ice covers Antarctica. The coast has the smallest region, but the
-# true cape is only one of several dry coasts in it: a short training has learned colours more than shapes. The taiga could also be in Canada, and a little in
-# China. The integral of each density is 1 within two per cent, which says that solver and grid are fine enough.
+# **What was seen:** the ocean has the largest region, spread over several oceans, and the region of the ice is Antarctica. The coast has the smallest region,
+# but the true cape is only one of several dry coasts in it: a short training has learned colours more than shapes. The taiga could also be in Canada, and a
+# little in China. The integral of each density is 1 within two per cent, which says that solver and grid are fine enough.
 #
 # A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are
 # the three best places.
@@ -453,9 +453,9 @@ print({split: f"promised {a:.0f}, obtained {b:.0f}" for split, (a, b) in kept.it
 figures.promises_figure(promised, obtained)
 
 # %% [markdown]
-# **What was seen:** in seen regions the promises are nearly kept on average. The tiles that promise most keep their word, and those that promise least obtain
-# less. In held-out blocks the model promises about twice of what it obtains: **it does not know that it does not know.** A distribution is an honest answer
-# only for images like those of the training.
+# **What was seen:** in seen regions the promises are nearly kept on average. The tiles that promise most obtain what they promise, and those that promise
+# least obtain less. In held-out blocks the model promises about twice what it obtains: **it does not know that it does not know.** Its distributions can be
+# trusted only for images like those of the training.
 #
 # ## An experiment: averaging the weights
 #
@@ -530,9 +530,9 @@ curves = {name: (list(points), [nats for _, nats in points.values()]) for name, 
 lessons_sphere.curves_figure(curves, "training step", "log-likelihood over uniform (nats)", log="")
 
 # %% [markdown]
-# **What was seen:** with the fixed decay, most of the average still consists of the random first weights (last line of the table), and its likelihood is nats
-# below the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the roles of the two
-# weights exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
+# **What was seen:** with the fixed decay, most of the average still consists of the random first weights (last line of the table), and its likelihood is more
+# than two nats below that of the others. With a warm-up, averaging costs nothing in the end. (The official code of the paper also takes 0.999, but with the
+# roles of the two weights exchanged, so that it averages nothing; notebook [13](13_paper_and_code.ipynb).)
 #
 # The table also shows what was said of the flow's loss: from the first row to the last, the loss of "no average" falls by less than a tenth of its value, and
 # the likelihood of the true places grows by more than half a nat.
@@ -558,10 +558,10 @@ for title, value in lines.items():
     print(f"{title:28s}" + "".join(f"{value(r):>20s}" for r in scales.values()))
 
 # %% [markdown]
-# What do they buy? Three models are compared. The first was trained above. The second is the model `tiles` that comes with the package: its flow was trained
-# by the recipe `laptop` on one CPU thread, on the embeddings of an encoder that was trained on a GPU by the recipe `gpu`. The third was trained by the recipe
-# `gpu` on one GPU; it is not part of the package, and its scores are read from `data/results/gpu`. It was scored on 1,000 tiles of seen regions, and not on
-# held-out blocks; and its flow was stopped before the end.
+# What is gained by the larger scales? Three models are compared. The first was trained above. The second is the model `tiles` that comes with the package:
+# its flow was trained by the recipe `laptop` on one CPU thread, on the embeddings of an encoder that was trained on a GPU by the recipe `gpu`. The third was
+# trained by the recipe `gpu` on one GPU; it is not part of the package, and its scores are read from `data/results/gpu`. It was scored on 1,000 tiles of seen
+# regions, and not on held-out blocks; and its flow was stopped before the end.
 
 # %%
 shipped = Geolocator.from_pretrained("tiles")
@@ -602,7 +602,8 @@ print(f"  retrieval with the same encoder: GeoScore {gpu['scores']['retrieval'][
 # kind of encoder, so the difference between these two is mainly due to the flow. In held-out blocks a larger training gains less, and all scores stay far
 # below those of seen regions.
 #
-# So with one GPU, expect some minutes of training. A smaller GPU takes longer; the tiles are drawn on the CPU, once.
+# So with one such GPU, expect about five minutes of training, in addition to the tiles, which are drawn once on the
+# CPU. A smaller GPU takes longer.
 #
 # From the command line:
 #

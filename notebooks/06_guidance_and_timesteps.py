@@ -150,10 +150,10 @@ for solver, curve in error.items():
     print(f"{solver:8s} last slope {slope[solver]:.1f}; " + ", ".join(f"{n} calls {km:,.3g} km" for n, km in list(curve.items())[-6:]))
 
 # %% [markdown]
-# **What was seen:** with four calls or fewer, nothing beats Euler: midpoint has the same error with four calls, and RK4 a four times larger one, since its single
-# step looks far ahead into a field that changes. From 16 calls on the orders decide. The slopes at the right end are 1 for Euler and 2 for midpoint and Heun. RK4
-# has reached slope 3, its steps are still too long for its order 4. Adams–Bashforth has the smallest error from 8 calls on, up to the end of the figure, because it wastes
-# no velocity. The adaptive solvers reach 0.1 km and less, with 177 and 357 calls: the tolerance is stricter than is needed here.
+# **What was seen:** with four calls or fewer, nothing beats Euler: midpoint has the same error with four calls, and RK4 a four times larger one, since its single step
+# looks far ahead into a field that changes. From 16 calls on the orders decide. The slopes at the right end are 1 for Euler and 2 for midpoint and Heun. RK4 has reached
+# only slope 3, because its steps are still too long for its order 4. Adams–Bashforth has the smallest error from 8 calls on, up to the end of the figure, because it
+# wastes no velocity. The adaptive solvers reach 0.1 km and less, with 177 and 357 calls: the tolerance is stricter than is needed here.
 #
 # The error depends on the tile. **What to look for:** which tiles are hard to solve, and how far do their samples spread?
 
@@ -375,13 +375,16 @@ for solver in ("euler", "rk4"):
 player = widgets.explore_schedule(geo, n=100, keep=True)
 player
 
+# %% [markdown]
+# The same without the player. **What to look for:** each row is a schedule; its error stands above the last map.
+
 # %%
 player.contact_sheet()
 
 # %% [markdown]
 # ## Few steps
 #
-# An exact solution is one thing, a useful sample another. First the ocean tile, which could be in more than one place.
+# A useful sample need not be an exact solution. We first look at the ocean tile, which could be in more than one place.
 #
 # **What to look for:** after how many Euler steps do the samples look like those of the fine solution?
 
@@ -399,8 +402,8 @@ off_by = {
 print("median distance from the RK4 samples: " + ", ".join(f"{title} {km:,.0f} km" for title, km in off_by.items()))
 
 # %% [markdown]
-# **What was seen:** one step gives a broad heap, since from the noise the network can only point to an average of all answers. With 8 steps the pattern is that
-# of the fine solution, although half of the samples are still 100 km and more away from where they should be.
+# **What was seen:** one step gives one broad cloud, since from the noise the network can only point to an average of all answers. With 8 steps the pattern is
+# that of the fine solution, although half of the samples are still 100 km and more away from where they should be.
 #
 # Choose the steps yourself; below the title stands how far the samples are from a fine solution. (Without a kernel:
 # `geoflow explore` writes a page that holds all answers, as on the [site](site/explore.md).)
@@ -408,6 +411,9 @@ print("median distance from the RK4 samples: " + ", ".join(f"{title} {km:,.0f} k
 # %%
 player = widgets.explore_timesteps(geo, n=100, keep=True)
 player
+
+# %% [markdown]
+# The same without the player. **What to look for:** from where do the samples of the eastern Pacific come?
 
 # %%
 player.contact_sheet()
@@ -465,8 +471,8 @@ options = {"ylim": (0, None), "title": f"{scored} test tiles from any view; bars
 lessons_steps.panels_figure([Panel(curves, "Euler steps", "GeoScore of a single sample", "log2", options=options)])
 
 # %% [markdown]
-# **What was seen:** without guidance one step already has a GeoScore of 990, and from 8 steps on the score is that of 64 steps within the errors. With ω = 2 one and two
-# steps are hopeless, hardly better than a uniform guess: a velocity that is about three times too long leads past the places. With 8 steps guidance is far ahead, and from there
+# **What was seen:** without guidance one step already has a GeoScore of 990, and from 8 steps on the score is that of 64 steps within the errors. With ω = 2 one and two steps
+# are nearly useless, hardly better than a uniform guess: a velocity that is about three times too long leads past the places. With 8 steps guidance is far ahead, and from there
 # on its curve is flat too. This is the shape of the paper's curve. A stronger field needs more steps: with ω = 10, 16 steps lose more than 700 points, and 32 are enough.
 #
 # **The score needs far fewer steps than the solution**: an error of 100 km is small beside the spread of the distribution. Eighty timesteps are more than enough here.
@@ -542,6 +548,9 @@ for omega in (0, 0.5, 2):
 # %%
 player = widgets.explore_guidance(geo, n=100, keep=True)
 player
+
+# %% [markdown]
+# The same without the player. **What to look for:** in which of the states do the two rows begin to differ?
 
 # %%
 player.contact_sheet()
@@ -760,7 +769,8 @@ lessons_steps.panels_figure(panels)
 # The paper's figure 7 shows a fall of GeoScore at large ω. In the figure of the steps above it appears with 16 steps, and with 32 it is gone; we cannot tell what causes the paper's. Table A of the paper has 33.1
 # bits per dimension for ω = 2. We give no number to compare, because ours is not converged there, and the published code computes likelihoods without guidance only.
 #
-# The rule of the paper holds: ω > 0 (it takes 2) for one answer, ω = 0 whenever the distribution matters. What to remember: steps are cheap to save, guidance is not free. It trades a distribution for an answer.
+# The rule of the paper holds: ω > 0 (it takes 2) for one answer, ω = 0 whenever the distribution matters. What to remember: a few steps are enough for a good score; guidance improves the single answer and
+# spoils the distribution.
 #
 # ## Check
 #

@@ -476,7 +476,7 @@ for name, (density, evaluated, drawn) in made.items():
     print(f"{name:7s} {density.integral:23.4f} {sum(evaluated):13,} {mean:19.3f} ± {uncertain:.3f} {f'e^{above:.1f}':>20s}")
 
 # %% [markdown]
-# **What was seen:** each density integrates to one: the sums over the cells are right to 5 %, and the means over random points
+# **What was seen:** each density integrates to one: the sums over the cells are right to 2 %, and the means over random points
 # agree with one within a few standard errors. Nothing in the training asks for this. It follows from the right divergence.
 #
 # A tile from any view has several possible places. The coast tile has its true place at the tip of the Horn of Africa, and the model
@@ -592,9 +592,9 @@ print(f"adaptive, {len(peak_map.x):6,} cells: integral {peak_map.integral:.3f} f
 
 # %% [markdown]
 # **What was seen:** the narrow peak shows the danger of a regular grid. 768 cells find 0.29 of its probability, because all
-# centres lie beside the top. 3,072 cells find 2.6 times too much, because one centre happens to lie near the top. The adaptive
-# map finds it all. The density of the tile is wider, so that its error on the same grids is another one; compare the printed
-# integrals.
+# centres lie beside the top. 3,072 cells find 2.6 times as much as there is, because one centre happens to lie near the top.
+# The adaptive map finds it all. The density of the tile is wider, so that its error on the same grids is another one; compare
+# the printed integrals.
 #
 # ## Localizability
 #
@@ -694,7 +694,8 @@ player = widgets.explore_density(geo, n=by_scale(64, 384, 1024), keep=True)
 player
 
 # %% [markdown]
-# **What to look for:** the same without the player.
+# **What to look for:** the same map without the player. Its title has the bits, and the shares of the samples that are
+# nearest to each of the three best places (numbered circles).
 
 # %%
 player.contact_sheet()
@@ -735,8 +736,8 @@ lessons_likelihood.cover_figure(covers, cover_bits, cover_km)
 
 # %% [markdown]
 # **What was seen:** clouds cost bits, and the median error grows. (The printed loss has a standard error, because the tiles
-# differ: on some tiles the clouds hide the one telling detail, on others there was none.) Nobody told the model how much an
-# image says; it has learnt to give wide densities to images that say little.
+# differ: on some tiles the clouds hide the one telling detail, on others there was none.) The model was never told how much
+# an image says. It has learnt to give wide densities to images that say little.
 #
 # ## When can it be trusted?
 #
@@ -777,7 +778,7 @@ for name, (b, k) in groups.items():
 # %% [markdown]
 # **What was seen:** in seen regions, confident answers are nearer. The median error falls from 4,268 km in the least
 # localizable quarter to 190 km in the most localizable quarter. 45 % of the blue dots lie below the grey line; if every density
-# was a uniform disc around the answer, it would be half. Single tiles are far from the line in both directions.
+# were a uniform disc around the answer, it would be half. Single tiles are far from the line in both directions.
 #
 # In held-out blocks the model is nearly as sure (3.4 bits on average, 3.5 in seen regions), but the median error is more than
 # twice as large, and only 7 % of the orange dots lie below the line. So localizability says what the model believes. It says
