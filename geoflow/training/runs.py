@@ -44,6 +44,7 @@ def train_tiles(
         Network, encoder and provenance.
     """
     run = _tiles_run(recipe, seed, method, encoder)
+    done = _ended(Path(folder) / "flow", run)
     width = recipe["encoder"]["dim"]
     views = tiles.views_of(recipe)
     judged = tiles.load("validation", recipe["validation_tiles"], views)
@@ -57,20 +58,34 @@ def train_tiles(
         teacher = modules.EncoderModule(classifier, o, seed)
     module = network_module(recipe, method, width, seed)
 
-    unseen = Rows((torch.zeros(len(train), 1).expand(-1, width), train.x))
-    text = f"{_estimate(module, _in_memory(module, unseen, unseen))} ({method})"
+    unseen = [_unseen(part, width) for part in (train, judged)]
     if teacher is not None:
-        own = recipe["encoder"].get("tiles")  # tiles of its own, or those of the flow
-        lessons = tiles.load("encoder", own, views) if own else train
+        n = recipe["encoder"].get("tiles")  # of its own; otherwise it learns from the flow's tiles
+        lessons = tiles.load("encoder", n, views) if n else train
         batches = _in_memory(teacher, *(Rows((p.images, p.x)) for p in (lessons, judged)))
-        text = f"{_estimate(teacher, batches)} (encoder) + {text}"
-    log(f"training from scratch takes {text} on this machine")
+    if not done:
+        takes = f"{_estimate(module, _in_memory(module, *unseen))} ({method})"
+        if teacher is not None:
+            takes = f"{_estimate(teacher, batches)} (encoder) + {takes}"
+        log(f"training from scratch takes {takes} on this machine")
     seconds = {}
     if teacher is not None:
         seconds["encoder"] = _fit("encoder", log, teacher, batches, Path(folder) / "encoder", run)
-    batches = _in_memory(module, *_embedded(encoder, train, judged))
+    batches = _in_memory(module, *(unseen if done else _embedded(encoder, train, judged)))
     seconds["flow"] = _fit(method, log, module, batches, Path(folder) / "flow", run)
     return module.network, encoder, _provenance({**run, "recipe": recipe}, seconds)
+
+
+def _ended(folder: Path, run: dict) -> dict:
+    """How the run in a folder ended, see `ended`; a `ValueError` if it is another run."""
+    if (folder / "run.json").exists():
+        runtime.claim(folder, run)
+    return ended(folder)
+
+
+def _unseen(part: tiles.Tiles, width: int) -> Rows:
+    """Rows of tiles without their embeddings, to measure a step, or for a run that has ended."""
+    return Rows((torch.zeros(len(part), 1).expand(-1, width), part.x))
 
 
 def _embedded(encoder: TileEncoder, *parts: tiles.Tiles) -> list[Rows]:
@@ -159,9 +174,7 @@ def train_shards(
     distinct = {shards.fingerprint: shards for shards in data}
     run: dict = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
     run |= {"data": _contents(data), "stream": stream}
-    if (folder / "run.json").exists():
-        runtime.claim(folder, run)
-    done = ended(folder)
+    done = _ended(folder, run)
     _verify(list(distinct.values()), done)
     L.seed_everything(seed, verbose=False)
     module = network_module(recipe, method, data[0].dim, seed)
@@ -244,16 +257,18 @@ def distil(
         OSError: a shard that differs from its checksum, or another process trains there.
     """
     L.seed_everything(seed, verbose=False)
-    module = distilling_module(recipe, teacher, seed)
+    folder, module = Path(folder) / "flow", distilling_module(recipe, teacher, seed)
     run: dict = {"recipe": recipe_of(recipe, MAP), "seed": seed, "method": MAP}
     run["teacher"] = runtime.sha256_of_weights(teacher.network)[:16]
     if data is None:
         if not isinstance(teacher.encoder, TileEncoder):
             raise ValueError("the teacher has no encoder of tiles; expected shards (--data)")
-        views = tiles.views_of(recipe)
+        views, done = tiles.views_of(recipe), _ended(folder, run)
         numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
         parts = [tiles.load(split, n, views) for split, n in numbers.items()]
-        batches: Batches = _in_memory(module, *_embedded(teacher.encoder, *parts))
+        unseen = [_unseen(part, module.network.config["cond_dim"]) for part in parts]
+        rows = unseen if done else _embedded(teacher.encoder, *parts)
+        batches: Batches = _in_memory(module, *rows)
     else:
         own.check_same_encoder(data)
         if (takes := module.network.config["cond_dim"]) != data[0].dim:
@@ -261,10 +276,13 @@ def distil(
             raise ValueError(f"{text}; expected shards of its encoder")
         run["data"] = _contents(data)
         distinct = list({shards.fingerprint: shards for shards in data}.values())
-        _verify(distinct, ended(Path(folder) / "flow"))
+        done = _ended(folder, run)
+        _verify(distinct, done)
         batches = _on_shards(module, data, distinct, recipe.get("validation"), stream=False)
-    log(f"{count(module.optimization.steps, 'step')}: {_estimate(module, batches)} on one device")
-    seconds = _fit(MAP, log, module, batches, Path(folder) / "flow", run, **machines)
+    if not done:
+        steps = count(module.optimization.steps, "step")
+        log(f"{steps}: {_estimate(module, batches)} on one device")
+    seconds = _fit(MAP, log, module, batches, folder, run, **machines)
     provenance = _provenance(run, {"flow": seconds})
     schedule = teacher.model.schedule_name
     return Geolocator(module.network, MAP, schedule, teacher.encoder, provenance)
