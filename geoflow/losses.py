@@ -65,17 +65,10 @@ def of_share(share: Share, draw, rows: Tensor) -> Tensor:
 
 
 def flow_matching_loss(
-    network,
-    path,
-    x1: Tensor,
-    cond: Tensor | None = None,
-    *,
-    schedule: Schedule = linear,
-    draws: int = 1,
-    dropout: float = 0.1,
-    generator: torch.Generator | None = None,
-    share: Share = WHOLE,
-) -> Tensor:
+    network, path, x1: Tensor, cond: Tensor | None = None, *,
+    schedule: Schedule = linear, draws: int = 1, dropout: float = 0.1,
+    generator: torch.Generator | None = None, share: Share = WHOLE,
+) -> Tensor:  # fmt: skip
     """Mean squared error of the network's answer: E |ψ(x_t, t, c) − target|² (PLONK, equation 8).
 
     On S² the target is tangent, so this is the error in the tangent metric. As in the official code

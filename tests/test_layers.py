@@ -1,10 +1,12 @@
 """The architecture, read from the sources: imports go one way, heavy libraries have their place, files and functions stay short."""
 
 import ast
+import collections
 import fnmatch
 import functools
 import graphlib
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +193,79 @@ def test_functions_are_short(file):
         for function in functions
     }
     assert {where: count for where, count in long.items() if count > 50} == {}
+
+
+# One definition per idea
+
+
+def shape(statement: ast.stmt) -> str:
+    """A statement without its names and constants."""
+    return re.sub(
+        r"(id|arg|attr|name|value|asname|kind)=('[^']*'|[\w.]+)(?=[,)])", "", ast.dump(statement)
+    )
+
+
+def windows(block: list[ast.stmt], text: list[str]):
+    """The shortest runs of statements of at least six lines, one from each statement on."""
+    for i in range(len(block)):
+        for j in range(i + 1, len(block) + 1):
+            lines = text[block[i].lineno - 1 : block[j - 1].end_lineno]
+            if sum(bool(line.strip()) for line in lines) >= 6:
+                yield block[i:j]
+                break
+
+
+@functools.cache
+def blocks(file: Path) -> list[list[ast.stmt]]:
+    """The statements of every function, loop and branch, without docstrings."""
+    functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
+    nodes = {id(node): node for function in functions for node in ast.walk(function)}.values()
+    parts = [
+        getattr(node, part, None) for node in nodes for part in ("body", "orelse", "finalbody")
+    ]
+    lists = [part for part in parts if isinstance(part, list)]
+    return [
+        [
+            each
+            for each in part
+            if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+        ]
+        for part in lists
+    ]
+
+
+def standing_twice(files: list[Path], alike) -> set:
+    found = collections.defaultdict(set)
+    for file in files:
+        text = file.read_text(encoding="utf-8").splitlines()
+        for block in blocks(file):
+            for window in windows(block, text):
+                found["\n".join(map(alike, window))].add(f"{file.name}, line {window[0].lineno}")
+    return {tuple(sorted(places)) for places in found.values() if len(places) > 1}
+
+
+@pytest.mark.parametrize("alike", [ast.unparse, shape])
+def test_no_six_lines_of_functions_stand_twice(alike):
+    """Neither in the same words nor in the same shape."""
+    assert standing_twice(FILES, alike) == set()
+
+
+def test_six_lines_that_stand_twice_are_found(tmp_path):
+    lines = [
+        "    total = 0",
+        "    for x in many:",
+        "        total += x",
+        "    return total",
+        "",
+        "",
+    ]
+    lines[3:3] = [f"    total = {number} * total" for number in range(3)]
+    code = "def add(many):\n" + "\n".join(lines)
+    (tmp_path / "same.py").write_text(code + code.replace("add", "sum_of"))
+    (tmp_path / "alike.py").write_text(code.replace("total", "n").replace("many", "few"))
+    files = sorted(tmp_path.iterdir())
+    assert {len(places) for places in standing_twice(files[1:], ast.unparse)} == {2}
+    assert {len(places) for places in standing_twice(files, shape)} == {3}
 
 
 # Texts

@@ -356,7 +356,8 @@ def judged(scale: str) -> int:
 def load(split: str, n: int, views: str = "any") -> Tiles:
     """n tiles of a split, drawn once and then read from the cache.
 
-    The same arguments give the same tiles everywhere. The cache is written whole or not at all.
+    The same arguments give the same tiles everywhere. Another number gives other tiles: 2,000 are
+    not the first of 4,000. The cache is written whole or not at all.
 
     >>> load("train", 10).images.shape
     torch.Size([10, 3, 32, 32])

@@ -57,17 +57,10 @@ class _Draws:
 
 
 def self_distillation_loss(
-    network: FlowMapTransformer,
-    path,
-    x1: Tensor,
-    cond: Tensor | None = None,
-    *,
-    schedule: Schedule = linear,
-    draws: int = 1,
-    dropout: float = 0.1,
-    generator: torch.Generator | None = None,
-    share: Share = WHOLE,
-) -> Tensor:
+    network: FlowMapTransformer, path, x1: Tensor, cond: Tensor | None = None, *,
+    schedule: Schedule = linear, draws: int = 1, dropout: float = 0.1,
+    generator: torch.Generator | None = None, share: Share = WHOLE,
+) -> Tensor:  # fmt: skip
     """Mean over images of |u_{t,t} − v_t|², for a fourth of (1 − s)² |∂_s X_{t,s} − v_s|².
 
     Each image has a guidance ω of its own, half of them none. On the diagonal v_t is the target of
@@ -146,18 +139,10 @@ def lagrangian_residual(
 
 
 def distillation_loss(
-    network: FlowMapTransformer,
-    teacher,
-    path,
-    x1: Tensor,
-    cond: Tensor | None = None,
-    *,
-    schedule: Schedule = linear,
-    draws: int = 1,
-    dropout: float = 0.1,
-    generator: torch.Generator | None = None,
-    share: Share = WHOLE,
-) -> Tensor:
+    network: FlowMapTransformer, teacher, path, x1: Tensor, cond: Tensor | None = None, *,
+    schedule: Schedule = linear, draws: int = 1, dropout: float = 0.1,
+    generator: torch.Generator | None = None, share: Share = WHOLE,
+) -> Tensor:  # fmt: skip
     """|X_{t,s}(x_t) − x_s|² / (1 − t) on a teacher's trajectories, plus |u_{t,t} − v_t|²/10: means.
 
     A trajectory starts from fresh noise, and AB3 solves it in `STEPS` steps, placed by the schedule

@@ -22,16 +22,8 @@ from geoflow.paper.results import packed_map as packed_map
 from geoflow.paper.results import raster, unpacked
 from geoflow.paper.tables import markdown_table, read_yaml
 from geoflow.viz import maps
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED
+from geoflow.viz.charts import BLUE, GREEN, GREY, METHODS, ORANGE, RED
 
-TITLES = {
-    "uniform": "uniform",
-    "riemannian": "Riemannian flow, S²",
-    "flow": "flow matching, R³",
-    "diffusion": "diffusion, R³",
-    "vmf": "von Mises–Fisher",
-    "vmf-mixture": "mixture of three vMF",
-}
 CURVES = {
     "skewed-sigmoid": (BLUE, "-", "skewed sigmoid (code: −7, 3)"),
     "sigmoid": (ORANGE, "-", "sigmoid (−3, 3)"),
@@ -116,7 +108,7 @@ def figure_2(values: dict) -> maps.MapFigure:
         lines = _draw_ways(ax, seen, np.asarray(values["times"]))
         ax.scatter(*seen[0, :, :2].T, s=5, color=GREY, lw=0, zorder=3)
         ax.plot(*seen[-1, 0, :2], "o", ms=5, mfc=maps.TRUTH, mec="black", mew=0.6, zorder=4)
-        ax.set(title=TITLES[method], aspect="equal", xticks=[], yticks=[])
+        ax.set(title=METHODS[method], aspect="equal", xticks=[], yticks=[])
         ax.set(xlim=(-2.9, 2.9), ylim=(-2.8, 2.8))
         ax.spines[["left", "bottom"]].set_visible(False)
     bar = _bar(fig, lines, (0.35, 0.14, 0.3, 0.025))
@@ -153,7 +145,7 @@ def numbers_2(values: dict) -> str:
     for method, states in values["paths"].items():
         radius = unpacked(states).norm(dim=-1)
         spans = (f"{float(r.min()):.2f} to {float(r.max()):.2f}" for r in (radius[0], radius))
-        rows.append([TITLES[method], *spans])
+        rows.append([METHODS[method], *spans])
     head = ["", "noise: distance from the Earth's centre, radii", "on the way"]
     return markdown_table(head, rows)
 
@@ -360,13 +352,13 @@ def figure_a(values: dict[str, dict]) -> maps.MapFigure:
     panels = []
     for method, one in values.items():
         image = tiles.tile(*one["latlon"]) if one["tile"] else None
-        drawn = {"density": raster(one["density"]), "image": image, "title": TITLES[method]}
+        drawn = {"density": raster(one["density"]), "image": image, "title": METHODS[method]}
         panels.append(drawn | {"truth": one["latlon"], "guesses": torch.tensor([one["answer"]])})
     return maps.contact_sheet(panels)
 
 
 def numbers_a(values: dict[str, dict]) -> str:
-    return _answers("method", {TITLES[name]: one for name, one in values.items()}, "integral")
+    return _answers("method", {METHODS[name]: one for name, one in values.items()}, "integral")
 
 
 @styled

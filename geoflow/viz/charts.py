@@ -1,4 +1,4 @@
-"""Loss curves, and figures as files."""
+"""What figures share: colours, style, names of methods; loss curves, and figures as files."""
 
 import io
 from pathlib import Path
@@ -18,6 +18,16 @@ STYLE: dict[Any, Any] = {  # of the figures of the notebooks
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
+}
+METHODS = {  # name of a method → what readers call it
+    "riemannian": "Riemannian flow, S²",
+    "flow": "flow matching, R³",
+    "diffusion": "diffusion, R³",
+    "vmf": "von Mises–Fisher",
+    "vmf-mixture": "mixture of three vMF",
+    "retrieval": "retrieval",
+    "land": "land, without looking",
+    "uniform": "uniform",
 }
 Curve = list[tuple[int, float]]
 

@@ -16,18 +16,12 @@ from geoflow import sphere
 from geoflow.density import Raster
 from geoflow.gis.rasters import pixel_areas
 from geoflow.viz.basemap import MapFigure, new_figure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
+from geoflow.viz.charts import BLUE, GREEN, GREY, METHODS, ORANGE, PINK, RED, STYLE
 
-TITLES = {
-    "riemannian": "Riemannian flow, S²",
-    "flow": "flow matching, R³",
-    "diffusion": "diffusion, R³",
-    "vmf-mixture-16": "mixture of 16 vMF",
-    "vmf-mixture": "mixture of 3 vMF",
+TITLES = METHODS | {  # mixtures of 1, 3 and 16, which are compared here
     "vmf": "one vMF",
-    "retrieval": "retrieval",
-    "land": "land, without looking",
-    "uniform": "uniform",
+    "vmf-mixture": "mixture of 3 vMF",
+    "vmf-mixture-16": "mixture of 16 vMF",
 }
 COLORS = {"riemannian": BLUE, "flow": ORANGE, "diffusion": GREEN, "vmf-mixture-16": PINK} | {
     "vmf-mixture": RED

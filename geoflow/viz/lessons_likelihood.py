@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from geoflow import sphere
-from geoflow.viz import basemap, maps
+from geoflow.viz import basemap, lessons_training, maps
 from geoflow.viz.basemap import MapFigure, new_figure
 from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE
 
@@ -136,16 +136,8 @@ def tiles_figure(images: Tensor, titles: Sequence[str], columns: int = 8) -> Map
 
     >>> figure = tiles_figure(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a", "b"])
     """
-    rows = math.ceil(len(images) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(1.15 * columns, 1.6 * rows)
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for ax in axes.flat:
-            ax.axis("off")
-        for ax, image, title in zip(axes.flat, images, titles, strict=False):
-            ax.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-            ax.set_title(title, fontsize=8, pad=2)
-    return figure
+    above = [titles[start : start + columns] for start in range(0, len(titles), columns)]
+    return lessons_training.tiles_figure(images.split(columns), above, width=1.15 * columns)
 
 
 def disc_median_km(bits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from geoflow import sphere
@@ -22,6 +22,7 @@ from geoflow.runtime import choose
 from geoflow.viz import basemap, maps
 from geoflow.viz.basemap import MapFigure, new_figure
 from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RED, STYLE
+from geoflow.viz.diagrams import network_figure as network_figure
 from geoflow.viz.lessons import camera
 
 CYCLE = (RED, GREEN, BLUE, ORANGE, PINK)
@@ -357,105 +358,4 @@ def coasts_figure(pictures: dict[str, Tensor], window=(28.0, 62.0, -15.0, 45.0))
         for ax in axes[:, 0]:
             ax.set_ylabel("latitude (degrees)")
         figure.colorbar(image, ax=axes, shrink=0.6, label="probability of land")
-    return figure
-
-
-# The network as a diagram
-
-
-def _box(ax: Axes, x: float, y: float, text: str, color: str, width: float = 2.3) -> None:
-    """A box with a text, centred at (x, y)."""
-    style: dict[str, Any] = dict(
-        boxstyle="round,pad=0.04", facecolor=color, edgecolor="#444444", linewidth=0.7
-    )
-    ax.add_patch(FancyBboxPatch((x - width / 2, y - 0.26), width, 0.52, **style))
-    ax.text(x, y, text, ha="center", va="center", fontsize=8)
-
-
-def _arrow(ax: Axes, start, end, text: str = "", side: float = 0.12) -> None:
-    """An arrow, with its shape written beside its middle."""
-    arrow = dict(arrowstyle="-|>", color="#444444", lw=0.9, shrinkA=0, shrinkB=0)
-    ax.annotate("", end, start, arrowprops=arrow)
-    middle = (start[0] + end[0]) / 2 + side, (start[1] + end[1]) / 2
-    align = "left" if side > 0 else "right"
-    ax.text(*middle, text, ha=align, va="center", fontsize=7, color="#444444")
-
-
-POINT, IMAGE = "#cfe3f2", "#fbe3b5"  # what is computed for each point, and for each image
-
-
-def _draw_network(ax: Axes) -> None:
-    """Left half of the diagram: from x, t and cond to the velocity."""
-    steps = ["Linear 3 → d", "block 1", "block 2", "…", "block L", "LayerNorm, scale, shift"]
-    steps += ["Linear d → 3", "remove the part along x"]
-    for level, text in enumerate(steps):
-        _box(ax, 0, level, text, POINT)
-        shape = "(B, N, d)" if 0 < level < 7 else "(B, N, 3)"
-        _arrow(ax, (0, level - 0.7), (0, level - 0.3), shape)
-    _arrow(ax, (0, 7.3), (0, 7.7), "(B, N, 3)")
-    ax.text(0, 7.9, "velocity v", ha="center", weight="bold")
-    ax.text(0, -0.95, "points x", ha="center", weight="bold")
-    for x, name, text, shape in (
-        (3.4, "image: cond", "Linear C → d", "(B, C)"),
-        (6.0, "time t", "waves, MLP → d", "(B, 1)"),
-    ):
-        _box(ax, x, 0, text, IMAGE, 2.0)
-        _arrow(ax, (x, -0.7), (x, -0.3), shape)
-        ax.text(x, -0.95, name, ha="center", weight="bold")
-        _arrow(ax, (x, 0.3), (4.7 + (x - 4.7) / 3, 1.2), "(B, 1, d)" if x > 4 else "", 0.35)
-    _box(ax, 4.7, 1.5, "sum, SiLU: c", IMAGE, 2.0)
-    ax.plot((3.7, 2.3), (1.5, 1.5), color="#444444", lw=0.9)
-    ax.plot((2.3, 2.3), (1, 5), color="#444444", lw=0.9)
-    ax.text(
-        2.4, 3.4, "c (B, 1, d)\nthe same for all\nN points of an image", fontsize=7, va="center"
-    )
-    for level in (1, 2, 4, 5):
-        _arrow(ax, (2.3, level), (1.22, level))
-    ax.set(xlim=(-1.5, 7.2), ylim=(-1.2, 8.2), title="the network")
-
-
-def _draw_block(ax: Axes) -> None:
-    """Right half of the diagram: one block."""
-    steps = [
-        "LayerNorm",
-        "times 1 + γ, plus μ",
-        "Linear d → 4d",
-        "GELU",
-        "Linear 4d → d",
-        "times σ",
-    ]
-    for level, text in enumerate(steps):
-        _box(ax, 0, level, text, POINT)
-        shape = "(B, N, 4d)" if level in (3, 4) else "(B, N, d)"
-        _arrow(ax, (0, level - 0.7), (0, level - 0.3), shape)
-    _arrow(ax, (0, 5.3), (0, 5.75))
-    ax.text(0, 6.0, "+", ha="center", va="center", fontsize=12, weight="bold")
-    _arrow(ax, (0, 6.25), (0, 6.7), "(B, N, d)")
-    ax.text(0, 6.9, "new h", ha="center", weight="bold")
-    ax.text(0, -0.95, "h", ha="center", weight="bold")
-    ax.plot((0, -1.7, -1.7), (-0.6, -0.6, 6), color="#444444", lw=0.9)
-    _arrow(ax, (-1.7, 6), (-0.2, 6))
-    ax.text(-1.8, 3, "the old h is kept", rotation=90, ha="right", va="center", fontsize=7)
-    _box(ax, 3.6, 3, "Linear d → 3d", IMAGE, 1.9)
-    ax.text(3.6, -0.95, "c", ha="center", weight="bold")
-    _arrow(ax, (3.6, -0.6), (3.6, 2.7), "(B, 1, d)")
-    _arrow(ax, (2.6, 2.9), (1.22, 1), "γ, μ\n(B, 1, d)", 0.15)
-    _arrow(ax, (2.6, 3.1), (1.22, 5), "σ\n(B, 1, d)", 0.15)
-    ax.set(xlim=(-2.3, 5), ylim=(-1.2, 8.2), title="one block")
-
-
-def network_figure() -> MapFigure:
-    """The velocity network and one of its blocks, with the shapes along the arrows.
-
-    >>> figure = network_figure()
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(10, 5.6)
-        left, right = figure.subplots(1, 2, width_ratios=(8.7, 7.3))
-        _draw_network(left)
-        _draw_block(right)
-        for ax in (left, right):
-            ax.set_axis_off()
-        right.text(2.2, 7.7, "blue: once per point", fontsize=8, bbox=dict(fc=POINT, ec="none"))
-        right.text(2.2, 7.1, "orange: once per image", fontsize=8, bbox=dict(fc=IMAGE, ec="none"))
     return figure

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from geoflow.viz import basemap, maps
 from geoflow.viz.basemap import MapFigure, new_figure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PALE, RED, STYLE, Curve
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE, Curve
+from geoflow.viz.diagrams import pipeline_figure as pipeline_figure
 
 ERRORS = {"below 500 km": BLUE, "500 to 2,500 km": ORANGE, "above 2,500 km": RED}
 LIMITS = (500.0, 2500.0)  # between the classes of `ERRORS`
@@ -34,16 +33,21 @@ def place_name(latlon) -> str:
 
 
 def tiles_figure(
-    rows: Sequence[Tensor], titles: Sequence[Sequence[str]], names: Sequence[str] = ()
+    rows: Sequence[Tensor],
+    titles: Sequence[Sequence[str]],
+    names: Sequence[str] = (),
+    width: float = 9.0,
 ) -> MapFigure:
     """Rows of tiles, each with a title above it; `names` stand at the left of the rows.
+
+    The figure is so many inches wide.
 
     >>> figure = tiles_figure([torch.zeros(2, 3, 8, 8, dtype=torch.uint8)], [["a", "b"]])
     """
     with matplotlib.rc_context(STYLE):
         columns = max(len(row) for row in rows)
         lines = max(title.count("\n") + 1 for above in titles for title in above)
-        figure = new_figure(9, (9 / columns + 0.17 * lines) * len(rows))
+        figure = new_figure(width, (width / columns + 0.17 * lines) * len(rows))
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
@@ -199,53 +203,4 @@ def promises_figure(promised: dict[str, Tensor], obtained: dict[str, Tensor]) ->
         ax.set(xlim=(0, FULL), ylim=(0, FULL), aspect="equal")
         ax.set(xlabel="promised GeoScore", ylabel="obtained GeoScore (± 2 standard errors)")
         ax.legend(loc="upper left")
-    return figure
-
-
-def _box(ax: Axes, x: float, y: float, text: str, color: str, width: float = 2.2) -> None:
-    box = FancyBboxPatch(
-        (x - width / 2, y - 0.42), width, 0.84, boxstyle="round,pad=0.06", fc=color, ec="none"
-    )
-    ax.add_patch(box)
-    ax.text(x, y, text, ha="center", va="center", fontsize=8)
-
-
-def _arrow(ax: Axes, start, end, text: str = "") -> None:
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.2})
-    if text:
-        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        ax.text(middle[0], middle[1] + 0.12, text, ha="center", va="bottom", fontsize=8)
-
-
-def pipeline_figure(cells: int, width: int) -> MapFigure:
-    """The two stages of the training, and the answer to one image, as a diagram.
-
-    `cells` is the number of geocells of the first stage, `width` that of an embedding.
-
-    >>> figure = pipeline_figure(1000, 256)
-    """
-    orange, blue = "#f5d9a8", PALE
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(9, 4.2)
-        ax = figure.subplots()
-        ax.set(xlim=(-0.3, 14.6), ylim=(0.2, 7.0))
-        ax.axis("off")
-        rows = {6.2: "stage 1", 3.9: "stage 2", 1.3: "answer"}
-        for y, name in rows.items():
-            ax.text(-0.2, y, name, ha="left", va="center", fontweight="bold")
-            _box(ax, 2.4, y, "tile\n3 × 32 × 32", "#e4e4e4", 1.7)
-            _arrow(ax, (3.4, y), (4.2, y))
-            _box(ax, 5.4, y, "encoder" if y > 5 else "encoder (frozen)", orange)
-            _arrow(ax, (6.7, y), (8.1, y), f"{width} numbers")
-        _box(ax, 9.4, 6.2, "linear layer", orange)
-        _arrow(ax, (10.7, 6.2), (12.0, 6.2), f"{cells:,} scores")
-        _box(ax, 13.2, 6.2, "loss: which cell\nis the true one?", "#f0c4bb")
-        _box(ax, 9.4, 3.9, "velocity network", blue)
-        _box(ax, 9.4, 2.75, "point on the way, time", "#e4e4e4", 2.9)
-        _arrow(ax, (9.4, 3.2), (9.4, 3.45))
-        _arrow(ax, (10.7, 3.9), (12.0, 3.9), "velocity")
-        _box(ax, 13.2, 3.9, "loss: squared\ndistance to target", "#f0c4bb")
-        _box(ax, 9.4, 1.3, "flow, from noise", blue)
-        _arrow(ax, (10.7, 1.3), (12.0, 1.3), "solver")
-        _box(ax, 13.2, 1.3, "places,\ndensity map", "#cfe3cf")
     return figure

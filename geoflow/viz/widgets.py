@@ -26,6 +26,7 @@ from geoflow.geolocator import Geolocator
 from geoflow.methods import SolverOptions
 from geoflow.scores import metrics
 from geoflow.viz.browser import JUMPS, pack_map
+from geoflow.viz.charts import METHODS
 from geoflow.viz.packing import Panel, data_url, read_upload, rounded
 from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
@@ -38,15 +39,14 @@ GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0
 OF_FLOWS = {"label": "guidance ω (flows)"}  # of controls beside closed forms
 SCHEDULES = (*schedules.SCHEDULES, *schedules.SAMPLING)
 SMOOTHED, EXACT = "smoothed samples", "exact"
-SIX = {  # the methods side by side: their titles, and the shipped models
-    "Riemannian flow, S²": "tiles",
-    "flow matching, R³": "tiles-flow",
-    "diffusion, R³": "tiles-diffusion",
-    "von Mises–Fisher": "tiles-vmf",
-    "mixture of three vMF": "tiles-vmf-mixture",
-    "land, without looking": "land",
+SIX = {  # title of a method → the shipped model
+    METHODS["riemannian"]: "tiles",
+    METHODS["flow"]: "tiles-flow",
+    METHODS["diffusion"]: "tiles-diffusion",
+    METHODS["vmf"]: "tiles-vmf",
+    METHODS["vmf-mixture"]: "tiles-vmf-mixture",
+    METHODS["land"]: "land",
 }
-
 ALL_SIX = "all six"
 
 
