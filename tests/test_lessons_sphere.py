@@ -33,7 +33,6 @@ def every_figure() -> dict[str, Figure]:
         "curves_figure": lessons.curves_figure({"a": (line, line + 1)}, "step", "loss (nats)"),
         "waves_figure": lessons.waves_figure(line, {"S": line.expand(3, 5).T}, {"S": line}),
         "coasts_figure": lessons.coasts_figure({"the Earth": torch.ones(180, 360)}),
-        "network_figure": lessons.network_figure(),
     }
 
 
@@ -129,24 +128,6 @@ def test_points_beyond_the_earth_are_marked():
     inside, beyond = lessons.degrees_figure(latlon, torch.tensor([False, True, True])).axes[0].lines
     assert list(zip(*inside.get_data(), strict=True)) == [(0, 0)]
     assert list(zip(*beyond.get_data(), strict=True)) == [(10, 95), (190, 10)]
-
-
-def test_the_diagram_names_every_layer_of_the_network():
-    from geoflow.velocity import VelocityTransformer
-
-    network = VelocityTransformer(8, dim=16, depth=1)
-    layers = {
-        (m.in_features, m.out_features) for m in network.modules() if isinstance(m, torch.nn.Linear)
-    }
-    sizes = {"3": 3, "C": 8, "d": 16, "3d": 48, "4d": 64}
-    shown = set()
-    for text in (t.get_text() for ax in lessons.network_figure().axes for t in ax.texts):
-        if text.startswith("Linear "):
-            a, b = text.removeprefix("Linear ").split(" → ")
-            shown.add((sizes[a], sizes[b]))
-    assert shown == layers - {(4, 16), (16, 16), (16, 32)}, (
-        "all but time's MLP and the last LayerNorm's"
-    )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ def every_figure() -> dict[str, Figure]:
         "errors_figure": lessons.errors_figure({"seen": km}),
         "error_map_figure": lessons.error_map_figure(places(3), km),
         "promises_figure": lessons.promises_figure(scores, scores),
-        "pipeline_figure": lessons.pipeline_figure(1000, 256),
     }
 
 
