@@ -7,7 +7,7 @@ import torch
 
 from geoflow import sphere
 from geoflow.data.shards import ShardWriter, open_shards
-from geoflow.training.batches import Order, Rows, ShardStream, StepSampler
+from geoflow.training.batches import Order, Rows, ShardStream, StepSampler, TensorBatches
 
 
 def sampled(n, *order, **share):
@@ -42,6 +42,16 @@ def test_step_sampler_resumes_anywhere():
 
 def test_step_sampler_depends_on_its_seed():
     assert not torch.equal(sampled(50, 8, 1, seed=3)[0], sampled(50, 8, 1, seed=4)[0])
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows"), [(40, range(0, 100, 13)), (600, range(100)), (5, range(0, 100, 25))]
+)
+def test_a_validation_reads_no_more_rows_than_train_until_the_next(steps, rows):
+    """40 steps of 4 are validated 20 times, after 8 rows each."""
+    x = torch.arange(100.0)
+    loader = TensorBatches(Rows((x,)), Rows((x,)), Order(4, steps)).val_dataloader()
+    assert torch.equal(torch.cat([part for (part,) in loader]), x[list(rows)])
 
 
 def test_bad_batches():

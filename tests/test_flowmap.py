@@ -27,7 +27,6 @@ from geoflow.flowmap.differentials import exp_differential
 from geoflow.flowmap.method import Diagonal
 from geoflow.flowmap.network import MOST_GUIDANCE, FlowMapTransformer, begun_as
 from geoflow.samplers import SolverOptions
-from geoflow.training.modules import recipe_of
 from geoflow.velocity_jvp import jvp
 from geoflow.viz import widgets
 
@@ -465,7 +464,7 @@ def test_distillation_compares_shards_with_their_checksums(tmp_path):
     content = bytearray(shards.files[0].read_bytes())
     content[5000] ^= 1
     shards.files[0].write_bytes(content)
-    recipe = recipe_of(training.read_recipe("photos", "smoke"), "flow-map")
+    recipe = training.read_recipe("distil", "smoke")
     with pytest.raises(OSError, match="differs from its checksum"):
         training.distil(model(encoder=False), recipe, tmp_path / "map", 0, [shards])
 

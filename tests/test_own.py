@@ -19,7 +19,7 @@ from synthetic import run_here
 from geoflow import Geolocator, evaluate, runtime, sphere, training
 from geoflow.data import references, tiles
 from geoflow.data.shards import ShardWriter, open_shards
-from geoflow.encoders import TileEncoder
+from geoflow.encoders import PhotoEncoder, TileEncoder
 from geoflow.training import checkpoints, own, runs
 from geoflow.training.batches import Rows
 from geoflow.training.recipes import read_recipe
@@ -444,6 +444,14 @@ def test_a_model_is_distilled_on_shards_of_its_embeddings(tmp_path):
     wide = write(tmp_path / "wide", (60,), dim=16)
     said = fails(f"distil {model} --data {wide} {options}")
     assert "takes embeddings of 8 numbers, the shards have 16" in said
+    network = small.network(time_scale=3.0)
+    other = Geolocator(network, "riemannian", "linear", PhotoEncoder("dinov2"))
+    other = other.save_pretrained(tmp_path / "photos")
+    assert "'dinov2', the shards hold 'tiles' of another encoder" in fails(
+        f"distil {other} --data {shards} {options}2"
+    )
+    said = fails(f"distil {model} --data {shards} --scale laptop --steps 2 --out {out}")
+    assert said.endswith("of 40 images to train on; choose --batch")
     assert "--batch 60, and there are 40 images" in fails(
         f"distil {model} --data {shards} --batch 60 --out {out}"
     )

@@ -102,7 +102,8 @@ def test_fit_ends_with_the_best_weights(tmp_path, saves_every_step):
     assert same(module.state_dict(), weights_of(tmp_path / "run" / "best.ckpt"))
     curve = training.loss_curve(tmp_path / "run")["val_loss"]
     with torch.no_grad():
-        loss = module.loss(batches(module).validation[torch.arange(20)], module.generator(-1))
+        (judged,) = batches(module).val_dataloader()
+        loss = module.loss(judged, module.generator(-1))
     assert float(loss) == pytest.approx(min(value for _, value in curve), rel=1e-5)
 
 
@@ -227,6 +228,23 @@ def test_timing_leaves_the_module_alone():
     assert same(module.state_dict(), before)
 
 
+@pytest.mark.parametrize(("most", "steps"), [(math.inf, 3), (1e-9, 1)], ids=["short", "long"])
+def test_a_long_step_is_timed_once(monkeypatch, most, steps):
+    module, calls = flow(), []
+    monkeypatch.setattr(trainer, "LONG", most)
+    monkeypatch.setattr(type(module), "loss", counted(type(module).loss, calls))
+    training.seconds_per_step(module, batches(module), trials=2)
+    assert len(calls) == steps
+
+
+def counted(function, calls: list):
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Batches whose step was timed; each is said to take 0.5 s."""
@@ -278,6 +296,10 @@ def test_every_scale_of_every_recipe_is_complete(name, scale):
     only_some = {"steps", "views", "methods"}  # of single event sets; of tiles; of single methods
     assert recipe.keys() - only_some == smallest.keys() - only_some
     assert recipe["flow"].keys() == smallest["flow"].keys()
+    if name == "distil":  # the network and its schedule of steps are the teacher's
+        module = training.modules.distilling_module(recipe, small_flow())
+        assert module.optimization.optimizer_of(module.parameters()).defaults["lr"] > 0
+        return
     schedules.by_name(recipe["sampling_schedule"])
     for method in flowmap.NETWORKS if "components" in recipe else ("riemannian",):
         with torch.device("meta"):  # the paper's networks take seconds and gigabytes

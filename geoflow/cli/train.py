@@ -90,7 +90,7 @@ def train(
 
 def distil(
     model: Annotated[str, argument("a flow on the sphere: shipped, plonk-yfcc, a folder")],
-    scale: Annotated[str, option("of recipe tiles, or with --data of photos: its steps")] = "",
+    scale: Annotated[str, option("smoke, laptop, gpu; without --data also demo")] = "",
     data: Data = None,
     out: Out = Path("outputs/distil"),
     seed: Seed = 0,
@@ -107,7 +107,7 @@ def distil(
     from geoflow.flowmap import MAP
     from geoflow.training import modules, own
 
-    folders, name = _folders(data), "photos" if data else "tiles"
+    folders, name = _folders(data), "distil" if data else "tiles"
     chosen = modules.recipe_of(read_recipe(name, scale or _scale(name)), MAP)
     _check(name, MAP, seed, {"data": folders or None})
     teacher = geoflow.Geolocator.from_pretrained(model)
@@ -145,7 +145,7 @@ def _recipe_name(recipe: str, folders: list[Path]) -> str:
 def _scale(recipe: str) -> str:
     """The scale of a recipe by GEOFLOW_SCALE."""
     published = "smoke" if runtime.scale() == "smoke" else "paper"
-    return runtime.scale() if recipe in ("tiles", "photos") else published
+    return runtime.scale() if recipe in ("tiles", "photos", "distil") else published
 
 
 def _check(name: str, method: str, seed: int, options: dict) -> None:

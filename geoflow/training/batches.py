@@ -20,6 +20,8 @@ from geoflow import sphere
 from geoflow.data.shards import Shards
 from geoflow.runtime import count
 
+VALIDATIONS = 20  # of a run
+
 
 class Rows(Dataset):
     """Rows of several tables, one after the other; half precision becomes single.
@@ -108,6 +110,11 @@ class Order:
         if self.batch % self.world:
             text = f"a batch of {self.batch} over {count(self.world, 'process', 'processes')}"
             raise ValueError(f"{text}; expected a multiple")
+
+    @property
+    def interval(self) -> int:
+        """Steps from one validation to the next."""
+        return max(self.steps // VALIDATIONS, 1)
 
     def epoch_seed(self, epoch: int) -> int:
         """Return the seed of an epoch, the same in every process."""
@@ -242,7 +249,9 @@ class Batches(L.LightningDataModule):
         return self.loader(replace(self.order, rank=rank, world=world))
 
     def val_dataloader(self):
-        rows = torch.arange(len(self.validation)).split(1024)
+        """The rows that validate, evenly thinned to as many as train between two validations."""
+        between = self.order.batch * self.order.interval
+        rows = torch.arange(0, n := len(self.validation), -(-n // between)).split(1024)
         return DataLoader(self.validation, sampler=list(rows), batch_size=None)
 
     def state_dict(self):

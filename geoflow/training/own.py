@@ -115,9 +115,10 @@ def overridden(recipe: dict, images: int, given: dict) -> dict:
     o |= _checked(given, images)
     if o["batch"] > images:
         text = f"the recipe takes batches of {o['batch']:,} of {count(images, 'image')} to train on"
-        raise ValueError(
-            f"{text}; for data of your own there is recipe 'photos', or choose --batch"
+        fits = (
+            "" if "validation" in recipe else "for data of your own there is recipe 'photos', or "
         )
+        raise ValueError(f"{text}; {fits}choose --batch")
     return recipe
 
 
@@ -245,7 +246,7 @@ def encoder_of(shards: Shards, given: str = "", log=print) -> TileEncoder | Phot
         found = Geolocator.from_pretrained(given).encoder
         if found is None:
             raise ValueError(f"--encoder {given}: this model has no encoder")
-        if not _made(found, shards):
+        if not made_by(found, shards):
             made = f"the shards hold {shards.field} of width {shards.dim}, weights {weights}"
             raise ValueError(f"--encoder {given} is not the encoder of the shards: {made}")
         return found
@@ -259,7 +260,7 @@ def encoder_of(shards: Shards, given: str = "", log=print) -> TileEncoder | Phot
         except (ValueError, OSError) as error:
             log(f"the model that the shards name cannot be read: {error}")
             continue
-        if found is not None and _made(found, shards):
+        if found is not None and made_by(found, shards):
             return found
     about = f"encoder {shards.encoder.get('name', shards.field)!r}, weights {weights}"
     log(
@@ -269,7 +270,7 @@ def encoder_of(shards: Shards, given: str = "", log=print) -> TileEncoder | Phot
     return None
 
 
-def _made(encoder: TileEncoder | PhotoEncoder, shards: Shards) -> bool:
+def made_by(encoder: TileEncoder | PhotoEncoder, shards: Shards) -> bool:
     """Whether an encoder made the embeddings, as far as the shards say."""
     if FIELDS[encoder.name] != shards.field:
         return False

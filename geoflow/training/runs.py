@@ -274,6 +274,9 @@ def distil(
         if (takes := module.network.config["cond_dim"]) != data[0].dim:
             text = f"the teacher takes embeddings of {takes} numbers, the shards have {data[0].dim}"
             raise ValueError(f"{text}; expected shards of its encoder")
+        if teacher.encoder is not None and not own.made_by(teacher.encoder, data[0]):
+            text = f"the teacher takes embeddings of {teacher.encoder.name!r}"
+            raise ValueError(f"{text}, the shards hold {data[0].field!r} of another encoder")
         run["data"] = _contents(data)
         distinct = list({shards.fingerprint: shards for shards in data}.values())
         done = _ended(folder, run)

@@ -11,6 +11,7 @@ import copy
 import csv
 import errno
 import logging
+import math
 import threading
 import time
 import warnings
@@ -32,6 +33,7 @@ from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Module, Optimization
 from geoflow.velocity import in_float32
 
+LONG = 10.0  # seconds after which no further step is measured
 COPIES = 5  # checkpoints on the disk at a time: last, best, those before, and one being written
 
 
@@ -114,7 +116,7 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         keep = checkpoints.Checkpoints(folder, o, interruptions)
-        trainer = _trainer(o, folder, keep, *machines)
+        trainer = _trainer(o, folder, keep, batches.order.interval, *machines)
         with _resuming_from(found and found[0], keep), _training_precision():
             trainer.fit(module, batches, ckpt_path=found and str(found[0]), weights_only=True)
     step = trainer.global_step
@@ -177,6 +179,7 @@ def _trainer(
     o: Optimization,
     folder: Path,
     keep: checkpoints.Checkpoints,
+    interval: int,
     devices: int,
     nodes: int,
     wandb: str | None,
@@ -199,7 +202,7 @@ def _trainer(
         callbacks=callbacks,
         plugins=[checkpoints.PlainCheckpoints()],
         gradient_clip_val=1.0,
-        val_check_interval=max(o.steps // 20, 1),
+        val_check_interval=interval,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
@@ -248,11 +251,18 @@ class WeightEMA(WeightAveraging):
 
 
 class _Progress(TQDMProgressBar):
-    """One bar over all steps, with the loss."""
+    """One bar over all steps, with the loss: of each step, or of every tenth if they are short."""
 
     def __init__(self, description: str):
-        super().__init__(refresh_rate=10)
-        self.description = description
+        super().__init__()
+        self.description, self.begun = description, math.inf
+
+    @property
+    def refresh_rate(self) -> int:
+        return 10 if time.perf_counter() - self.begun < 1 else 1
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.begun = time.perf_counter()
 
     def on_train_epoch_start(self, trainer, *_):
         super().on_train_epoch_start(trainer)
@@ -262,23 +272,27 @@ class _Progress(TQDMProgressBar):
 
 
 def seconds_per_step(module: Module, batches: Batches, trials: int = 4) -> float:
-    """Measure one training step on this machine, on a copy of the module."""
+    """Measure one training step on this machine, on a copy of the module.
+
+    The first step only warms up, unless it takes so long that no other is needed.
+    """
     mps = "mps" if torch.backends.mps.is_available() else "cpu"
     device = "cuda" if torch.cuda.is_available() else mps
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     module = copy.deepcopy(module).to(device)
     optimizer = module.optimization.optimizer_of(module.parameters())
     batch = tuple(column.to(device) for column in batches.example())
-    for trial in range(trials + 1):
-        if trial == 1:  # the first step warms up
-            wait()
-            start = time.perf_counter()
+    took: list[float] = []
+    while len(took) <= trials and sum(took) < LONG:
+        start = time.perf_counter()
         optimizer.zero_grad()
         with _training_precision():
-            module.loss(batch, module.generator(trial)).backward()
+            module.loss(batch, module.generator(len(took))).backward()
         optimizer.step()
-    wait()
-    return (time.perf_counter() - start) / trials
+        wait()
+        took.append(time.perf_counter() - start)
+    steps = took[1:] or took
+    return sum(steps) / len(steps)
 
 
 def loss_curve(folder) -> dict[str, list[tuple[int, float]]]:
