@@ -257,6 +257,14 @@ def test_marks_beyond_the_edge_of_a_cap_are_left_out():
     assert [text.get_text() for text in ax.texts] == ["1"]
 
 
+def test_the_cross_at_the_true_place_is_small_on_small_maps():
+    small, large = maps.MapFigure(figsize=(7, 3)), maps.MapFigure(figsize=(7, 3))
+    third = maps.world(ax=small.add_axes((0, 0, 1 / 3, 1)))
+    whole = maps.world(ax=large.add_axes((0, 0, 1, 1)))
+    assert maps.draw_truth(third, (10, 20)).get_markersize() <= 11  # points, of 168
+    assert maps.draw_truth(whole, (10, 20)).get_markersize() == 18
+
+
 def test_notebooks_show_figures_without_pyplot():
     assert maps.density_figure(vmf(0, 0, 1.0)[0])._repr_png_().startswith(b"\x89PNG")
 

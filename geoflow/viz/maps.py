@@ -229,13 +229,15 @@ def _mark(ax: GeoAxes, xy: np.ndarray, **style) -> Line2D:
 
 
 def draw_truth(ax: GeoAxes, latlon) -> Line2D:
-    """Mark the true place, or places (..., 2), with a cross that leaves its centre free.
+    """Mark the true place, or places (..., 2), with a cross; on a small map it hides little.
 
     >>> cross = draw_truth(world(), (24.0, 6.0))
     """
-    style: dict[str, Any] = dict(marker=_CROSS, markersize=18, markerfacecolor=TRUTH)
+    inches = ax.get_position().width * ax.figure.get_figwidth()
+    size = min(18.0, max(11.0, 4 * inches))
+    style: dict[str, Any] = dict(marker=_CROSS, markersize=size, markerfacecolor=TRUTH)
     xy = basemap.visible(ax, latlon)
-    return _mark(ax, xy, **style, markeredgewidth=0.6, zorder=6, label="true place")
+    return _mark(ax, xy, **style, markeredgewidth=0.5, zorder=6, label="true place")
 
 
 def draw_guesses(ax: GeoAxes, latlon, mass=None) -> Line2D:

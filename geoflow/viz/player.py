@@ -212,7 +212,7 @@ class TrajectoryPlayer(anywidget.AnyWidget):
                 ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
                 ax.set_title(textwrap.fill(ax.get_title(), 100 // columns), pad=2)
                 if panel.truth is not None:
-                    maps.draw_truth(ax, panel.truth).set_markersize(18 / math.sqrt(columns))
+                    maps.draw_truth(ax, panel.truth)
         return figure
 
     def __repr__(self) -> str:
