@@ -83,7 +83,7 @@ def outputs(name):
 #
 # **Code** (`pipe.py`: 464–488, 505–516, 525; the same in `models/module.py`: 462–492, 527–539):
 # * the network's output is used as it is, neither projected to the tangent plane nor made constant along rays;
-# * the solver is `odeint` in R³, which does not keep the solution on the sphere. (a solver on the sphere is there, behind `if False`, `module.py`: 513);
+# * the solver is `odeint` in R³, which does not keep the solution on the sphere (a solver on the sphere is there, but behind `if False`, `module.py`: 513);
 # * the trace of the 3 × 3 Jacobian is integrated (`pipe.py`: 139–142), the *ambient* trace;
 # * the value at the end is 1/(4π), a density on the sphere, not in R³.
 #
@@ -163,7 +163,7 @@ print("total variation from the data", {name: f"{value:.3f}" for name, value in 
 print(f"code − Riemannian: root mean square {trained_rms:.2f} nats")
 
 # %% [markdown]
-# **What to look for:** the distance of the red points from the diagonal. The horizontal axis is the density of the data, which the network
+# **What to look for:** the distance of the orange points from the diagonal. The horizontal axis is the density of the data, which the network
 # has learned nearly, not exactly.
 
 # %% tags=["thumbnail"]

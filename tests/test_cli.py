@@ -332,7 +332,7 @@ def test_one_bad_file_does_not_stop_a_folder(demo, tmp_path):
             ("embed", "osv5m", "--out", "shards", "--encoder", "tiles"),
             "--root is missing: the folder where osv5m lies",
         ),
-        (("data", "fetch", "osv5m"), "--root is missing: the folder where osv5m is to lie"),
+        (("data", "fetch", "osv5m"), "--root is missing: the folder for the files of osv5m"),
         (("evaluate", "--model", "tile"), "did you mean 'tiles'"),
         (("evaluate", "--out", __file__), "is a file, or below one; expected a folder"),
         (("evaluate", "--solver", "rk5"), "did you mean 'rk4'"),

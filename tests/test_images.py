@@ -106,7 +106,7 @@ def test_arrays_and_tensors():
         (torch.zeros(32, 32, 3, dtype=torch.int64), "type int64"), (np.zeros((32, 32, 3), bool), "type bool"),
         (torch.zeros(3, 32, 32, dtype=torch.uint8), r"shape \(3, 32, 32\).*permute\(1, 2, 0\)"), (np.zeros((32, 32, 2), np.uint8), r"\(32, 32, 2\)"),
         (np.zeros(32, np.uint8), r"shape \(32,\)"), (np.zeros((1, 1, 32, 32, 3), np.uint8), r"\(1, 1, 32, 32, 3\)"), (np.zeros((0, 32, 3), np.uint8), "32 × 0 pixels"),
-        (np.array(["a.jpg"]), "type <U5"), (b"bytes", "the image cannot be read as an image: its format is none that is known"), (b"", "cannot be read"),
+        (np.array(["a.jpg"]), "type <U5"), (b"bytes", "the image cannot be read as an image: its format is unknown"), (b"", "cannot be read"),
     ],
 )  # fmt: skip
 def test_what_is_no_image(thing, message):
@@ -160,7 +160,7 @@ def test_whatever_a_decoder_raises_names_the_file(name, tmp_path):
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "PCX", "ICO", "DDS"])
 def test_other_formats_are_not_tried(kind):
     """Of EPS a program would be executed; others take bytes for an image that are none."""
-    with pytest.raises(ValueError, match="its format is none that is known"):
+    with pytest.raises(ValueError, match="its format is unknown"):
         load_image(encoded(kind, picture(64)), "file.jpg")
 
 
@@ -171,7 +171,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
     ("data", "message"),
     [
         (b"", "it is empty$"), (HUGE, "it has more than 179 million pixels, the limit; make a smaller copy$"), (encoded("TIFF", Image.new("1", (20_000, 9_000))), "it has more than 179 million pixels"),
-        (encoded("GIF").replace(struct.pack("<HH", 32, 32), b"\xff" * 4, 1), "it has more than 179 million pixels"), (PNG, "its format is none that is known$"),
+        (encoded("GIF").replace(struct.pack("<HH", 32, 32), b"\xff" * 4, 1), "it has more than 179 million pixels"), (PNG, "its format is unknown$"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "(it is a damaged HEIC file|pip install pillow-heif)$"),
         *((forged.jpeg(block), r"its EXIF data are damaged \(.*\), so it cannot be turned upright; remove them$") for block in forged.UNREADABLE.values()),
     ],
@@ -276,5 +276,5 @@ def test_without_the_extra_the_message_names_it(brand, monkeypatch):
         match=r"IMG_1\.HEIC cannot be read as an image: HEIC needs the extra 'heic': pip install pillow-heif",
     ):
         load_image(data, "IMG_1.HEIC")
-    with pytest.raises(ValueError, match="its format is none that is known"):
+    with pytest.raises(ValueError, match="its format is unknown"):
         load_image(data.replace(brand, b"qt  "), "film.mov")

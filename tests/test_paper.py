@@ -143,7 +143,7 @@ def test_of_other_data_only_the_order_is_compared():
     text = table.markdown()
     assert "| RFM S² | 3,767 | 3,000 |" in text
     assert "ours are on tiles, the paper's on OSV-5M: other images" in text
-    assert "ours: vMF mixture; RFM S²; Uniform (without ± in the files" in text
+    assert "ours: vMF mixture; RFM S²; Uniform (no ± is known here" in text
     distances = tables.table(
         "table1-inat21",
         {

@@ -1,5 +1,5 @@
-"""The commands: `geoflow demo | train | distil | plan | compare | data fetch | data verify |
-embed | evaluate | tables | reproduce | results | locate | explore | doctor`."""
+"""Where on Earth could an image have been taken? Train models, ask them and score them, and run the
+paper's tables and figures again. `geoflow COMMAND --help` says what a command does."""
 
 import errno
 import io
@@ -14,9 +14,7 @@ from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]
 
-app = typer.Typer(
-    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(
     help="Data sets that others publish, and shards of embeddings.", no_args_is_help=True
 )
@@ -55,7 +53,7 @@ Version = Annotated[
 ]
 
 
-@app.callback(help=__doc__)
+@app.callback(help=" ".join((__doc__ or "").split()))
 def _options(version: Version = False) -> None:
     """Options before a command."""
 

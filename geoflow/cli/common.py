@@ -28,7 +28,7 @@ def argument(text: str):
 
 
 Out = Annotated[Path, option("folder for results")]
-Seed = Annotated[int, option("seed of weights, batches and noise")]
+Seed = Annotated[int, option("seed of all random numbers")]
 Model = Annotated[str, option("a shipped model, a photo model such as plonk-yfcc, or a folder")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf, vmf-mixture or flow-map")]
 Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]

@@ -26,10 +26,10 @@ def compare(
     tiles: Annotated[int, option("how many tiles of each kind to score, at most")] = 2000,
     out: Out = Path("outputs/compare"),
 ) -> None:
-    """Compare all methods on equal terms: train each with every seed, the flow map from the
-    Riemannian flow, and score all of them and the references on the same tiles, flows also with
-    guidance. The differences to the Riemannian flow have standard errors, from a paired bootstrap
-    over tiles and seeds.
+    """Compare all methods on equal terms. Each method is trained with every seed; the flow map
+    learns from the Riemannian flow. All are scored on the same tiles, beside references that need
+    no training, and flows also with guidance. The differences to the Riemannian flow have standard
+    errors, from a paired bootstrap over tiles and seeds.
 
     Run it again to go on after an interruption.
     """

@@ -21,11 +21,13 @@ def fetch(
     interruption, run it again to go on.
     """
     from geoflow.data import earth_events
+    from geoflow.data.fetch import LICENCES
     from geoflow.data.fetch import fetch as download
 
+    choose("data set", dataset, LICENCES)
     if root is None:
         if dataset != "earth-events":
-            raise ValueError(f"--root is missing: the folder where {dataset} is to lie")
+            raise ValueError(f"--root is missing: the folder for the files of {dataset}")
         root = earth_events.default_root()
     download(dataset, split, root)
 

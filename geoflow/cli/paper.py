@@ -25,7 +25,9 @@ def evaluate(
     out: Annotated[Path | None, option("folder for the reports as JSON")] = None,
     samples: Annotated[int, option("samples per image")] = 24,
     steps: Annotated[int | None, option("steps of the solver; default: the model's own")] = None,
-    solver: Annotated[str | None, option("default: the model's own")] = None,
+    solver: Annotated[
+        str | None, option("such as rk4, ab3 or euler; default: the model's own")
+    ] = None,
     guidance: Annotated[float, option("weight of guidance; 0: none")] = 0.0,
     seed: Seed = 0,
     seeds: Annotated[int, option("number of seeds to average over")] = 1,

@@ -72,7 +72,7 @@ def open_photo(data: bytes) -> Image.Image:
         most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
         raise ValueError(f"it has more than {most}, the limit; make a smaller copy") from error
     except UnidentifiedImageError as error:
-        why = "its format is none that is known" if data else "it is empty"
+        why = "its format is unknown" if data else "it is empty"
         if data[4:12] in HEIC:
             needs = "HEIC needs the extra 'heic': pip install pillow-heif"
             why = "it is a damaged HEIC file" if heic else needs

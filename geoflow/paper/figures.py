@@ -368,11 +368,13 @@ def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigur
     rows = [*published, *point_sets.DENSITIES.values()]
     fig = maps.MapFigure(figsize=(9, 4.2), layout="constrained")
     grid = fig.add_gridspec(2, len(earth_events.SOURCES), height_ratios=(1, 2))
+    rasters = {events: raster(packed) for events, packed in densities.items()}
+    above, peak = [], maps.peak_of(*rasters.values()) if rasters else None
     for column, events in enumerate(earth_events.SOURCES):
-        if events in densities:
-            above = maps.world(ax=grid[0, column])
-            maps.draw_density(above, raster(densities[events]), colorbar=False)
-            above.set_title(events)
+        if events in rasters:
+            above.append(maps.world(ax=grid[0, column]))
+            drawn = maps.draw_density(above[-1], rasters[events], peak=peak, colorbar=False)
+            above[-1].set_title(f"{events}: density of our flow")
         ax = fig.add_subplot(grid[1, column])
         bars = [(*published[method][events], "o", GREY) for method in published]
         ours = (point_sets.mean_and_deviation(runs, events, name) for name in point_sets.DENSITIES)
@@ -384,4 +386,7 @@ def figure_events(runs: list[dict], densities: dict[str, dict]) -> maps.MapFigur
         ax.tick_params(labelleft=column == 0)
         ax.axvline(-sphere.LOG_UNIFORM, color=GREY, lw=0.8, ls=":")
         ax.grid(axis="x", color="#e4e8ea")
+    if above:
+        maps.name_scale(fig.colorbar(drawn, ax=above, aspect=12, pad=0.01))
+    fig.supxlabel("dots: mean over splits, with deviation; dotted line: uniform, 2.53", fontsize=7)
     return fig

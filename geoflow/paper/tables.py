@@ -87,7 +87,9 @@ class Table:
             ours, paper = named(self.dataset), named(self.printed["dataset"])
             said.append(f"- ours are on {ours}, the paper's on {paper}: other images, other task")
         if any(error for line in used for error in line.errors):
-            said.append("- ±: the standard error over images; over several seeds their deviation")
+            said.append(
+                "- ±: the standard error over images; of several seeds, the deviation between them"
+            )
         by, (printed, ours) = self.printed["ranked_by"][0], self.orders()
         if len(printed) > 1:
             said.append(
@@ -119,7 +121,7 @@ class Table:
         errors = [line.errors[column] for line in order]
         known = [error for error in errors if error is not None]
         if len(known) < len(errors):
-            return f"{'; '.join(rows)} (without ± in the files: near numbers may differ by chance)"
+            return f"{'; '.join(rows)} (no ± is known here, so near numbers may differ by chance)"
         text = rows[0]
         for i, row in enumerate(rows[1:]):
             ahead = abs(scores[i] - scores[i + 1]) > 2 * math.hypot(known[i], known[i + 1])

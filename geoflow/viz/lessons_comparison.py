@@ -127,7 +127,7 @@ def shells_figure(radius: Tensor, share: dict[str, Tensor], own: dict[str, Tenso
                 ax.plot(float(r), 0, "^", ms=5, color=line.get_color(), clip_on=False)
             ax.set(title=TITLES[method], xlabel="radius r (Earth radii); ▲: the sample's own")
             ax.set_ylim(0, None)
-        axes[0].set_ylabel("density of the radius")
+        axes[0].set_ylabel("density of the radius\n(per Earth radius)")
     return figure
 
 
