@@ -233,7 +233,7 @@ def draw_truth(ax: GeoAxes, latlon) -> Line2D:
 
     >>> cross = draw_truth(world(), (24.0, 6.0))
     """
-    inches = ax.get_position().width * ax.figure.get_figwidth()
+    inches = ax.bbox.width / ax.figure.dpi
     size = min(18.0, max(11.0, 4 * inches))
     style: dict[str, Any] = dict(marker=_CROSS, markersize=size, markerfacecolor=TRUTH)
     xy = basemap.visible(ax, latlon)
