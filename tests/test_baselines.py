@@ -164,10 +164,3 @@ def test_mixtures_are_saved(components, tmp_path):
 def test_references_hold_no_weights(tmp_path):
     with pytest.raises(ValueError, match="'uniform' has no weights to save"):
         Geolocator.from_pretrained("uniform").save_pretrained(tmp_path / "model")
-
-
-@pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
-@pytest.mark.parametrize("place", ["ocean", "taiga"])
-def test_densities_of_shipped_mixtures_integrate_to_one(name, place, shipped):
-    density = shipped(name).density(tiles.tile(*tiles.EXAMPLES[place]), resolution=10.0)
-    assert density.integral == pytest.approx(1, abs=0.01)

@@ -241,7 +241,7 @@ def test_long_narrow_ridges_integrate_to_one():
 
 @pytest.mark.parametrize("name", ["tiles-vmf", "tiles-vmf-mixture"])
 def test_closed_forms_integrate_to_one(name, shipped):
-    for place in sphere.to_latlon(points(8, seed=11)).tolist():
+    for place in sphere.to_latlon(points(4, seed=11)).tolist():
         mapped = shipped(name).density(tiles.tile(*place), resolution=2.0)
         assert mapped.integral == pytest.approx(1, abs=0.003)
         assert raster_sum(mapped) == pytest.approx(mapped.integral, abs=1e-9)

@@ -362,7 +362,7 @@ def test_densities_are_those_of_the_diagonal(geo, cond):
     noise = sphere.uniform((3, 7), seeded())
     ways = [g.sample(cond=cond, noise=noise, solver="rk4", steps=16) for g in (geo, flow)]
     assert torch.allclose(*ways, atol=1e-2)
-    density = geo.density(cond=cond[:1], resolution=10, guidance=2.0)
+    density = geo.density(cond=cond[:1], resolution=10, guidance=2.0, coarser=4)
     assert density.integral == pytest.approx(1, abs=0.02)
     assert geo.localizability(cond=cond, n=16).isfinite().all()
 

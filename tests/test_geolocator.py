@@ -252,7 +252,7 @@ def test_small_calls_give_the_same_numbers(geo, cond, limit, monkeypatch):
             sphere.from_latlon(geo.trajectories(cond=cond, n=n, seed=0, steps=2)),
             geo.log_prob(latlon, cond=cond, steps=2),
             geo.log_prob(latlon[0], cond=cond, guidance=1.0, steps=2),
-            geo.localizability(cond=cond, n=n),
+            sphere.from_latlon(geo.sample_likeliest(cond=cond, n=n, seed=0, steps=2)),
         )
 
     whole = numbers()
