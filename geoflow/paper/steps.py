@@ -89,9 +89,10 @@ def answer(geo, cond, place, seed, cells: int, density_steps: int, resolution: f
     def log_prob(x: Tensor) -> Tensor:
         return geo.log_prob(sphere.to_latlon(x), cond=cond, steps=density_steps)[0]
 
-    best = geo.predict(cond=cond, seed=seed).latlon[0]
+    few = cells <= 2000  # a sketch
+    best = geo.predict(cond=cond, n=128 if few else 1024, seed=seed).latlon[0]
     km = sphere.distance_km(sphere.from_latlon(best), sphere.from_latlon(torch.tensor([place])))
-    latlon = geo.sample(cond=cond, n=8192 if cells > 2000 else 1024, seed=seed)
+    latlon = geo.sample(cond=cond, n=256 if few else 8192, seed=seed)
     drawn, desc = sphere.from_latlon(latlon)[0], "density map"
     # Methods in R³ end in narrower peaks, whose flanks need lighter cells.
     mass = 1 / 240 if geo.method in ("flow", "diffusion") else 1 / 120
