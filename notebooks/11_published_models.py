@@ -47,6 +47,7 @@ my_photos = []  # paths of your own photos; empty: satellite tiles
 reach_for_the_hub = by_scale(False, True, True)
 samples = by_scale(50, 300, 500)
 resolution = by_scale(10.0, 1.0, 1.0)  # degrees, of the maps
+coarser = by_scale(10, 1, 1)  # a density map with a coarser grid is quicker, and less exact
 examples = by_scale(1, 3, 3)  # how many tiles to ask about
 
 # %%
@@ -260,7 +261,7 @@ plt.show()
 # rings are the three places that together answer best (`geo.predict`), most probable first.
 
 # %%
-densities = {name: geo.density(cond=cond, resolution=resolution) for name, cond in embeddings.items()}
+densities = {name: geo.density(cond=cond, resolution=resolution, coarser=coarser) for name, cond in embeddings.items()}
 best = {name: geo.predict(cond=cond, k=3, n=samples, seed=seed) for name, cond in embeddings.items()}
 maps.contact_sheet(
     [{"density": densities[name], "truth": truth, "guesses": best[name].latlon[0], "title": name} for name, (_, truth) in named.items()]
