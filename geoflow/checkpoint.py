@@ -96,7 +96,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
     make = plonk.averaged_network if config.get("averaged") else flowmap.network_for
     network, encoder = part("network.", make, config["method"], config["network"]), None
     model_files.check_keys(file, config["network"], set(network.config) - {"tangent"}, {"tangent"})
-    if isinstance(config["encoder"], str):  # that of another shipped model
+    if isinstance(config["encoder"], str):  # the encoder of another shipped model
         encoder = load(config["encoder"]).encoder
     elif config["encoder"] is not None:
         encoder = part("encoder.", encoders.from_config, config["encoder"])
@@ -169,7 +169,8 @@ def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
         partial.mkdir()
         save_file(weights, partial / WEIGHTS)
         runtime.write_json(partial / CONFIG, config)
-        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors lets one read
+        # Safetensors makes its file readable by its owner only.
+        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)
     return folder
 
 

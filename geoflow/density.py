@@ -120,7 +120,7 @@ class DensityMap(Raster):
 COARSEST, FINEST = 3, 17  # HEALPix levels: cells of 7° and of 50 m
 SAMPLE_WEIGHTS = (16, 4, 2)
 """Factor of a cell's share of the samples on the coarsest level, the next and all finer ones."""
-ROUGHNESS_WEIGHT = 4  # of the roughness around a cell, in units of its share of the samples
+ROUGHNESS_WEIGHT = 4  # how much the roughness around a cell adds to the weight of its samples
 
 
 def density_map(
@@ -234,7 +234,7 @@ def _tree(x: Tensor):
 # The integral without a grid
 
 NEAREST = 8  # samples within the width of a kernel
-UNIFORM_SHARE = 0.05  # of the points, for what the samples have missed
+UNIFORM_SHARE = 0.05  # share of the points that are drawn uniformly, where no samples are
 
 
 def importance_integral(
@@ -274,7 +274,8 @@ def importance_integral(
     ratios = []
     with runtime.progress(total=n, desc=desc, unit="point", disable=not desc) as bar:
         for part in torch.rand(n, 3, generator=generator, dtype=torch.float64).split(1024):
-            few = part.split(64)  # few points meet all kernels at a time
+            # Every point is compared with all kernels, so only a few at a time fit into memory.
+            few = part.split(64)
             x = torch.cat([kernels.sample(uniforms[None])[0] for uniforms in few]).float()
             log_q = [kernels.log_prob(points[None].double())[0] for points in x.split(64)]
             ratios.append((log_prob(x).double() - torch.cat(log_q)).exp())

@@ -311,14 +311,14 @@ class Geolocator:
         Raises:
             ValueError: more than one image, or a resolution outside [0.05, 30].
         """
-        density.raster_axes(resolution)  # refused before any work
+        density.raster_axes(resolution)  # a bad resolution is refused before any work
         batch, cond = inputs.condition(self, images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
         n = 8192 // whole(f"coarser={coarser!r}", coarser)
         noise, cond, options = self._request(None, cond, n, guidance=guidance, seed=0)
         samples = self._sample(noise, cond, options)[0]
-        in_r3 = self.model.points_per_place > 1  # where a place costs more: the grid is coarser
+        in_r3 = self.model.points_per_place > 1  # a place costs more there, so the grid is coarser
         fine = replace(options, **({"steps": max(options.steps, 20)} if in_r3 else ON_S2))
 
         def log_prob(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from geoflow.data.images import as_list
 from geoflow.runtime import choose, number, whole
 from geoflow.samplers import SolverOptions
 
-STATES_PER_CALL = 1024  # of the network on a CPU, whose cache holds no more
+STATES_PER_CALL = 1024  # evaluated at once on a CPU: more do not fit into its cache
 STATES_PER_CALL_ON_GPU = 64 * STATES_PER_CALL
 
 

@@ -105,7 +105,7 @@ def _solve(velocity, path, x, times, cond, solver) -> tuple[Tensor, Tensor]:
 
 # Densities of directions, for methods in R³
 
-RAY_POINTS = 12  # of each look along a ray
+RAY_POINTS = 12  # points in each look along a ray
 RAY_LOOKS = (0.25, 0.5, 1.0)  # powers of the density by which the closer looks place their points
 RAY_REACH = (0.02, 4.5)  # radii between which the first look lies
 RAY_FOCUS = 0.02  # distance from radius 1 within which the first look is densest
@@ -120,7 +120,7 @@ def radial_marginal(log_prob: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     models err by 0.01 nats on average, and integrals over the sphere fall short by half a per cent.
 
     >>> from geoflow import paths, sphere
-    >>> normal = paths.EuclideanFlow().noise_log_prob  # of N(0, I) every direction is alike
+    >>> normal = paths.EuclideanFlow().noise_log_prob  # N(0, I): no direction is preferred
     >>> radial_marginal(normal, sphere.uniform((1, 1))).round(decimals=1)
     tensor([[-2.5000]])
 

@@ -133,7 +133,7 @@ class TimeAveraged(VelocityTransformer):
         low, high = self.interval(t)
         offsets = (torch.arange(AVERAGED, dtype=t.dtype, device=t.device) + 0.5) / AVERAGED
         moments = low[..., None] + (high - low)[..., None] * offsets  # (B or 1, N or 1, times)
-        more = more[..., None, :] if isinstance(more, Tensor) else more  # the same at all moments
+        more = more[..., None, :] if isinstance(more, Tensor) else more  # constant in time
         return super().condition(moments, cond, more).mean(-2)
 
     def interval(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ class SolverOptions:
     steps: int = 16
     solver: str = "rk4"  # see `integrate`
     guidance: float = 0.0  # ω, 0 is none
-    schedule: str | None = None  # that places the steps; None: the model's own
+    schedule: str | None = None  # its name; None: the model's own
 
 
 def evaluations(solver: str, steps: int) -> int | None:
@@ -167,7 +167,7 @@ def _adams_bashforth(field, path, x, times):
     yield x, total
     for s, s_next in _intervals(path, times):
         v, rate = field(x, path.time(s))
-        known = [state for state in history[:2] if state[0] != s]  # a step may have no length
+        known = [state for state in history[:2] if state[0] != s]  # two states may have equal times
         history = [(s, x, v, rate), *known]
         if len(history) == 1:
             midpoint = SOLVERS["midpoint"]
@@ -209,7 +209,7 @@ def _adaptive(field, path, x, times, solver):
     has_rate = field(x, float(times[0]))[1] is not None
 
     def ambient(s, state):
-        t = path.time(s.clamp(*ends))  # the first trial may lead beyond
+        t = path.time(s.clamp(*ends))  # a trial step may lead beyond the ends
         v, rate = field(path.project(state[0]), t)
         check_finite(v, float(t))
         return (v, rate) if has_rate else (v,)
@@ -229,7 +229,8 @@ def _adaptive(field, path, x, times, solver):
 
 def check_finite(x: Tensor, t: float) -> None:
     """A FloatingPointError if a state or velocity at time t is NaN or infinite."""
-    if x.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph cannot be asked
+    # Values are not known while a CUDA graph is recorded.
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return
     if not bool(x.isfinite().all()):
         count = f"{int((~x.isfinite()).any(-1).sum())} states are NaN or infinite"

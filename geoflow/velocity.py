@@ -21,7 +21,7 @@ from torch.nn.functional import layer_norm, silu
 from geoflow import paths, schedules, sphere
 from geoflow.runtime import number
 
-LOG_WIDTHS = (-12.0, 2.0)  # of the head's Gaussian guess: 6e-6 to 7 radians
+LOG_WIDTHS = (-12.0, 2.0)  # logarithms of the widths that a guess may have: 6e-6 to 7 radians
 
 
 class TimeEmbedding(nn.Module):

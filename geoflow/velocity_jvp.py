@@ -26,7 +26,7 @@ def jvp(velocity, x: Tensor, t, cond: Tensor | None, directions: Tensor) -> tupl
 
     >>> x, spin = sphere.uniform((1, 2)), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]])
     >>> v, rates = jvp(lambda x, t, cond: x @ spin.T, x, 0.0, None, torch.ones(1, 1, 2, 3))
-    >>> rates[0, 0, 0]  # of a linear field: spin · direction
+    >>> rates[0, 0, 0]  # for a linear field the derivative is spin · direction
     tensor([-1.,  1.,  0.])
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geoflow import sphere
 
-MAX_LOG_CONCENTRATION = 24.0  # of what a network predicts: a standard deviation of 40 m
+MAX_LOG_CONCENTRATION = 24.0  # the largest that a network may predict: a standard deviation of 40 m
 
 
 def log_prob(x: Tensor, mean: Tensor, concentration: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from geoflow.cli.common import Model, Out, Seed, Weights, option, working_in
 from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder
-MOST_SAMPLES = 1_000_000  # they are in memory together
+MOST_SAMPLES = 1_000_000  # all samples of an image are in memory at once
 NOT_A_TILE = "NOT A SATELLITE TILE, SO THE ANSWER MEANS NOTHING"
 ADVICE = (
     "The model knows only satellite images 300 km wide. For photos choose a photo model, such as "
@@ -89,7 +89,7 @@ def locate(
 
 
 def _complain(line: str) -> None:
-    tqdm.write(f"geoflow: {line}", file=sys.stderr)  # beside a progress bar
+    tqdm.write(f"geoflow: {line}", file=sys.stderr)  # this does not break a progress bar
 
 
 def _model(name: str, weights: str):
@@ -158,7 +158,7 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
     import torch
 
     encoder = question.geo.encoder
-    starts = range(1, len(files), BATCH)  # the first image alone shows how long one takes
+    starts = range(1, len(files), BATCH)  # the first image alone, to measure how long one takes
     for batch in (files[:1], *(files[start : start + BATCH] for start in starts)):
         photos, pixels = [], []
         for file in batch:
@@ -169,11 +169,11 @@ def _embedded(question: _Question, files: list[Path]) -> Iterator[tuple]:
                 name = geoflow.photos.shown(file)
                 why = getattr(error, "strerror", None) or str(error) or "it needs too much memory"
                 _complain(why if name in why else f"{name} cannot be read: {why}")
-                if isinstance(error, ValueError):  # it changed; it may be locked for a while only
+                if isinstance(error, ValueError):  # its content is damaged; an OSError may pass
                     question.answers.drop(file)
                 yield None, None
             else:
-                photo.image.thumbnail((512, 512))  # what a map shows of it
+                photo.image.thumbnail((512, 512))  # a map shows no more pixels
                 photos.append(photo)
         if photos:
             yield from zip(photos, question.geo.embed(torch.stack(pixels)).split(1), strict=True)
@@ -220,7 +220,8 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
     about |= question.how
     samples = geo.sample(n=question.samples, **how)[0]
     collection = geoflow.photos.to_geojson(density, samples, rows, about)
-    runtime.write_atomically(files["geojson"], json.dumps(collection))  # first: it says whose
+    # First, since it says which image the results belong to.
+    runtime.write_atomically(files["geojson"], json.dumps(collection))
     density.to_geotiff(files["geotiff"])
     title = geoflow.photos.shown(photo.file.name)[:40].replace("$", r"\$")
     title = f"{title}: {NOT_A_TILE}" if warning else title
@@ -228,7 +229,8 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
     if warning:
         figure.axes[0].title.set_color("crimson")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a title in another script
+        # Matplotlib's font lacks the letters of some titles.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         charts.save_figure(figure, files["map"], dpi=200)
     half = f"half of the probability on {density.region_area_km2(0.5):,.0f} km²"
     return f"density integrates to {density.integral:.3f}; {half}"

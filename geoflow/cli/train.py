@@ -297,7 +297,7 @@ def _draw(geo, out: Path) -> None:
     from geoflow.data import tiles
     from geoflow.viz import charts, maps
 
-    # Maps of a model that learnt nothing take longest.
+    # Maps of a model that has learnt nothing take longest.
     examples = list(tiles.EXAMPLES.items())[: 2 if runtime.scale() == "smoke" else None]
     for name, latlon in runtime.progress(examples, desc="density maps"):
         file = out / f"density-{name}.png"

@@ -55,11 +55,11 @@ def _make(folder: Path, layout: dict, fill: Callable[..., None], advice: str) ->
     if _is_there(folder):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # of several processes one writes
+    with FileLock(folder.with_suffix(".lock")):  # one of several processes writes, the others wait
         if _is_there(folder):
             return
         for left in folder.parent.glob(f"{folder.name}.*partial"):
-            shutil.rmtree(left)  # by a process that was killed
+            shutil.rmtree(left)  # left by a process that was killed
         sizes = (math.prod(shape) * np.dtype(kind).itemsize for kind, shape in layout.values())
         runtime.require_space(folder.parent, sum(sizes), advice)
         with runtime.replacing(folder) as partial:

@@ -43,7 +43,8 @@ NAMES = {  # our name → names that mean the same, in small letters and digits 
 AFFIXES = r"^(geo|gps|location|position|coordinates?|coords?|decimal|exif)+|(deg|degrees?|wgs84)$"
 AXES = {"latitude": "y", "longitude": "x"}  # where no other column is meant
 COORDINATES = {"latitude": 90, "longitude": 180}
-MISSING = ("", "nan", "na", "n/a", "null", "none")  # of numbers; as an id or a country, "NA" is one
+# Missing numbers; "NA" as an id or a country is a value.
+MISSING = ("", "nan", "na", "n/a", "null", "none")
 NUMBER = r"([0-9]+(?:[.,][0-9]*)?)"
 ANGLE = re.compile(  # 48°51'24"N, 48° 51.4′ N, 48.8566 N, -48°51'
     rf"([+-]?){NUMBER}\s*°?(?:(?<=°)\s*{NUMBER}\s*['′’](?:\s*{NUMBER}\s*(?:[\"″”]|''))?)?\s*([NSEW]?)",
@@ -51,7 +52,7 @@ ANGLE = re.compile(  # 48°51'24"N, 48° 51.4′ N, 48.8566 N, -48°51'
 )
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark begins this one
+    codecs.BOM_UTF32_LE: "utf-32",  # UTF-32 before UTF-16, whose mark is the beginning of UTF-32's
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -63,7 +64,7 @@ class Columns:
     """A table, column by column."""
 
     values: dict[str, list]  # our name → values; those of numbers and labels may be None
-    at: Callable[[int], str]  # number of a row → where it stands, in words
+    at: Callable[[int], str]  # number of a row → its place in the file, in words
     notes: tuple[str, ...]  # how it was read
 
 
@@ -146,7 +147,7 @@ def _unmarked(content: bytes) -> str:
             return encoding
     try:
         content.decode("utf-8")
-    except UnicodeDecodeError as error:  # after other signs in UTF-8 it is damaged, not another one
+    except UnicodeDecodeError as error:  # after other UTF-8 signs: damage, not cp1252
         return "cp1252" if content[: error.start].isascii() else "utf-8"
     return "utf-8"
 
@@ -315,7 +316,8 @@ def _degrees(value, name: str, table: Columns, row: int) -> float | None:
     sign, *parts, side = angle.groups("") if angle else ("",) * 5
     degrees, minutes, seconds = (float(part.replace(",", ".") or 0) for part in parts)
     sides = {"latitude": "NS", "longitude": "EW"}[name]
-    told = (sign + side).upper() in ("+", "-", *sides)  # else the side may be in another column
+    # Without a sign or side, the side may be in another column.
+    told = (sign + side).upper() in ("+", "-", *sides)
     if not told or max(minutes, seconds) >= 60:
         expected = f"decimal degrees such as −33.86, or 33°51′36″{sides[1]}"
         raise ValueError(f"{table.at(row)}: {name} {text!r}; expected {expected}")

@@ -45,7 +45,8 @@ def camera(image: Image.Image) -> str:
     try:
         names, taken = _block(image), _block(image, ExifTags.IFD.Exif)
     except ValueError as error:
-        return str(error)  # only cameras and what edits their photos write EXIF data
+        # Damaged EXIF data count as a camera's, since only cameras and photo editors write them.
+        return str(error)
     words = (_word(names.get(tag)).title()[:30] for tag in (Base.Make, Base.Model))
     unnamed = "unnamed" if any(tag in taken for tag in EXPOSURE) else ""
     return " ".join(filter(None, words)) or unnamed

@@ -18,7 +18,7 @@ from geoflow.data.published import CONFIG, WEIGHTS
 
 Module = TypeVar("Module", bound=nn.Module)
 
-BOUNDS: dict[str, tuple[float, float]] = {  # argument of a network or an encoder → its limits
+BOUNDS: dict[str, tuple[float, float]] = {  # argument → least and greatest value
     "cond_dim": (0, 65_536),
     "dim": (1, 65_536),
     "depth": (0, 1000),

@@ -62,7 +62,7 @@ def find(
                 raise ValueError(f"no image file in {shown(path)}; {ends}")
         elif os.path.lexists(path):
             if _is_result(path):
-                written.append(path)  # as when a shell expands *.png
+                written.append(path)  # a shell expands *.png to results as well
                 continue
             inside = [path] if _is_regular(path, unreadable) else []
         else:
@@ -144,7 +144,7 @@ def _owner(stem: Path) -> str | None:
     try:
         return runtime.read_json(results(stem)["geojson"])["features"][0]["properties"]["file"]
     except (OSError, ValueError, LookupError, TypeError):
-        return None  # nothing there, or not ours
+        return None  # there is no file, or geoflow did not write it
 
 
 def _is_result(file: Path) -> bool:
@@ -274,7 +274,7 @@ class Answers:
         try:
             return rows[0]["sha256"] == runtime.sha256(file)[:16]
         except OSError:
-            return False  # which will be told when it is read
+            return False  # reading it later raises an error that names the file
 
     def add(self, photo: Photo, places: Iterable[dict], **more) -> None:
         """Write the places of one image, as `rows` has them, in place of its former ones."""

@@ -27,7 +27,7 @@ from geoflow.data.towns import LEVELS
 
 COORDINATES = ("latitude", "longitude")
 COLUMNS = ("id", *COORDINATES, "path", *LEVELS)
-MOST_OUTSIDE = 0.01  # share of impossible coordinates above which columns must be swapped
+MOST_OUTSIDE = 0.01  # a larger share of impossible coordinates means that columns are swapped
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ SIZE = 32
 SIDE_KM = 300.0
 LAND_SHARE = 0.75
 MOST_CLOUDS, CLOUD_WHITE = 0.6, 235.0
-CLOUD_NODES, CLOUD_EDGE = 7, 0.4  # of the field that shapes clouds: numbers a side; width of edges
+# Nodes a side of the field that shapes clouds; width of their edges.
+CLOUD_NODES, CLOUD_EDGE = 7, 0.4
 BLOCK_LEVEL = 3
 SPLITS = ("train", "validation", "test", "held-out", "encoder")
 VIEWS = ("any", "north-up")

@@ -20,7 +20,7 @@ from torch import Tensor
 from geoflow import sphere
 
 LEVELS = ("country", "region", "sub-region", "city")
-FAR_KM = 500.0  # beyond it the nearest town says nothing about a place
+FAR_KM = 500.0  # beyond this distance the nearest town says nothing about a place
 
 
 def lookup(latlon: Tensor) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def _nearest(latlon: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if latlon.ndim != 2:
         raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (N, 2)")
     known = (~latlon.isnan().any(-1)).numpy()
-    row, km = np.full(len(latlon), -1), np.full(len(latlon), math.inf)  # row −1 has no labels
+    row, km = np.full(len(latlon), -1), np.full(len(latlon), math.inf)  # row −1 is without labels
     chord, row[known] = _table()[0].query(sphere.from_latlon(latlon[known]).numpy())
     km[known] = 2 * sphere.EARTH_RADIUS_KM * np.arcsin(chord / 2)
     return row, km

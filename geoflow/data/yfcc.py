@@ -54,7 +54,7 @@ def read(root, split: str) -> Records:
         rows.filter(pc.and_(pc.is_in(rows["id"], value_set=wanted), pc.not_equal(rows["hash"], "")))
         for rows in hashes
     )
-    listed = listed.group_by(["id", "hash"]).aggregate([])  # a line that is there twice counts once
+    listed = listed.group_by(["id", "hash"]).aggregate([])  # a line that occurs twice counts once
     times = listed.group_by("id").aggregate([("hash", "count")])
     unclear = times.filter(pc.greater(times["hash_count"], 1))["id"].combine_chunks()
     clear = pc.invert(pc.is_in(records.rows["id"], value_set=unclear))

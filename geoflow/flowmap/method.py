@@ -83,7 +83,7 @@ class FlowMap(methods.Flow):
             raise ValueError(f"{text}; expected {JUMP!r}, or another that solves its velocity")
         if options.solver != JUMP:
             return super().states(noise, cond, options)
-        self._field(options.guidance)  # refused before any work
+        self._field(options.guidance)  # a bad guidance is refused before any work
         return jumps(self.velocity, noise, self.times(options), cond, options.guidance)
 
     def ambient_log_prob(self, x: Tensor, cond, options: SolverOptions) -> Tensor:

@@ -37,7 +37,7 @@ def write_geotiff(path, log_density: Tensor) -> Path:
     profile |= dict(count=len(bands), height=height, width=width)
     profile |= dict(crs="EPSG:4326", transform=from_bounds(-180, -90, 180, 90, width, height))
     profile |= dict(nodata=float("nan"), compress="deflate", predictor=3)
-    memory = io.BytesIO()  # on a full disk GDAL leaves half a file, and does not say so
+    memory = io.BytesIO()  # on a full disk GDAL would leave half a file without an error
     with rasterio.open(memory, "w", **profile) as file:
         for band, (name, values) in enumerate(bands.items(), start=1):
             file.write(values, band)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from geoflow.gis import healpix
 
-DECIMALS = 6  # of degrees: 0.1 m
-LONGEST = 0.05  # straight line of a drawn polygon, in eighths of a turn
+DECIMALS = 6  # decimals of degrees: 0.1 m
+LONGEST = 0.05  # longest straight line of an outline, in eighths of a turn
 BENDS = 16  # straight lines in the side of a cell that touches a pole
-CORNER = 2.0**-30  # of a face, cut off at a pole, which has no longitude
+CORNER = 2.0**-30  # part of a face that is cut off at a pole, which has no longitude
 
 
 def region(cells: Tensor, levels: Tensor, probability: float, mass: float, area_km2: float) -> dict:

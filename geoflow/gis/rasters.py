@@ -9,7 +9,7 @@ from torch import Tensor
 from geoflow import sphere
 from geoflow.gis import healpix
 
-AT_ONCE = 1 << 18  # pixels, or parts of cells, that are held in memory
+AT_ONCE = 1 << 18  # most pixels, or parts of cells, that are in memory at once
 
 
 def pixel_areas(rows: int) -> Tensor:

@@ -109,7 +109,7 @@ class Materials:
     def recipe(self, schedule: str) -> dict[str, Any]:
         """The recipe of the shipped flow with another schedule, for training and sampling."""
         recipe = read_recipe("tiles", self.scale)
-        recipe.pop("methods", None)  # of others
+        recipe.pop("methods", None)  # the settings of other methods
         flow = recipe["flow"] | {"schedule": schedule}
         return recipe | {"sampling_schedule": schedule, "flow": flow}
 

@@ -26,8 +26,8 @@ from geoflow.paper.tables import markdown_table, read_yaml
 
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels of 1,100 km to 0.6 km
-STEPS = 128  # of RK4, in likelihoods: repeated places make the field change fast
-FORMAT = 2  # of result.json
+STEPS = 128  # steps of RK4 in likelihoods: repeated places make the field change fast
+FORMAT = 2  # format of result.json
 DENSITIES = {
     "flow": "Riemannian flow, ours",
     "mixture": "mixture of vMF, ours",

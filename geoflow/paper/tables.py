@@ -13,15 +13,16 @@ import yaml
 from geoflow.runtime import DATA, choose
 from geoflow.scores.evaluation import Report, read_report
 
-Numbers = tuple[float | None, ...]  # of a row, by column; None where there is none
+Numbers = tuple[float | None, ...]  # the numbers of a row, by column; None where there is none
 # Columns of bits per dimension show another metric where a report has it: for R³ methods the paper
 # prints the density in R³, and for guided samples that of the guided field.
 OTHER_METRICS = {
     "paper_bits": "ambient_bits_per_dimension",
     "sampled_bits": "guided_bits_per_dimension",
 }
-SHARES = ("country", "region", "sub-region", "city")  # and those that begin with `within_`
-DATA_SETS = {"osv5m": "OSV-5M", "inat21": "iNat21", "yfcc": "YFCC4k"}  # as the paper calls them
+# Metrics that are shares of images; so are those that begin with `within_`.
+SHARES = ("country", "region", "sub-region", "city")
+DATA_SETS = {"osv5m": "OSV-5M", "inat21": "iNat21", "yfcc": "YFCC4k"}  # the paper's names
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Table:
     """One of the paper's tables, with ours beside it."""
 
     printed: dict[str, Any]  # the table as in `data/paper/tables.yaml`
-    lines: tuple[Line, ...]  # its rows; a row with several reports comes several times
+    lines: tuple[Line, ...]  # its rows; a row with several reports occurs several times
     notes: tuple[str, ...]  # how ours were obtained, a line for each report
-    dataset: str  # ours; numbers of different data sets do not compare
+    dataset: str  # the data set of our numbers; those of different data sets cannot be compared
 
     @property
     def comparable(self) -> bool:

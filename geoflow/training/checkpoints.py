@@ -25,7 +25,7 @@ from geoflow.training.interruptions import Interruptions
 from geoflow.training.modules import Optimization
 
 EVERY = timedelta(seconds=20)
-UNCHECKED = 10  # steps after which their losses are checked to be finite, at the latest
+UNCHECKED = 10  # losses are checked to be finite at least every so many steps
 NAMES = ("last", "best")
 
 
@@ -183,7 +183,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.optimization, self.interruptions = folder, optimization, interruptions
         self.best, self.best_step, self.waited = math.inf, 0, 0
         self.begun = False  # whether a step has been taken
-        self.unchecked: list[torch.Tensor] = []  # losses of the last steps, where they were made
+        self.unchecked: list[torch.Tensor] = []  # losses of the last steps, still on the device
         self.saved_at, self.at = time.monotonic(), 0
 
     def state_dict(self) -> dict:

@@ -32,9 +32,10 @@ from geoflow.runtime import count
 from geoflow.training.interruptions import end_quietly
 
 IDS = "ids.parquet"
-OURS = (".lock", "run.json", "manifest.json")  # of these a folder of shards holds one
-PATIENCE = 8.0  # seconds in which the readers of a killed run end, which hold its claim
-CONTENT = ("name", "weights", "preprocessing")  # what makes an encoder another one
+OURS = (".lock", "run.json", "manifest.json")  # a folder of shards holds at least one of these
+PATIENCE = 8.0  # seconds to wait until the readers of a killed run have ended and released its lock
+# Encoders that differ in one of these are different ones.
+CONTENT = ("name", "weights", "preprocessing")
 
 
 def embed(
@@ -89,14 +90,14 @@ def embed(
         if first:
             _claim(out, {**layout, "encoder": {name: about[name] for name in CONTENT}})
             _add_ids(out, records, log)
-        fabric.barrier()  # the order of the ids is written
+        fabric.barrier()  # wait until the order of the ids is written
         records, ends = _ordered(records, read_ids(out / IDS), shard)
         parts = enumerate(zip([0, *ends], ends, strict=False))
         spans = {out / f"{number:05d}.tar": range(*part) for number, part in parts}
         todo = _todo(records, spans, log if first else lambda line: None)
         if first and todo:
-            (out / "manifest.json").unlink(missing_ok=True)  # until every shard is there
-        fabric.barrier()  # every process has seen what there is to do before one writes
+            (out / "manifest.json").unlink(missing_ok=True)  # written again in the end
+        fabric.barrier()  # nobody writes before every process has seen what there is to do
 
         mine = {file: spans[file] for file in todo[fabric.global_rank :: fabric.world_size]}
         left = sum(map(len, mine.values()))
@@ -262,7 +263,8 @@ def _write_shards(
                     lines += seen
                     done += len(part)
                     shown.update(len(part))
-                    if done == len(part) < total:  # the first batch tells how long it will take
+                    # After the first batch the whole time can be estimated.
+                    if done == len(part) < total:
                         rate = done / (time.perf_counter() - started)
                         log(f"{rate:,.3g} images a second: about {runtime.duration(total / rate)}")
                 writer.rows = runtime.sha256_of(*lines)
@@ -309,7 +311,7 @@ def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
     columns = {to: {n: s[name] for n, s in filled.items()} for to, name in columns.items()}
     runtime.write_json(out / "manifest.json", {**about, **columns, "skipped": skipped})
     for left in out.glob("*.partial"):
-        left.unlink(missing_ok=True)  # by a process that was killed
+        left.unlink(missing_ok=True)  # left by a process that was killed
     shards = open_shards(out)
     written = f"{count(len(shards), 'embedding')} in {count(len(filled), 'shard')}"
     log(f"{out}: {written}; {count(len(skipped), 'image')} could not be read{first}")

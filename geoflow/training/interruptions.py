@@ -53,7 +53,8 @@ class Interruptions(contextlib.AbstractContextManager):
     def watch(self) -> None:
         """Begin, after Lightning has set handlers of its own."""
         for number, handler in self.before.items():
-            if handler is not signal.SIG_IGN:  # as under nohup
+            # A signal that is ignored, as under nohup, stays ignored.
+            if handler is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
@@ -76,7 +77,7 @@ class Interruptions(contextlib.AbstractContextManager):
         if isinstance(error, Stopped):
             raise_for(*error.args)
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__  # Lightning makes an exit of a Ctrl-C
+            raise error.__context__  # Lightning turns Ctrl-C into an exit
 
 
 @contextlib.contextmanager
@@ -87,7 +88,8 @@ def terminated_by_sigterm():
     before: dict = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, *HANGUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            # A signal that is ignored, as under nohup, stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, lambda number, _frame: raise_for(number))
     try:
         yield

@@ -36,7 +36,8 @@ class Optimization:
     warmup: int = 100  # steps to the peak
     ema: float = 0.0  # decay of the weight average; 0 keeps none
     optimizer: str = "adamw"  # or `lamb`, as in the paper
-    patience: int = 0  # of 20 validations, how many without a lower loss end it; 0: it runs through
+    # Validations (of 20) without a lower loss after which training ends; 0: it never ends early.
+    patience: int = 0
 
     def optimizer_of(self, parameters) -> torch.optim.Optimizer:
         """Build the optimiser of a module's parameters, at the peak learning rate."""
@@ -164,7 +165,7 @@ class FlowMapModule(FlowModule):
         self, network, path, optimization: Optimization, seed: int = 0, teacher=None, **options
     ):
         super().__init__(network, path, optimization, seed, **options)
-        self.teacher = (teacher,)  # so hidden, it is neither trained nor kept with the weights
+        self.teacher = (teacher,)  # in a tuple, so that Lightning neither trains nor saves it
 
     def loss(self, batch, generator, share=WHOLE):
         cond, x = batch

@@ -16,7 +16,8 @@ from geoflow.encoders import PHOTO_ENCODERS, PhotoEncoder, TileEncoder, from_con
 from geoflow.geolocator import Geolocator, shipped_models
 from geoflow.runtime import count
 
-FEWEST, VERY_FEW, FEW = 20, 100, 1000  # images: fewer are refused; two degrees of warnings
+# Images: fewer than the first number are refused, fewer than the others are warned of.
+FEWEST, VERY_FEW, FEW = 20, 100, 1000
 PASSES = 20  # over the images
 MOST_JUDGED = 10_000
 MOST_SCORED = 256  # validation images whose likelihood is computed in the end

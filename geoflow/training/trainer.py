@@ -105,7 +105,7 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
     o = module.optimization
     if runtime.is_first_process():
         for left in folder.glob("*.partial"):
-            left.unlink()  # by a process that was killed
+            left.unlink()  # left by a process that was killed
         size = 4 * sum(weight.numel() for weight in module.state_dict().values())
         runtime.require_space(folder, COPIES * (4 if o.ema else 3) * size, "choose another folder")
     found = checkpoints.newest(folder / "last.ckpt", _needed(module, batches), log)

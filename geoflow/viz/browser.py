@@ -48,7 +48,8 @@ def pack_map(geo: Geolocator, cond: Tensor) -> tuple[dict[str, Any], bytes]:
     }
     with torch.no_grad():
         tensors = {"images": network.embed_cond(cond.to(geo.device)), **state}
-    for name in ("head.weight", "head.bias"):  # one more row, of zeros: the script takes pairs
+    # The script takes pairs, so an odd number gets a row of zeros.
+    for name in ("head.weight", "head.bias"):
         tensors[name] = torch.cat([tensors[name], torch.zeros_like(tensors[name][:1])])
     described, data = {}, bytearray()
     for name, value in tensors.items():

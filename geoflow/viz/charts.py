@@ -12,7 +12,7 @@ from geoflow.runtime import replacing
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), and a grey.
 BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
 PINK, PALE = "#CC79A7", "#c6d3e1"
-STYLE: dict[Any, Any] = {  # of the figures of the notebooks
+STYLE: dict[Any, Any] = {  # matplotlib's settings for the figures of the notebooks
     "font.size": 9,
     "axes.titlesize": 9,
     "legend.frameon": False,

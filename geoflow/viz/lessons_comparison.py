@@ -32,7 +32,7 @@ SCORES = {
     "geoscore": "GeoScore, answer of 24",
     "single_geoscore": "GeoScore, one sample",
 }
-LIMIT = 2.4  # of the pictures of R³, Earth radii
+LIMIT = 2.4  # half width of the pictures of R³, Earth radii
 
 
 def color_of(method: str) -> str:

@@ -17,8 +17,8 @@ from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE, Curve
 from geoflow.viz.diagrams import pipeline_figure as pipeline_figure
 
 ERRORS = {"below 500 km": BLUE, "500 to 2,500 km": ORANGE, "above 2,500 km": RED}
-LIMITS = (500.0, 2500.0)  # between the classes of `ERRORS`
-GROUPS = 5  # of tiles with similar promises
+LIMITS = (500.0, 2500.0)  # km, between the classes of `ERRORS`
+GROUPS = 5  # number of groups of tiles with similar promises
 FULL = 5000.0  # the largest GeoScore
 
 

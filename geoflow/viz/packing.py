@@ -27,10 +27,11 @@ class Panel:
     title: str = ""  # above the map
     note: str = ""  # beside the title
     times: Any = None  # (states,) from 0 (noise) to 1 (data); None: equally spaced
-    steps: int | None = None  # of the solver, some of whose states are left out; None: states − 1
+    # Steps of the solver; None: one fewer than the states, of which none is left out.
+    steps: int | None = None
     truth: Any = None  # latitude and longitude of the true place
     best: Any = None  # (k, 2) best places, best first
-    image: Image.Image | None = None  # that the points should find
+    image: Image.Image | None = None  # the image whose place is asked for
     density: Any = None  # a `geoflow.density.Raster`, in place of or below points
     color: int | None = None  # which of the six colours; None: by the panel's number
     moved_by_hand: bool = False  # the reader drags the ends, see `widgets.explore_sphere`

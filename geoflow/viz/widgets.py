@@ -31,12 +31,13 @@ from geoflow.viz.packing import Panel, data_url, read_upload, rounded
 from geoflow.viz.player import TrajectoryPlayer, choice, number
 from geoflow.vmf import Mixture
 
-STATES = 81  # sent of a trajectory at most
-KERNEL_KM = 200.0  # what samples are smoothed with where no density is computed
-REFERENCE_STEPS, REFERENCE_POINTS = 128, 64  # of the solution that errors are measured against
+STATES = 81  # most states of a trajectory that are sent to the browser
+KERNEL_KM = 200.0  # width of the kernels that smooth samples where no density is computed
+# Steps and points of the solution that errors are measured against.
+REFERENCE_STEPS, REFERENCE_POINTS = 128, 64
 STEPS = number("steps", "steps", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 GUIDANCE = number("guidance", "guidance ω", (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0))
-OF_FLOWS = {"label": "guidance ω (flows)"}  # of controls beside closed forms
+OF_FLOWS = {"label": "guidance ω (flows)"}  # label of the control where closed forms are shown too
 SCHEDULES = (*schedules.SCHEDULES, *schedules.SAMPLING)
 SMOOTHED, EXACT = "smoothed samples", "exact"
 SIX = {  # title of a method → the shipped model
