@@ -48,7 +48,7 @@ _MOVED |= {"data.batches": "training.batches", "data.embedding": "training.embed
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Short names: `geoflow.maps` is `geoflow.viz.maps`, as before the package had folders."""
+    """Second import paths of modules, such as `geoflow.maps` for `geoflow.viz.maps`."""
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, name = fullname.partition(".")

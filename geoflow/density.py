@@ -201,7 +201,7 @@ def _in_parts(log_prob: LogDensity, x: Tensor, bar) -> Tensor:
 
 
 def _change(mass: Tensor, before: Tensor | None) -> Tensor:
-    """Change of the mass of four sisters from that of the cell they were, as a part of theirs."""
+    """How much the mass of a split cell's four parts has changed, as a share of theirs: (M,)."""
     if before is None:
         return torch.zeros_like(mass)
     now = mass.reshape(-1, 4).sum(1).clamp(min=torch.finfo(mass.dtype).tiny)

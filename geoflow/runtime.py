@@ -298,10 +298,12 @@ def claim(folder: Path, run: dict, what: str = "a run") -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path, patience: float = 0.0) -> Generator[None]:
-    """Keep other processes out of a folder that is written to; an `OSError` if one is in it for
-    longer than `patience` seconds.
+    """Keep other processes out of a folder that is written to.
 
-    The operating system ends it with the process, however that ends.
+    The operating system releases the lock when the process ends, however it ends.
+
+    Raises:
+        OSError: another process has the folder for longer than `patience` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:

@@ -119,7 +119,7 @@ def shown(path) -> str:
 
 
 def identity(file) -> str:
-    """The path of a file without links, as text: with the content's checksum, what it is."""
+    """The path of a file without links, as text. With its checksum it identifies an image."""
     return shown(os.path.realpath(file))
 
 
@@ -140,7 +140,7 @@ def stem_for(folder: Path, file) -> Path:
 
 
 def _owner(stem: Path) -> str | None:
-    """Which image's results are called so, as the GeoJSON says; None: no results."""
+    """The image whose results have this stem, as their GeoJSON says; None if there are none."""
     try:
         return runtime.read_json(results(stem)["geojson"])["features"][0]["properties"]["file"]
     except (OSError, ValueError, LookupError, TypeError):

@@ -337,7 +337,7 @@ def log_prior(x: Tensor) -> Tensor:
 
 
 def views_of(recipe: dict) -> str:
-    """The views that a recipe learns from; those of before there were others are north-up.
+    """The views that a recipe learns from: north-up ones if it does not say.
 
     >>> views_of({"views": "any"}), views_of({"tiles": 300_000})
     ('any', 'north-up')

@@ -2,7 +2,7 @@
 
 
 def __getattr__(name):
-    """Names of `tables`, which was this module, on first use."""
+    """Give the names of `geoflow.paper.tables` here too, on first use."""
     if name in ("Line", "Table", "names", "read_reports", "table"):
         from geoflow.paper import tables
 

@@ -69,7 +69,7 @@ class Setup(Materials):
         return None
 
     def _computed(self, asked: dict[str, Any]) -> Result:
-        """The result that was asked for, computed, written, and read as anybody reads it."""
+        """The result that was asked for: computed, written, and read from its file."""
         name = asked["step"]
         file = self.folder_for(name) / f"{name}.json"
         self.log(f"{name} …")

@@ -181,7 +181,7 @@ def distributed_if_launched() -> None:
 
 
 def _collected(n: int, description: str, compute) -> dict[str, Tensor]:
-    """compute(image numbers) → named rows, over all images and processes, every image once."""
+    """The named rows that compute(numbers) gives for images, of all images from all processes."""
     rank, world = 0, 1
     if distributed.is_available() and distributed.is_initialized():
         rank, world = distributed.get_rank(), distributed.get_world_size()

@@ -111,7 +111,7 @@ def expected_geoscore(samples: Tensor) -> Tensor:
 
 
 def best_for_geoscore(samples: Tensor) -> Tensor:
-    """Of each image's samples the one of highest expected GeoScore: (B, n, 3) → (B, 3).
+    """The sample of highest expected GeoScore, of each image: (B, n, 3) → (B, 3).
 
     >>> best_for_geoscore(sphere.uniform((2, 7))).shape
     torch.Size([2, 3])
@@ -120,7 +120,7 @@ def best_for_geoscore(samples: Tensor) -> Tensor:
 
 
 def medoid(samples: Tensor) -> Tensor:
-    """Of each image's samples the one of smallest mean distance to all: (B, n, 3) → (B, 3).
+    """The sample of smallest mean distance to all samples, of each image: (B, n, 3) → (B, 3).
 
     >>> medoid(sphere.uniform((2, 7))).shape
     torch.Size([2, 3])
@@ -129,7 +129,7 @@ def medoid(samples: Tensor) -> Tensor:
 
 
 def _best(samples: Tensor, score) -> Tensor:
-    """Of each image's samples the one of highest score, some images at a time."""
+    """The sample of highest score, of each image; some images are computed at a time."""
     best = torch.cat([score(part).argmax(-1) for part in samples.split(64)])
     return samples[torch.arange(len(samples)), best]
 

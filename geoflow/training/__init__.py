@@ -9,7 +9,7 @@ _MODULES = {
     "recipes": "read_recipe",
 }
 _HOME = {name: f"geoflow.training.{m}" for m, names in _MODULES.items() for name in names.split()}
-_HOME["machine"] = "geoflow.runtime"  # old scripts look here
+_HOME["machine"] = "geoflow.runtime"  # scripts may look for it here
 
 
 def __getattr__(name):

@@ -187,7 +187,7 @@ def count_training(data: Sequence[Shards], share: float | None) -> int:
 
 
 def split(tables: Sequence[Tensor], share: float) -> list[Tensor]:
-    """Which rows judge a network, the same wherever and in which order they lie.
+    """Which rows judge a network; their order and their files make no difference.
 
     They are those whose embeddings have the smallest checksums, so that copies of an image are on
     the same side.
