@@ -70,7 +70,7 @@ class DensityMap(Raster):
         return sphere.to_latlon(self.x[self.cell_log_density.argmax()])
 
     def mass(self, region: Callable[[Tensor], Tensor]) -> float:
-        """Probability of a region like `lambda latlon: latlon[:, 0] > 66.5`, to a cell's size."""
+        """Probability of a region, `lambda latlon: latlon[:, 0] > 66.5`, to the size of a cell."""
         inside = region(sphere.to_latlon(self.x))
         return float(self.cell_mass[inside].sum()) / self.integral
 

@@ -84,7 +84,7 @@ class Geolocator:
         return f"Geolocator({', '.join(parts)}, on {self.device})"
 
     def to(self, device) -> "Geolocator":
-        """Compute on this device, one that is here, from now on; results come back to the CPU."""
+        """Compute on this device from now on; results come back to the CPU."""
         device = inputs.device(device)
         for module in (self.network, self.encoder):
             if module is not None:

@@ -287,7 +287,7 @@ def _leaves(value: Any, name: str = "") -> dict:
 
 
 def claim(folder: Path, run: dict, what: str = "a run") -> None:
-    """Make a folder that of a run, identified by `run.json`; a `ValueError` if it is another's."""
+    """Mark a folder as that of a run, in `run.json`; a `ValueError` if it is another run's."""
     file = Path(folder) / "run.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

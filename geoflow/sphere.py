@@ -201,7 +201,7 @@ def log_unchecked(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _towards(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A tangent vector at x towards y; sine, which is its length, and cosine of their angle."""
+    """A tangent vector at x towards y; its length, the sine of the angle; and the cosine."""
     c = (x * y).sum(-1, keepdim=True)
     # exact for y near ±x, where y − ⟨x, y⟩ x would cancel
     w = y - torch.where(c < 0, -1.0, 1.0).to(y) * x

@@ -117,7 +117,7 @@ def _fetch_parts(parts: list[Part], root: Path, log: Callable[[str], object]) ->
 
 
 def _receipt(root: Path, part: Part) -> list | None:
-    """What a checked file is recognised by: checksum, size and date; of a folder, the checksum."""
+    """What identifies a checked file: checksum, size and date; for a folder, the checksum."""
     file = root / part.final
     if not file.exists():
         return None
@@ -147,7 +147,7 @@ def download(part: Part, root: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    """What a transfer said, in one line; most of it is about the layers below."""
+    """The message of a failed transfer, in one line."""
     lost = (requests.ConnectionError, requests.Timeout)
     text = " ".join(str(error).split())
     return f"no answer, is there a network? ({text})" if isinstance(error, lost) else text

@@ -17,7 +17,7 @@ from geoflow.runtime import choose
 
 @dataclass(frozen=True)
 class Photo:
-    """What is fixed about a published encoder: where it is, which class, how it sees an image."""
+    """What is fixed about a published encoder: its repository, its class, its preprocessing."""
 
     repository: str
     model: str

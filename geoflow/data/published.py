@@ -105,7 +105,7 @@ def download(model: Published, revision: str | None = None) -> Path:
 
 @functools.cache
 def hub_is_silent() -> bool:
-    """Whether the hub cannot be reached: asked all the same, its client tries for half a minute."""
+    """Whether the hub cannot be reached; its client would try for half a minute before it fails."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

@@ -149,7 +149,7 @@ def _first_of_each(ids: pa.ChunkedArray) -> pa.Array:
 
 
 def existing(file: Path, layout: str, *others: Path) -> Path:
-    """The file, or the first of the others, that is there; an error states the layout expected."""
+    """The first of some files that exists; otherwise an error that states the expected layout."""
     if found := next(filter(Path.is_file, (file, *others)), None):
         return found
     raise FileNotFoundError(f"no {file.name} in {file.parent}; expected {layout}")

@@ -328,7 +328,7 @@ def sample_centers(n: int, split: str, generator: torch.Generator) -> Tensor:
 
 
 def log_prior(x: Tensor) -> Tensor:
-    """Log-density (nats) of tile centres (..., 3) if no block were held out: best without image."""
+    """Log-density (nats) of tile centres (..., 3) without an image, if no block were held out."""
     rows = land_mask().shape[0]
     weight = torch.cos((90 - (torch.arange(rows) + 0.5) * 180 / rows).deg2rad())
     land_area = 4 * math.pi * float((land_mask().double().mean(1) * weight).sum() / weight.sum())

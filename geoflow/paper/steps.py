@@ -38,7 +38,7 @@ class Step:
 
 
 def settings_of(step: str, scale: str) -> dict[str, Any]:
-    """The settings of a step at a scale: of a list the scale's value, or the last."""
+    """The settings of a step. A list has one value per scale, the last for all larger ones."""
     settings, number = read_yaml("steps")[step], SCALES.index(scale)
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     return settings | {k: value[min(number, len(value) - 1)] for k, value in lists.items()}

@@ -101,7 +101,7 @@ class Table:
         return said
 
     def orders(self) -> tuple[list[Line], list[Line]]:
-        """Rows with a number of ours, best first: by the printed numbers, if any, and by ours."""
+        """Rows that have our number, best first, ordered by the printed numbers and by ours."""
         column = self._ranked_by
         sign = -1 if self.printed["ranked_by"][1] == "high" else 1
         lines = [line for line in self.lines if line.ours[column] is not None]

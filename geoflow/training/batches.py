@@ -218,7 +218,7 @@ class ShardStream(IterableDataset):
 
 
 class Batches(L.LightningDataModule):
-    """What a run needs of its data: training batches, validation rows, and its time so far."""
+    """What a run needs of its data: training batches and validation rows; and the time it took."""
 
     def __init__(self, train, validation: Rows | Part, order: Order):
         super().__init__()

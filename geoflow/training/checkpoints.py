@@ -237,14 +237,14 @@ class Checkpoints(Checkpoint):
             trainer.should_stop = True
 
     def _check_losses(self, step: int) -> None:
-        """Check the losses of the steps up to this one, some at a time: a GPU need not wait."""
+        """Check the losses up to this step, several at a time, so that a GPU need not wait."""
         losses = torch.stack(self.unchecked).tolist() if self.unchecked else []
         self.unchecked = []
         for before, loss in zip(range(len(losses) - 1, -1, -1), losses, strict=True):
             self._check_loss("loss", loss, step - before)
 
     def _check_loss(self, name: str, loss: float, step: int) -> None:
-        """A FloatingPointError if a loss is not finite: before the step is saved."""
+        """Raise a FloatingPointError if a loss is not finite, before the step is saved."""
         if math.isfinite(loss):
             return
         last = self.folder / "last.ckpt"

@@ -115,7 +115,7 @@ def embed(
 
 
 def _usual(out: Path, images: int) -> int:
-    """How many samples a shard holds by default: as many as those that are in the folder."""
+    """The default number of samples in a shard: that of the folder's shards, if there are any."""
     file = out / "run.json"
     there = runtime.read_json(file, dict).get("shard") if file.is_file() else None
     return there if type(there) is int else max(1, min(10_000, images // 20))
@@ -159,7 +159,7 @@ def _identity(encoder, shard: int) -> tuple[dict, dict]:
 
 
 def _claim(out: Path, now: dict) -> None:
-    """Make a folder that of embeddings; a `ValueError` if it holds some of another kind."""
+    """Mark a folder as one of these embeddings; a `ValueError` if it holds some of another kind."""
     file = out / "run.json"
     before = runtime.read_json(file, dict) if file.exists() else now
     if other := runtime.difference({name: before.get(name) for name in now}, now):
@@ -221,7 +221,7 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
 
 
 def _made_now(records: Records, span: range) -> str:
-    """What the rows of a span are recognised by: all they say, size and date of each image."""
+    """A checksum of the rows of a span, and of the size and date of each of their images."""
     rows = records.rows.slice(span.start, len(span)).to_pylist()
     lines = (_line(row, archives.state(records.root / row["path"])) for row in rows)
     return runtime.sha256_of(*lines)

@@ -19,7 +19,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Stopped(BaseException):
-    """Ends Lightning's loop at the end of a step; it must not take it for an error of its own."""
+    """Ends Lightning's loop at the end of a step. It is no `Exception`, which Lightning handles."""
 
 
 def raise_for(number: int, text: str = ""):

@@ -210,7 +210,7 @@ def sampling_schedule_of(recipe: dict, method: str) -> str:
 
 
 def recipe_of(recipe: dict, method: str) -> dict:
-    """What of a recipe concerns a method: its `flow` is `settings_for`, and it has no `methods`."""
+    """The part of a recipe that concerns a method: `flow` is `settings_for` it; no `methods`."""
     shared = {name: value for name, value in recipe.items() if name != "methods"}
     return {**shared, "flow": settings_for(recipe, method)}
 

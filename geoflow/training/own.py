@@ -110,7 +110,7 @@ def fitted(recipe: dict, images: int, given: dict | None = None) -> tuple[dict, 
 
 
 def overridden(recipe: dict, images: int, given: dict) -> dict:
-    """A recipe with what of `steps`, `batch`, `lr`, `patience` is given; errors as in `fitted`."""
+    """The recipe with those of `steps`, `batch`, `lr`, `patience` that are given; see `fitted`."""
     recipe = copy.deepcopy(recipe)
     o = recipe["flow"]["optimization"]
     o |= _checked(given, images)
@@ -179,7 +179,7 @@ def judging_share(data: Sequence[Shards], share: float | None, stream: bool) -> 
 
 
 def count_training(data: Sequence[Shards], share: float | None) -> int:
-    """How many images train; one in a folder that is given twice counts twice."""
+    """Number of training images; those of a folder that is given twice count twice."""
     total = sum(map(len, data))
     if share is None:
         return total - sum(shards.counts[-1] for shards in data)

@@ -97,7 +97,7 @@ def _embedded(encoder: TileEncoder, *parts: tiles.Tiles) -> list[Rows]:
 
 
 def _tiles_run(recipe: dict, seed: int, method: str, encoder) -> dict:
-    """What identifies a training on tiles; an encoder that is given, by its weights."""
+    """What identifies a training on tiles; with a checksum of the encoder if one is given."""
     run = {"recipe": recipe_of(recipe, method), "seed": seed, "method": method}
     given = encoder is not None
     return run | ({"encoder": runtime.sha256_of_weights(encoder)[:16]} if given else {})
