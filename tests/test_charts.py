@@ -3,20 +3,25 @@
 from io import BytesIO
 
 import pytest
+from drawn import check_texts_are_inside
 from matplotlib.figure import Figure
 from PIL import Image
 
 from geoflow.viz import charts
 
 
-def test_loss_figure_draws_every_point():
+def test_loss_curves_have_every_point_and_their_levels():
     encoder = {"loss": [(0, 3.0), (10, 2.0)], "val_loss": [(10, 2.5)]}
     flow = {"loss": [(0, 1.0)], "val_loss": []}
     units = {"encoder": "nats", "flow": "squared error"}
-    left, right = charts.loss_figure({"encoder": encoder, "flow": flow}, units).axes
+    figure = charts.losses_figure({"encoder": encoder, "flow": flow}, units, {"flow": 2.9})
+    check_texts_are_inside(figure, "losses_figure")
+    left, right = figure.axes
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in left.lines}
     assert drawn == {"training batch": encoder["loss"], "validation": encoder["val_loss"]}
-    assert len(right.lines) == 1
+    curve, level = right.lines
+    assert list(zip(*curve.get_data(), strict=True)) == flow["loss"]
+    assert set(level.get_ydata()) == {2.9}
     assert [ax.get_ylabel() for ax in (left, right)] == list(units.values())
 
 

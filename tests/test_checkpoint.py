@@ -68,6 +68,18 @@ def test_saving_replaces_a_model_and_nothing_else(geo, folder, tmp_path, cond):
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
+def test_an_encoder_that_a_shipped_model_has_is_named_and_not_written_again(geo, shipped, tmp_path):
+    model = shipped("tiles-vmf")
+    folder = model.save_pretrained(tmp_path / "vmf", encoder_of="tiles")
+    assert json.loads((folder / "config.json").read_text())["encoder"] == "tiles"
+    assert not any(name.startswith("encoder.") for name in load_file(folder / "model.safetensors"))
+    again = Geolocator.from_pretrained(folder)
+    assert torch.equal(again.embed(picture(32)), model.embed(picture(32)))
+    with pytest.raises(ValueError, match="the encoder is not that of 'tiles'"):
+        geo.save_pretrained(tmp_path / "other", encoder_of="tiles")
+    assert not (tmp_path / "other").exists()
+
+
 def test_missing_models(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model folder at .*nowhere"):
         Geolocator.from_pretrained(tmp_path / "nowhere")

@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 from geoflow import sphere
 from geoflow.viz import lessons_training as lessons
 
-CURVES = {"loss": [(1, 2.0), (2, 1.5)], "val_loss": [(2, 1.6)]}
-
 
 def places(*shape) -> torch.Tensor:
     return sphere.to_latlon(sphere.uniform(shape, torch.Generator().manual_seed(0)))
@@ -26,7 +24,6 @@ def every_figure() -> dict[str, Figure]:
         ),
         "splits_figure": lessons.splits_figure(places(9), places(5)),
         "neighbours_figure": lessons.neighbours_figure({"a": places(9)}, {"a": (10.0, 20.0)}),
-        "losses_figure": lessons.losses_figure({"flow": CURVES}, {"flow": "rad²"}, {"flow": 2.9}),
         "errors_figure": lessons.errors_figure({"seen": km}),
         "error_map_figure": lessons.error_map_figure(places(3), km),
         "promises_figure": lessons.promises_figure(scores, scores),

@@ -31,7 +31,7 @@ Out = Annotated[Path, option("folder for results")]
 Seed = Annotated[int, option("seed of all random numbers")]
 Model = Annotated[str, option("a shipped model, a photo model such as plonk-yfcc, or a folder")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf, vmf-mixture or flow-map")]
-Shards = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
+ShardsFolder = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
 Weights = Annotated[str, option("folder of the photo encoder's weights; default: published ones")]
 
 

@@ -10,7 +10,7 @@ from geoflow.cli.common import (
     Model,
     Out,
     Seed,
-    Shards,
+    ShardsFolder,
     argument,
     check_out,
     option,
@@ -21,7 +21,7 @@ from geoflow.cli.common import (
 
 def evaluate(
     model: Model = "tiles",
-    data: Shards = None,
+    data: ShardsFolder = None,
     out: Annotated[Path | None, option("folder for the reports as JSON")] = None,
     samples: Annotated[int, option("samples per image")] = 24,
     steps: Annotated[int | None, option("steps of the solver; default: the model's own")] = None,
@@ -100,7 +100,7 @@ def reproduce(
     names: Annotated[list[str], argument("table1, fig5, …; all; earth-events; list: all names")],
     scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
     models: Annotated[Path | None, option("from `geoflow compare --out`; default: shipped")] = None,
-    data: Shards = None,
+    data: ShardsFolder = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:
     """Run the paper's tables and figures again. Writes the figures, the tables beside the printed

@@ -319,4 +319,4 @@ def _draw(geo, out: Path) -> None:
     charts.save_figure(figure, out / "trajectories.png", dpi=200)
     units = {"encoder": "cross-entropy (nats)", "flow": "flow-matching loss"}
     curves = {part: geoflow.training.loss_curve(out / part) for part in units}
-    charts.save_figure(charts.loss_figure(curves, units), out / "loss.png", dpi=200)
+    charts.save_figure(charts.losses_figure(curves, units, {}), out / "loss.png", dpi=200)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geoflow import runtime
 from geoflow.data.published import CONFIG, WEIGHTS
 
-Module = TypeVar("Module", bound=nn.Module)
+Built = TypeVar("Built", bound=nn.Module)
 
 BOUNDS: dict[str, tuple[float, float]] = {  # argument → least and greatest value
     "cond_dim": (0, 65_536),
@@ -89,10 +89,10 @@ def check_numbers(file: Path, config: dict[str, Any]) -> None:
 
 def build(
     folder: Path,
-    make: Callable[[], Module],
+    make: Callable[[], Built],
     weights: dict[str, Tensor],
     name_of: Callable[[str], str],
-) -> Module:
+) -> Built:
     """The module that `make` gives, with weights that `name_of` names in the file.
 
     Raises:

@@ -45,14 +45,12 @@ def accuracy(km: Tensor, radius_km: float) -> float:
     return float((km <= radius_km).double().mean())
 
 
-def summary(
-    predicted: Tensor, truth: Tensor, radii_km: Sequence[float] = RADII_KM
-) -> dict[str, float]:
+def summary(predicted: Tensor, truth: Tensor) -> dict[str, float]:
     """Scores of one prediction per image, (B, 3) and (B, 3) → named numbers.
 
     These are the number of `images` and of `nan` predictions, GeoScore, mean and median distance in
-    km, and the accuracy within each radius. A NaN prediction counts as a miss, at half the Earth's
-    circumference; a true place must be finite.
+    km, and the accuracy within each of `RADII_KM`. A NaN prediction counts as a miss, at half the
+    Earth's circumference; a true place must be finite.
 
     >>> x = sphere.uniform(10)
     >>> summary(x, x)["geoscore"]
@@ -66,7 +64,7 @@ def summary(
     km = error_km(predicted, truth)
     missing = km.isnan()
     scores = {"images": len(km), "nan": int(missing.sum()), "geoscore": float(geoscore(km).mean())}
-    within = {f"within_{radius:g}_km": accuracy(km, radius) for radius in radii_km}
+    within = {f"within_{radius:g}_km": accuracy(km, radius) for radius in RADII_KM}
     km = torch.where(missing, torch.pi * sphere.EARTH_RADIUS_KM, km)
     return scores | {"mean_km": float(km.mean()), "median_km": float(km.median())} | within
 

@@ -4,10 +4,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
 from geoflow.runtime import replacing
+from geoflow.viz.basemap import MapFigure, new_figure
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008), and a grey.
 BLUE, ORANGE, RED, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7f8c99"
@@ -40,19 +42,30 @@ def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
         Image.open(buffer).convert("RGB").save(partial, "PNG", optimize=True)
 
 
-def loss_figure(curves: dict[str, dict[str, Curve]], units: dict[str, str]) -> Figure:
-    """Draw the loss curves of the parts of a run, side by side.
+def losses_figure(
+    curves: dict[str, dict[str, Curve]], labels: dict[str, str], blind: dict[str, float]
+) -> MapFigure:
+    """Loss curves of the parts of a run, side by side.
 
-    For each part, `curves` holds what `geoflow.training.loss_curve` gives, and `units` the label of
-    the vertical axis.
+    `curves` holds for each part what `geoflow.training.loss_curve` gives, `labels` the name of its
+    vertical axis with the unit. `blind` has the loss of a network that knows nothing, as a dotted
+    line, for the parts where it is known.
+
+    >>> curves = {"flow": {"loss": [(1, 2.0), (2, 1.0)], "val_loss": []}}
+    >>> figure = losses_figure(curves, {"flow": "loss (rad²)"}, {"flow": 2.9})
     """
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    shown = {"loss": ("training batch", "#9ecae1"), "val_loss": ("validation", "#08519c")}
-    axes = figure.subplots(1, len(curves), squeeze=False)[0]
-    for ax, (part, losses) in zip(axes, curves.items(), strict=True):
-        for name, (label, color) in shown.items():
-            if losses[name]:
-                ax.plot(*zip(*losses[name], strict=True), color=color, label=label)
-        ax.set(title=part, xlabel="step", ylabel=units[part])
-        ax.legend(frameon=False)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(9, 3)
+        axes = figure.subplots(1, len(curves), squeeze=False)[0]
+        for ax, (part, curve) in zip(axes, curves.items(), strict=True):
+            kinds = {"loss": ("training batch", GREY, 0.6), "val_loss": ("validation", BLUE, 1.6)}
+            for kind, (label, color, width) in kinds.items():
+                if curve[kind]:
+                    steps, values = zip(*curve[kind], strict=True)
+                    ax.plot(steps, values, color=color, lw=width, label=label)
+            if part in blind:
+                ax.axhline(blind[part], color=RED, lw=1, ls=":", label="knowing nothing")
+            ax.set(title=part, xlabel="training step", ylabel=labels[part])
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure

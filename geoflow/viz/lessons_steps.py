@@ -20,7 +20,7 @@ from geoflow.viz.basemap import MapFigure, new_figure
 from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 
 COLORS = (BLUE, RED, GREEN, ORANGE, PINK, "black", "#56B4E9", GREY)
-SCALES = ("linear", "log", "log2", "symlog")
+AXIS_SCALES = ("linear", "log", "log2", "symlog")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Panel:
             A name that occurs in several panels has the same colour in all. A curve of one point is
             drawn as a diamond.
         xlabel, ylabel: with units.
-        x, y: how the axes are scaled, one of `SCALES`; "symlog" is linear from 0 to 1.
+        x, y: how the axes are scaled, one of `AXIS_SCALES`; "symlog" is linear from 0 to 1.
         levels: name → height of a dotted line.
         options: of `Axes.set`, such as a title or limits.
     """
@@ -85,7 +85,7 @@ def _draw_panel(ax: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
         ax.axhline(level, color=GREY, ls=":", lw=1, label=name)
     ticks = sorted({float(at) for x, *_ in panel.curves.values() for at in x if 1 < len(x) < 20})
     for axis, scale in (("x", panel.x), ("y", panel.y)):
-        choose("scale", scale, SCALES)
+        choose("scale", scale, AXIS_SCALES)
         options = {"log2": {"base": 2}, "symlog": {"linthresh": 1}}.get(scale, {})
         getattr(ax, f"set_{axis}scale")(scale.removesuffix("2"), **options)
     if panel.x in ("log2", "symlog") and ticks:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from geoflow.viz import basemap, maps
 from geoflow.viz.basemap import MapFigure, new_figure
-from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE, Curve
+from geoflow.viz.charts import BLUE, GREEN, GREY, ORANGE, RED, STYLE
+from geoflow.viz.charts import losses_figure as losses_figure
 from geoflow.viz.diagrams import pipeline_figure as pipeline_figure
 
 ERRORS = {"below 500 km": BLUE, "500 to 2,500 km": ORANGE, "above 2,500 km": RED}
@@ -116,33 +117,6 @@ def neighbours_figure(places: dict[str, Tensor], truths: dict, columns: int = 3)
             cross = maps.draw_truth(ax, truths[name])
             ax.set_title(name)
         figure.legend(handles=[dots, cross], loc="outside lower center", ncols=2, markerscale=0.8)
-    return figure
-
-
-def losses_figure(
-    curves: dict[str, dict[str, Curve]], labels: dict[str, str], blind: dict[str, float]
-) -> MapFigure:
-    """Loss curves of the parts of a run, with the loss of a network that knows nothing.
-
-    `curves` holds for each part what `geoflow.training.loss_curve` gives, `labels` the name of its
-    vertical axis with the unit, `blind` the level of the dotted line.
-
-    >>> curves = {"flow": {"loss": [(1, 2.0), (2, 1.0)], "val_loss": []}}
-    >>> figure = losses_figure(curves, {"flow": "loss (rad²)"}, {"flow": 2.9})
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(9, 3)
-        axes = figure.subplots(1, len(curves), squeeze=False)[0]
-        for ax, (part, curve) in zip(axes, curves.items(), strict=True):
-            kinds = {"loss": ("training batch", GREY, 0.6), "val_loss": ("validation", BLUE, 1.6)}
-            for kind, (label, color, width) in kinds.items():
-                if curve[kind]:
-                    steps, values = zip(*curve[kind], strict=True)
-                    ax.plot(steps, values, color=color, lw=width, label=label)
-            ax.axhline(blind[part], color=RED, lw=1, ls=":", label="knowing nothing")
-            ax.set(title=part, xlabel="training step", ylabel=labels[part])
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 
