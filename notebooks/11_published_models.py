@@ -347,9 +347,9 @@ for label, options, evaluations in (
 # **What was seen** with the tile model: RK4 takes a quarter of the evaluations, and its median error is 0.3 km in place of 9 km. The error of straight steps is
 # proportional to their length; that of a fourth-order solver falls far faster.
 #
-# Published networks are rougher in time than the tile model: their time embedding turns by up to 1000 t radians. A solver of few
-# steps meets such waves at a few arbitrary phases, and a higher order alone gains nothing. Therefore a published model is loaded with
-# its conditioning averaged over the length of a step, which costs nothing (`geoflow.plonk.TimeAveraged`), and with steps placed for it
+# Published networks vary faster in time than the tile model: their time embedding holds sines and cosines of up to 1000 t. Between two
+# steps such a wave passes many periods, so a solver of few steps sees it at arbitrary phases, and a higher order alone gains nothing. Therefore
+# a published model is loaded with its conditioning averaged over the length of a step, which costs nothing (`geoflow.plonk.TimeAveraged`), and with steps placed for it
 # (`geoflow.schedules.few_steps`). `tests/benchmarks/solvers.py` measures what this gains on networks that were trained here.
 #
 # ## Responsible use

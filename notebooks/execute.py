@@ -136,7 +136,8 @@ def _quantise(png: str) -> str:
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     buffer = io.BytesIO()
-    flat.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    few = flat.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     small = base64.b64encode(buffer.getvalue()).decode()
     return min(png, small, key=len)
 

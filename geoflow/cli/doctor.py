@@ -78,8 +78,9 @@ def _devices() -> Iterator[str]:
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     mps = "yes" if torch.backends.mps.is_available() else "none"
-    cores = f"{os.cpu_count()} CPU cores ({torch.get_num_threads()} torch threads)"
-    print(f"devices: {cores}, CUDA {cuda}, MPS {mps}")
+    cores = runtime.count(os.cpu_count() or 1, "CPU core")
+    threads = runtime.count(torch.get_num_threads(), "torch thread")
+    print(f"devices: {cores} ({threads}), CUDA {cuda}, MPS {mps}")
     try:
         print(f"scale: {runtime.scale()} (GEOFLOW_SCALE)")
     except ValueError as error:
