@@ -79,11 +79,15 @@ def test_log_times_give_each_e_fold_its_share():
     assert torch.allclose((1 - 1e-4**clock) / (1 - 1e-4), S, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "end"), [("mixed", 1e-3), ("mixed-steps", 1e-2)])
-def test_mixed_times_are_those_of_a_mixture(name, end):
-    """As many uniform draws before each time as 30 % of the draws, and log times as 70 %."""
-    n = 100_000
+@pytest.mark.parametrize(
+    ("name", "end", "percent"),
+    [("mixed", 1e-3, 30), ("mixed-steps", 1e-2, 30), ("flow-steps", 3e-4, 15)],
+)
+def test_mixed_times_are_those_of_a_mixture(name, end, percent):
+    """As many uniform draws before each time as 30 % of the draws, and log times as 70 %; or as 15 % and 85 %."""
+    n = 50_000
     even = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    mixture = torch.cat([even.repeat(3), ((1 - end**even) / (1 - end)).repeat(7)]).sort().values
+    shares = even.repeat(percent // 5), ((1 - end**even) / (1 - end)).repeat(20 - percent // 5)
+    mixture = torch.cat(shares).sort().values
     mixed = schedules.by_name(name)((torch.arange(len(mixture)) + 0.5).double() / len(mixture))
     assert (mixed - mixture).abs().max() < 1e-4
