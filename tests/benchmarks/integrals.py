@@ -51,7 +51,9 @@ def main() -> None:
     for model in options.models:
         geo = Geolocator.from_pretrained(model)
         known = found.setdefault(model, {}).setdefault(kind, [])
-        for place in runtime.progress(places()[len(known) : options.tiles], desc=model, unit="tile"):
+        for place in runtime.progress(
+            places()[len(known) : options.tiles], desc=model, unit="tile"
+        ):
             known.append([round(x, 5) for x in compute(geo, geo.embed(tiles.tile(*place)))])
             runtime.write_json(FILE, found)
         values = torch.tensor([value for value, *_ in known[: options.tiles]], dtype=torch.float64)
