@@ -79,9 +79,9 @@ def new_generator():
 #
 # R³ is the space around the centre of the Earth, S² is the surface of the Earth, and N(0, I) is the normal distribution with standard
 # deviation 1 (one Earth radius) along each axis. Time 0 is noise, time 1 is data. A *diffusion* adds Gaussian noise to the data step by step. Its network learns to
-# tell the noise, which can then be removed step by step.
+# predict the noise, which can then be removed step by step.
 #
-# The next figure is figure 2 of the paper. The place is Paris, the disc is the Earth as seen from far above 0° N 0° E, and each column is a time. Grey points are on the far side.
+# The next figure is made like figure 2 of the paper. The place is Paris, the disc is the Earth as seen from far above 0° N 0° E, and each column is a time. Grey points are on the far side.
 #
 # > **Predict before you run.** When are the points of each method on the surface of the Earth?
 
@@ -100,7 +100,7 @@ lessons_comparison.noising_figure(states, moments)
 # At t = 0.8 the cloud of the diffusion is wide (its noise is √0.2 = 0.45 Earth radii), that of the flow is 0.2 wide. The same t means different things
 # for different methods.
 #
-# How far from the truth are the points, measured on the Earth, when how much time is left? A country is about 500 km wide. *What to look for:* at
+# How far from the truth are the points, measured on the Earth, when how much time is left? A country of medium size is some 500 km wide. *What to look for:* at
 # which time is it decided in which country a point ends?
 
 # %%
@@ -186,13 +186,14 @@ lessons_comparison.losses_figure(history, window=min(20, student_steps))
 #
 # ## One likelihood for all
 #
-# A method in R³ ends at points near the sphere. Its answer is the *direction* u of its last state, a unit vector. The probability-flow ODE gives the density p(x) in R³
-# (notebook 07). All points on the ray of u have the direction u, so their mass adds up:
+# A method in R³ ends at points near the sphere. Its answer is the *direction* u of its last state, a unit vector. The equation that moves the points also gives
+# their density p(x) in R³ (notebook 07); for a diffusion it is called the *probability-flow ODE*. All points on the ray of u have the direction u, so their mass adds up:
 #
 # $$p(u) = \int_0^\infty p(r u)\, r^2\, dr .$$
 #
 # The factor r² is there because a cone of directions is wider at a larger radius. Below is p(ru) r² along the rays of four samples, from the shipped models.
-# *What to look for:* at which radius is the mass, and in how thick a shell?
+# Each colour is one sample; its triangle is
+# the radius at which the sample itself ended. *What to look for:* at which radius is the mass, and in how thick a shell?
 
 # %%
 SHIPPED = {"riemannian": "tiles"} | {method: f"tiles-{method}" for method in ("flow", "diffusion", "vmf", "vmf-mixture")}
@@ -239,8 +240,9 @@ for method in GENERATIVE:
     print(f"mixed times instead of uniform ones, {TITLES[method]}: {gain:+.2f} ± {error:.2f} nats")
 
 # %% [markdown]
-# *What to read from it:* the right column would put the methods in R³ far ahead of the Riemannian flow, and that is only the thinness of their shells. On the sphere (left column) the numbers can be compared. The last three lines say what the mixed times buy for each method after these few steps: a gain of
-# more than two standard errors is one, anything smaller is level. Trainings this short only illustrate how methods are compared; the next section has the long ones.
+# *What to read from it:* the right column would put the methods in R³ far ahead of the Riemannian flow, and that is only the thinness of their shells. On the sphere (left column) the numbers can be compared. The last three lines answer the question about the times, for these few steps. Mixed times help the
+# diffusion, by 0.35 ± 0.13 nats, hurt flow matching in R³, by 0.30 ± 0.09, and make no clear difference for the Riemannian flow (−0.15 ± 0.13): only a difference of more than two standard errors counts. This fits the figure above, in which the diffusion is decided latest. In 150 steps a network learns the coarse part of the
+# field first, and there the late times have little to say. Trainings this short only illustrate how methods are compared; the next section has the long ones.
 #
 # ## The whole comparison
 #
@@ -356,7 +358,8 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2046 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (127 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 100 and 51.) In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. No method here knows that it has left the regions that it knows.
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 100 and 51.) In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
+# Riemannian flow does not notice when it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
 #
@@ -415,7 +418,7 @@ for number, (mean, error) in enumerate(ahead):
     print(f"group {number + 1}: the flow is ahead of the mixture by {mean:+.2f} ± {error:.2f} nats; {row}")
 
 # %% [markdown]
-# *What was seen:* the flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. The answers and widths of the two do not differ by more than two errors in any quarter, although on the two clearer quarters those of the flow are closer to the truth (716 against 975 km, and
+# *What was seen:* (bars in the figure are one standard error long on each side.) The flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. The answers and widths of the two do not differ by more than two errors in any quarter, although on the two clearer quarters those of the flow are closer to the truth (716 against 975 km, and
 # 479 against 729 km) and narrower. So the flow does not gain by better answers on a certain kind of tile. It gains by the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
 #
 # ### When is the density made?
@@ -450,7 +453,7 @@ for name, values in gained.items():
     print(f"{name:10s} gains {values[-1]:5.2f} nats in all, {values[-1] - values[late]:5.2f} of them after t = {times[late]:.3f}")
 
 # %% [markdown]
-# *What was seen:* on a logarithmic axis of the time that is left, all groups gain over most of the range, and clear tiles gain more and begin earlier. In the last twentieth of the time a third of the density is made (2.25 of 6.60 nats for clear tiles, 1.18 of 3.04 for ambiguous ones). The mixed times put 41 % of the training there; uniform
+# *What was seen:* on a logarithmic axis of the time that is left, all groups gain over most of the range, and clear tiles gain more and begin earlier. In the last twentieth of the time, 34 to 41 % of the log-density is made (2.25 of 6.60 nats for clear tiles, 1.18 of 3.04 for ambiguous ones). The mixed times put 41 % of the training there; uniform
 # times would put 5 % there.
 #
 # ## Six answers to one tile
@@ -479,7 +482,7 @@ for method, latlon in answers.items():
     )
 
 # %% [markdown]
-# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia; the two flows also see Baja California. Their half areas are alike, 1.6 to 1.8 million km². They weigh the candidates differently: 22 to 33 % of their samples lie within 1,000 km of the truth, and
+# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. Their half areas are alike, 1.6 to 1.8 million km². They weigh the candidates differently: 22 to 33 % of their samples lie within 1,000 km of the truth, and
 # their best answers are 1,857 to 5,155 km off. The mixture of three covers the same two regions with two round peaks, on twice the area, and 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
 #
 # ### Are these densities?
