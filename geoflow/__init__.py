@@ -81,6 +81,5 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(
-        {*globals(), *__all__, *_NAMES.split(), *(name for name in _MOVED if "." not in name)}
-    )
+    moved = (name for name in _MOVED if "." not in name)
+    return sorted({"__version__", *__all__, *_NAMES.split(), *moved})

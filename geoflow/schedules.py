@@ -52,7 +52,7 @@ def cosine(s: Tensor) -> Tensor:
     return torch.sin(s * (math.pi / 2)) ** 2
 
 
-CLOCK_END = 1e-3
+CLOCK_END = 1e-3  # ε of `log_clock`
 
 
 def log_clock(t: Tensor, end: float = CLOCK_END) -> Tensor:
@@ -74,7 +74,7 @@ def log_times(s: Tensor) -> Tensor:
     return (1 - CLOCK_END**s) / (1 - CLOCK_END)
 
 
-EVEN_SHARE = 0.3
+EVEN_SHARE = 0.3  # of the times of `mixed_times`, those that are uniform
 
 
 def mixed_times(s: Tensor, end: float = CLOCK_END, even: float = EVEN_SHARE) -> Tensor:
@@ -107,7 +107,8 @@ SCHEDULES: dict[str, Schedule] = {
 def few_steps(s: Tensor) -> Tensor:
     """t = 0.9 sigmoid(−7, 1.5)(s) + 0.1 s, for samplers of networks trained by the skewed sigmoid.
 
-    With 8 to 32 steps it needs shorter steps in the middle than that, and fewer near the data.
+    With 8 to 32 steps such a sampler needs shorter steps in the middle than the skewed sigmoid
+    gives, and fewer near the data.
 
     >>> few_steps(torch.tensor([0.0, 1.0])).round()
     tensor([0., 1.])

@@ -16,6 +16,16 @@ def check_every_figure(lessons: ModuleType, figures: dict) -> None:
         assert figure._repr_png_().startswith(b"\x89PNG"), name
 
 
+def checked_figures(lessons: ModuleType, figures: dict) -> list[tuple]:
+    """Each figure's name, the figure, and its axes that are no maps, after `check_every_figure`."""
+    check_every_figure(lessons, figures)
+    flat = {
+        name: [ax for ax in figure.axes if ax.axison and not hasattr(ax, "projection")]
+        for name, figure in figures.items()
+    }
+    return [(name, figure, flat[name]) for name, figure in figures.items()]
+
+
 def check_texts_are_inside(figure, name: str) -> None:
     """No title, label or legend is cut by the edges of a figure that has not been drawn before."""
     figure.savefig(io.BytesIO(), dpi="figure")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from drawn import check_every_figure
+from drawn import checked_figures
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
@@ -59,10 +59,7 @@ def every_figure(cap) -> dict[str, Figure]:
 
 
 def test_every_figure_is_drawn_and_every_flat_axis_is_named(cap):
-    figures = every_figure(cap)
-    check_every_figure(lessons, figures)
-    for name, figure in figures.items():
-        flat = [ax for ax in figure.axes if ax.axison and not hasattr(ax, "projection")]
+    for name, figure, flat in checked_figures(lessons, every_figure(cap)):
         named = all(ax.get_xlabel() or ax.get_ylabel() for ax in flat)
         assert named or name == "tiles_figure", name
 

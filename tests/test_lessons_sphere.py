@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn import check_every_figure
+from drawn import checked_figures
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -37,10 +37,7 @@ def every_figure() -> dict[str, Figure]:
 
 
 def test_every_figure_is_drawn_and_every_flat_axis_is_named():
-    figures = every_figure()
-    check_every_figure(lessons, figures)
-    for name, figure in figures.items():
-        flat = [ax for ax in figure.axes if ax.axison and not hasattr(ax, "projection")]
+    for name, figure, flat in checked_figures(lessons, every_figure()):
         assert all(ax.get_xlabel() or ax.get_ylabel() for ax in flat[-1:]), name
         bars = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
         assert all(ax.get_ylabel() for ax in bars), name

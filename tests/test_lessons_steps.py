@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn import check_every_figure
+from drawn import checked_figures
 from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 
@@ -26,10 +26,7 @@ def every_figure() -> dict[str, MapFigure]:
 
 
 def test_every_figure_is_drawn_and_every_flat_axis_is_named():
-    figures = every_figure()
-    check_every_figure(lessons, figures)
-    for name, figure in figures.items():
-        flat = [ax for ax in figure.axes if ax.axison and not hasattr(ax, "projection")]
+    for name, figure, flat in checked_figures(lessons, every_figure()):
         assert all(ax.get_xlabel() for ax in flat), name
 
 
