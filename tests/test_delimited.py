@@ -81,6 +81,14 @@ ACCEPTED = {
     "sides": lines("id,lat,lon,path", ",").replace("48.8584", "48.8584 N").replace("-33.8568", "33.8568° s").replace("-78.25", "78.25W"),
     "minutes": PLAIN.replace("0.5,-78.25", "0°30′ N,-78°15'"),
     "minutes and seconds": PLAIN.replace("48.8584", "48°51'30.24\"N").replace("151.2153", "151° 12′ 55.08″ E").replace("-33.8568", "33°51'24.48''S"),
+    "sides first": lines("id,lat,lon,path", ",").replace("48.8584", "N 48.8584").replace("-33.8568", "s33°51'24.48\"").replace("-78.25", "W78.25"),
+    "other signs of degrees": PLAIN.replace("48.8584", "48º51'30.24\"N").replace("151.2153", "151˚12'55.08\"E").replace("-33.8568", "33.8568 deg S"),
+    "exiftool": lines("id,GPSLatitude,GPSLongitude,SourceFile", ",").replace("48.8584", '"48 deg 51\' 30.24"" N"').replace("-33.8568", '"33 deg 51\' 24.48"" S"'),
+    "sides in columns": "id,lat,NS,lon,EW,path\n0,48.8584,N,2.2945,E,eiffel.jpg\n1,33.8568,s,151.2153,East,opera.jpg\n2,0.5,north,78.25,West,quito.jpg\n",
+    "sides of signed degrees": "id,lat,Lat Ref,lon,GPSLongitudeRef,path\n0,48.8584,N,2.2945,E,eiffel.jpg\n1,-33.8568,S,151.2153,E,opera.jpg\n2,0.5,N,-78.25,W.,quito.jpg\n",
+    "sides of minutes": "id;GPSLatitude;GPSLatitudeRef;GPSLongitude;GPSLongitudeRef;path\n0;48°51'30.24\";North;2,2945;East;eiffel.jpg\n1;33°51'24.48\";South;151°12'55.08\";East;opera.jpg\n2;0°30';North;78°15';West;quito.jpg\n",
+    "empty columns of sides": "id,lat,latitude_ref,lon,lon_dir,path\n0,48.8584,,2.2945,,eiffel.jpg\n1,-33.8568,,151.2153,,opera.jpg\n2,0.5,,-78.25,,quito.jpg\n",
+    "a very long value": "\n".join(f"{line},{'x' * 200_000}" for line in PLAIN.splitlines()),
     "0 to 360": PLAIN.replace("-78.25", "281.75"),
 }  # fmt: skip
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252")
@@ -163,9 +171,9 @@ def test_ids_stay_texts(tmp_path, id_, kind):
 
 
 def test_namibia_is_a_country_and_nan_is_none(tmp_path):
-    text = "id;lat;lon;Country;CITY\na;1;2;NA;\nb;;2;CL;x\nc;3;4;NaN;NA\nd;nan;NA;CL;\n"
+    text = "id;lat;lon;Country;CITY\na;1;2;NA;\nb;;2;CL;x\nc;3;4;NaN;NA\nd;nan;NA;CL;\ne;-;#N/A;;\nf;\\N;?;;\n"
     records = read(tmp_path, text)
-    assert str(records) == "photos.csv: 4 listed, 2 without coordinates; 2 usable"
+    assert str(records) == "photos.csv: 6 listed, 4 without coordinates; 2 usable"
     assert records.rows["country"].to_pylist() == ["NA", None]
     assert records.rows["city"].to_pylist() == [None, "NA"]
 
@@ -179,6 +187,12 @@ REFUSED = {
     "header and blanks": ("id,lat,lon,path\n\n \n", None, "holds a header and no rows"),
     "nothing": ("", None, "is empty; expected a header"),
     "blank lines only": ("\n\n", None, "is empty; expected a header"),
+    "a side beside which no degrees can be": ("id,lat,latref,lon,path\na,-33,N,2,p\n", 2, "latitude -33 and the side 'N'; expected north or south"),
+    "no side": ("id,lat,latref,lon,path\na,33,S,2,p\nb,33,,2,p\n", 3, "latitude 33 and the side ''; expected north or south"),
+    "minutes without a side": ("id,lat,latref,lon,path\na,33°51',,2,p\n", 2, "latitude \"33°51'\"; expected decimal degrees"),
+    "another side": ("id,lat,lon,longitude_ref,path\na,33,2,O,p\n", 2, "longitude 2 and the side 'O'; expected east or west"),
+    "a page of a website": ("<!DOCTYPE html><html>" + "x" * 500, 1, "no column of id; expected .* the columns are '<!DOCTYPE html><html>x{19}'$"),
+    "another name of paths": ("name,lat,lon\na,1,2\n", 1, "no column of id; expected one called id, key, imageid, photoid, or of path: path, file, filename, filepath, or --columns path=NAME; the columns"),
     "no header": ("a,48.1,2.2,p.jpg\nb,48.2,2.3,q.jpg\n", 1, "no column of id; expected one called id, key, .*the columns are 'a', '48.1', '2.2', 'p.jpg'"),
     "no latitude": ("id,hoehe,lon,path\na,1,2,p\n", 1, "no column of latitude; expected one called latitude, lat, .*, or --columns latitude=NAME; the columns are 'id', 'hoehe', 'lon', 'path'"),
     "no longitude": ("id;lat;weite;path\na;1;2;p\n", 1, "no column of longitude"),
@@ -203,7 +217,7 @@ REFUSED = {
     "underscores": ("id,lat,lon,path\na,1_0,2,p\n", 2, "latitude '1_0'; expected decimal degrees"),
     "thousands": ("id;lat;lon;path\na;1.234,5;2;p\n", 2, "latitude '1.234,5'; expected decimal degrees"),
     "same id": ("id,lat,lon,path\na,1,2,p\nb,1,2,q\na,3,4,r\n", 4, "id 'a' is also in line 2; expected another"),
-    "ragged, fewer": ("id,lat,lon,path\na,1,2,p\nb,1,2\n", 3, "3 values in 'b,1,2'; expected 4, as the header has"),
+    "ragged, fewer": ("id,lat,lon,path\na,1,2,p\nb,1,2\n", 3, "3 values in 'b,1,2'; expected 4, as the header has$"),
     "ragged, more": ("id,lat,lon,path\na,1,2,p,5\n", 2, "5 values in .*; expected 4"),
     "comma decimals between commas": ("id,lat,lon,path\na,48,85,2,35,p\n", 2, r"6 values in .*expected 4.*a value that holds a comma must be quoted"),
     "ragged after two lines in one value": ('id,lat,lon,path,c\na,1,2,p,"x\ny"\nb,1,2\n', 4, "3 values in 'b,1,2'; expected 5"),
@@ -311,10 +325,13 @@ def test_columns_that_the_user_states(tmp_path):
     assert found(read_table(tmp_path / "t.parquet", columns=given)) == [("1", 1, 1, "1")]
     for wrong, message in {
         "latitude=Breite": "--columns latitude=Breite: expected one such column; the columns are 'nr', 'lat', 'lat_old', 'WGS_X'",
+        "id=nr latitude=WGS_X longitude=WGS_X": "'WGS_X' is both latitude and longitude",
         "breite=lat": "unknown name of ours in --columns 'breite'",
         "latitude": "--columns latitude; expected for example latitude=NAME",
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):
-            run_here(f"embed {file} --encoder tiles --out {tmp_path}/out --columns {wrong}")
+            run_here(
+                f"embed {file} --encoder tiles --out {tmp_path}/out --columns {wrong.replace(' ', ' --columns ')}"
+            )
     with pytest.raises(ValueError, match="--columns is for tables; .* is not one"):
         run_here(f"embed {tmp_path} --encoder tiles --out {tmp_path}/out --columns id=x")

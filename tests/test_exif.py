@@ -103,7 +103,7 @@ def test_the_edges_of_the_earth():
     [
         rationals(90, 0, 1), rationals(48, 61, 0), rationals(48, 0, 60.01), rationals((48, 0), 51, 30), rationals(48, (51, 0), 30), rationals(48, 51, (0, 0)),
         rationals((1, 0)), rationals(48.5, 51, 0), rationals(48, 51.5, 30), rationals(1, 2, 3, 4), rationals(-48, 51, 30, kind=forged.SRATIONAL),
-        rationals((-48, 1), (-51, 1), (-30, 1), kind=forged.SRATIONAL), text("48,8584"), text("48 51 30"), text("north"), text("nan"), text("inf"),
+        rationals((-48, 1), (-51, 1), (-30, 1), kind=forged.SRATIONAL), text("48,8584"), text("48 51 30"), text("north"), text("nan"), text("inf"), (forged.BYTE, b"\x30"), (forged.UNDEFINED, b"48"),
         text(""), (forged.RATIONAL, b""), (forged.RATIONAL, b"\0" * 12), (forged.UNDEFINED, b"\xff\xfe\0\1"),
     ],
 )  # fmt: skip

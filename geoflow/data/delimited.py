@@ -2,7 +2,8 @@
 
 What has one meaning is accepted: commas, semicolons, tabs or bars between the values; UTF-8, UTF-16
 or cp1252; the usual names of columns, in any capitals and several languages, or those that the user
-states; commas as decimal points; degrees, minutes and seconds. Anything else is a `ValueError` of
+states; commas as decimal points; degrees, minutes and seconds; sides (north, W) in the value or in
+a column of their own. Anything else is a `ValueError` of
 one line that names the file, the line, the value, and what was expected.
 """
 
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geoflow import runtime
+from geoflow.data.exif import EAST_WEST, NORTH_SOUTH
 from geoflow.data.towns import LEVELS
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SIDE = ("ref", "reference", "direction", "dir", "hemisphere", "hem", "side")
 NAMES = {  # our name → names that mean the same, in small letters and digits without accents
     "id": ("id", "key", "imageid", "photoid"),
     "latitude": (
@@ -34,8 +37,11 @@ NAMES = {  # our name → names that mean the same, in small letters and digits 
         *("laenge", "laengengrad", "lengtegraad", "lengdegrad", "længdegrad", "langdgrad"),
         *("dlugosc", "boylam", "долгота", "经度", "経度", "經度"),
     ),
+    "north_south": ("ns", *(f"{lat}{kind}" for lat in ("latitude", "lat") for kind in SIDE)),
+    "east_west": ("ew", *(f"{lon}{kind}" for lon in ("longitude", "lon", "lng") for kind in SIDE)),
     "path": (
         *("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "photo"),
+        *("sourcefile",),
         *("datei", "dateiname", "pfad", "bild", "fichier", "archivo", "fichero", "bestand"),
     ),
     **{level: (level.replace("-", ""),) for level in LEVELS},
@@ -43,8 +49,9 @@ NAMES = {  # our name → names that mean the same, in small letters and digits 
 AFFIXES = r"^(geo|gps|location|position|coordinates?|coords?|decimal|exif)+|(deg|degrees?|wgs84)$"
 AXES = {"latitude": "y", "longitude": "x"}  # where no other column is meant
 COORDINATES = {"latitude": 90, "longitude": 180}
+SIDES = {"latitude": ("north_south", NORTH_SOUTH), "longitude": ("east_west", EAST_WEST)}
 # Missing numbers; "NA" as an id or a country is a value.
-MISSING = ("", "nan", "na", "n/a", "null", "none")
+MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", r"\n", "-", "?")
 NUMBER = r"([0-9]+(?:[.,][0-9]*)?)"
 ANGLE = re.compile(  # 48°51'24"N, 48° 51.4′ N, 48.8566 N, -48°51'
     rf"([+-]?){NUMBER}\s*°?(?:(?<=°)\s*{NUMBER}\s*['′’](?:\s*{NUMBER}\s*(?:[\"″”]|''))?)?\s*([NSEW]?)",
@@ -84,6 +91,7 @@ def read(file: Path, given: dict[str, str] | None = None) -> Columns:
     if not rows:
         raise ValueError(f"{file} is empty; expected a header such as id,latitude,longitude,path")
     header, rows, line_of = rows[0], rows[1:], numbers[1:]
+    found = columns_of(f"{file}, line {numbers[0]}", header, given)
     if not rows:
         raise ValueError(f"{file} holds a header and no rows")
 
@@ -95,9 +103,9 @@ def read(file: Path, given: dict[str, str] | None = None) -> Columns:
             wrong = (
                 f"{at(number)}: {runtime.count(len(row), 'value')} in {delimiter.join(row)[:80]!r}"
             )
-            hint = " (a value that holds a comma must be quoted)" if delimiter == "," else ""
+            more = delimiter == "," and len(row) > len(header)
+            hint = " (a value that holds a comma must be quoted)" if more else ""
             raise ValueError(f"{wrong}; expected {len(header)}, as the header has{hint}")
-    found = columns_of(f"{file}, line {numbers[0]}", header, given)
     values = {name: [row[i].strip() for row in rows] for name, i in found.items()}
     notes = (f"{encoding}, {DELIMITERS[delimiter]} between values", names_in(header, found))
     return checked(Columns(values, at, notes))
@@ -188,13 +196,15 @@ def _plain(name: str) -> str:
     name = unicodedata.normalize("NFKD", re.sub(r"[(\[].*", "", name).casefold())
     name = re.sub(r"[\W_]", "", name.replace("ł", "l"))
     bare = re.sub(AFFIXES, "", name)
-    return bare if bare in (*NAMES["latitude"], *NAMES["longitude"]) else name
+    stays = itertools.chain(*(NAMES[ours] for ours in (*COORDINATES, "north_south", "east_west")))
+    return bare if bare in stays else name
 
 
 def _rows(
     file: Path, lines: Iterable[str], delimiter: str, skipped: int
 ) -> tuple[list[int], list[list[str]]]:
     """Number of the line where each row begins, and its values. Blank rows are left out."""
+    csv.field_size_limit(1 << 30)  # by default a long value is taken for a quote not closed
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     numbers, rows, line = [], [], skipped + 1
     try:
@@ -221,7 +231,7 @@ def columns_of(
     {'latitude': 0, 'longitude': 1, 'path': 2, 'id': 2}
     """
     plain, bare = [_plain(name) for name in header], [name.strip() for name in header]
-    named = f"the columns are {', '.join(map(repr, bare[:20]))}"
+    named = f"the columns are {', '.join(repr(name[:40]) for name in bare[:20])}"
     found: dict[str, int] = {}
     for ours, name in (given or {}).items():
         runtime.choose("name of ours in --columns", ours, NAMES)
@@ -246,8 +256,12 @@ def columns_of(
         found.setdefault("id", found["path"])
     for ours in ("id", *COORDINATES):
         if ours not in found:
-            expected = f"expected one called {', '.join(NAMES[ours][:4])}, or --columns {ours}=NAME"
+            also = f", or of path: {', '.join(NAMES['path'][:4])}" if ours == "id" else ""
+            expected = f"expected one called {', '.join(NAMES[ours][:4])}{also}"
+            expected = f"{expected}, or --columns {'path' if also else ours}=NAME"
             raise ValueError(f"{where}: no column of {ours}; {expected}; {named}")
+    if found["latitude"] == found["longitude"]:
+        raise ValueError(f"{where}: {bare[found['latitude']]!r} is both latitude and longitude")
     return found
 
 
@@ -284,6 +298,12 @@ def checked(table: Columns) -> Columns:
             raise ValueError(f"{table.at(row)}: id {id_!r} is also in {first}; expected another")
     for name in COORDINATES:
         values[name] = [_degrees(text, name, table, row) for row, text in enumerate(values[name])]
+        side, words = SIDES[name]
+        if any(texts := values.pop(side, ())):
+            sided = enumerate(zip(values[name], texts, strict=True))
+            values[name] = [
+                _on_side(words, *both, f"{table.at(row)}: {name}") for row, both in sided
+            ]
     if _wrap(values["longitude"]):
         notes.append("longitudes of 0 to 360 taken as −180 to 180")
     for row, place in enumerate(zip(*(values[name] for name in COORDINATES), strict=True)):
@@ -309,20 +329,33 @@ def _degrees(value, name: str, table: Columns, row: int) -> float | None:
     text = str("" if value is None else value).strip()
     if text.casefold() in MISSING:
         return None
-    plain = text.removesuffix("°").replace("−", "-").strip()
+    plain = re.sub(r"\s*(deg\.?|º|˚)\s*", "°", text.replace("−", "-"), flags=re.IGNORECASE)
+    plain = re.sub(
+        r"^([NSEW])\s*(.+)", r"\2 \1", plain.removesuffix("°").strip(), flags=re.IGNORECASE
+    )
     if re.fullmatch(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", plain, re.IGNORECASE):
         return float(plain.replace(",", "."))
     angle = ANGLE.fullmatch(plain)
     sign, *parts, side = angle.groups("") if angle else ("",) * 5
     degrees, minutes, seconds = (float(part.replace(",", ".") or 0) for part in parts)
     sides = {"latitude": "NS", "longitude": "EW"}[name]
-    # Without a sign or side, the side may be in another column.
     told = (sign + side).upper() in ("+", "-", *sides)
-    if not told or max(minutes, seconds) >= 60:
+    beside = table.values.get(SIDES[name][0])  # the sides, in a column of their own
+    elsewhere = angle and not sign + side and beside and beside[row]
+    if not (told or elsewhere) or max(minutes, seconds) >= 60:
         expected = f"decimal degrees such as −33.86, or 33°51′36″{sides[1]}"
         raise ValueError(f"{table.at(row)}: {name} {text!r}; expected {expected}")
     size = degrees + minutes / 60 + seconds / 3600
     return -size if sign == "-" or side.upper() == sides[1] else size
+
+
+def _on_side(words: dict[str, int], number: float | None, text: str, where: str) -> float | None:
+    """Degrees with the sign of their side, which stands in a column of its own."""
+    sign = words.get(text.strip(" .").upper())
+    if number is not None and (sign is None or number < 0 < sign):
+        expected = " or ".join(word.lower() for word in words if len(word) > 1)
+        raise ValueError(f"{where} {number:g} and the side {text!r}; expected {expected}")
+    return number if number is None or sign is None else sign * abs(number)
 
 
 def _wrap(longitudes: list[float | None]) -> bool:

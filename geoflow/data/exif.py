@@ -76,7 +76,7 @@ def _degrees(name: str, gps: dict, tag: int, side: int, most: float, sides: dict
     parts = value if isinstance(value, (tuple, list)) else [value]
     text = f"its EXIF data have the {name} {repr(value)[:80]}"
     try:
-        parts = [float(part) for part in parts]
+        parts = [float(part) for part in parts if not isinstance(part, bytes)]
         degrees, *smaller = parts
         minutes, seconds = [*smaller, 0.0, 0.0][: max(2, len(smaller))]
     except (TypeError, ValueError, ArithmeticError) as error:

@@ -1,5 +1,6 @@
 """Images as users hand them over: files, bytes, PIL images, arrays and tensors → RGB."""
 
+import contextlib
 import functools
 import io
 import logging
@@ -8,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 from torch import Tensor
 
 # What is read, whatever a file's ending; others, such as EPS, are programs or mistaken for images.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
+UPRIGHT = {  # EXIF's orientation → how to turn; other values stand for as it is
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it raises says which file
@@ -65,14 +76,14 @@ def open_photo(data: bytes) -> Image.Image:
     """
     heic = _reads_heic()
     Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
     try:
-        known = [name for name in FORMATS if name in Image.OPEN]
         return Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
         raise ValueError(f"it has more than {most}, the limit; make a smaller copy") from error
     except UnidentifiedImageError as error:
-        why = "its format is unknown" if data else "it is empty"
+        why = f"it is damaged, or none of {', '.join(known)}" if data else "it is empty"
         if data[4:12] in HEIC:
             needs = "HEIC needs the extra 'heic': pip install pillow-heif"
             why = "it is a damaged HEIC file" if heic else needs
@@ -93,11 +104,11 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"it has {image.width} × {image.height} pixels")
     image.load()
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's, which writes all EXIF fields anew to change one
-        what = f"its EXIF data are damaged ({type(error).__name__}: {error})"
-        raise ValueError(f"{what}, so it cannot be turned upright; remove them") from error
+    # Pillow's exif_transpose writes all EXIF fields anew, and fails at one of a wrong type.
+    turn = None
+    with contextlib.suppress(Exception):  # damaged EXIF data say nothing
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode[0] in "IF":

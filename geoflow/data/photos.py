@@ -280,12 +280,13 @@ class Answers:
         """Write the places of one image, as `rows` has them, in place of its former ones."""
         about = {"file": identity(photo.file), "sha256": photo.sha256, **self.asked, **more}
         former = self.rows.get(about["file"])
-        self.rows[about["file"]] = added = [{**row, **about} for row in places]
+        added = [{**row, **about} for row in places]
+        if not former:
+            with self.table.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(added)
+        self.rows[about["file"]] = added  # counted once it is in the table
         if former:
-            return self._write()
-        with self.table.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(added)
-        return None
+            self._write()
 
     def drop(self, file: Path) -> None:
         """Forget an image that can no longer be read."""
