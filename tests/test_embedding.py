@@ -71,11 +71,10 @@ def test_a_corrupt_image_is_skipped_and_named(tmp_path, encoder, capsys):
     shards = embed(records, encoder, tmp_path / "out", shard=10, batch=3)
     assert shards.counts == (8, 10)
     text = capsys.readouterr().out
-    assert (
-        "2 images could not be read, the first: pictures/photo 3.jpg cannot be read as an image: "
-        in text
-    )
-    assert set(json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"]) == {
+    manifest = tmp_path / "out" / "manifest.json"
+    first = "the first: pictures/photo 3.jpg cannot be read as an image: "
+    assert f"2 images could not be read ({manifest} names all), {first}" in text
+    assert set(json.loads(manifest.read_text())["skipped"]) == {
         "photo.3",
         "photo.4",
     }

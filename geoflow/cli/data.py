@@ -56,9 +56,9 @@ def embed(
     A table is a .csv, .tsv or .parquet file with the columns id, latitude, longitude and path.
     Other usual names, delimiters and encodings are understood; the command prints its choice.
 
-    The command prints how many images are listed, usable and missing, how much space they take, and
-    which ones it could not read. It makes shards again that are damaged, or whose rows or images
-    have changed.
+    The command prints how many images are listed, usable, missing and unreadable, and how much
+    space they take; manifest.json names the unreadable ones. It makes shards again that are
+    damaged, or whose rows or images have changed.
     """
     from geoflow.training.embedding import embed as write
 

@@ -129,12 +129,14 @@ class _Question:
 
 def _answer_all(question: _Question, files: list[Path]) -> int:
     """Answer for each image that is not yet in the table; return how many cannot be read."""
+    import torch
+
     from geoflow.data import towns
 
     todo = [file for file in files if not question.answers.hold(file)]
     before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
     print(f"{count(len(files), 'image')}{before}")
-    towns.nearest([[0.0, 0.0]])  # loads them: the first image, which is timed, is like the others
+    towns.nearest(torch.zeros(1, 2))  # loads them: the first image, which is timed, is like others
     started, answered = time.perf_counter(), 0
     with runtime.progress(total=len(todo), unit="image") as bar:
         for number, (photo, cond) in enumerate(_embedded(question, todo), 1):

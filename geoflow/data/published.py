@@ -87,9 +87,8 @@ def download(model: Published, revision: str | None = None) -> Path:
     """
     from huggingface_hub import errors, hf_hub_download
 
-    get = hf_hub_download
-    if hub_is_silent():
-        get = functools.partial(hf_hub_download, local_files_only=True)
+    silent = hub_is_silent()
+    get = functools.partial(hf_hub_download, local_files_only=silent)
     try:
         names = (CONFIG, WEIGHTS)
         files = [get(model.repository, name, revision=revision) for name in names]
@@ -97,9 +96,11 @@ def download(model: Published, revision: str | None = None) -> Path:
         raise ValueError(f"{model.repository} has no revision {revision!r}") from error
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
         text = f"{model.repository} is not in the cache, and the hub gave no answer"
-        advice = "load it once with a network, or give a folder with a copy of it"
-        said = " ".join(str(error).split())
-        raise ConnectionError(f"{text}; {advice} ({said})") from error
+        advice = "load it once with a network, or give a folder with a copy of"
+        text = f"{text}; {advice} https://huggingface.co/{model.repository}"
+        raise ConnectionError(
+            text if silent else f"{text} ({' '.join(str(error).split())})"
+        ) from error
     return Path(files[0]).parent
 
 

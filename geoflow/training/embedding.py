@@ -314,5 +314,6 @@ def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
         left.unlink(missing_ok=True)  # left by a process that was killed
     shards = open_shards(out)
     written = f"{count(len(shards), 'embedding')} in {count(len(filled), 'shard')}"
-    log(f"{out}: {written}; {count(len(skipped), 'image')} could not be read{first}")
+    all_ = f" ({out / 'manifest.json'} names all)" if len(skipped) > 1 else ""
+    log(f"{out}: {written}; {count(len(skipped), 'image')} could not be read{all_}{first}")
     return shards
