@@ -113,8 +113,7 @@ def distil(
     teacher = geoflow.Geolocator.from_pretrained(model)
     shards = _open(folders, None, None) if folders else None
     if shards:
-        share = own.judging_share(shards, chosen["validation"], stream=False)
-        images = own.count_training(shards, share)
+        images = _trained(chosen, shards)
     else:
         images, taught = chosen["tiles"], teacher.provenance.get("recipe", chosen)
         chosen["views"] = tiles.views_of(taught)
@@ -175,13 +174,20 @@ def _open(folders: list[Path], asked: str | None, usual: str | None) -> list:
     return list(map(open_shards, folders, fields))
 
 
+def _trained(recipe: dict, shards: list, stream: bool = False) -> int:
+    """How many images of the shards train, and do not judge."""
+    from geoflow.training import own
+
+    share = own.judging_share(shards, recipe.get("validation"), stream)
+    return own.count_training(shards, share)
+
+
 def _fitted(name: str, recipe: dict, shards: list, given: dict, stream: bool) -> tuple[dict, list]:
     """A recipe with the given settings, for own data also those that fit; and lines on why."""
     from geoflow.training import own
 
     own.check_same_encoder(shards)
-    share = own.judging_share(shards, recipe.get("validation"), stream)
-    images = own.count_training(shards, share)
+    images = _trained(recipe, shards, stream)
     if name != "photos":
         return own.overridden(recipe, images, given), []
     warning = own.warning(sum(map(len, shards)))
@@ -234,19 +240,21 @@ def plan(
     if own_data:
         _check(name, method, 0, {"data": folders or None, **given})
         shards = _open(folders, None, chosen.get("field"))
+        trained = _trained(chosen, shards)
         chosen, lines = _fitted(name, chosen, shards, given, stream=False)
         print(*lines, sep="\n", end="\n" if lines else "")
         chosen, width = {**chosen, "images": sum(map(len, shards))}, shards[0].dim
     else:
         from geoflow.training import own
 
-        chosen = own.overridden(chosen, chosen["images"], given)
+        trained = chosen["images"]
+        chosen = own.overridden(chosen, trained, given)
     p = geoflow.training.plan(chosen, method, gpus, width)
     print(
         f"{name}, {method}, {gpus} × {runtime.machine()}\n"
         f"  {_millions(p['parameters'])} parameters\n"
         f"  {_size(p['state_gb'])} of weights, gradients and averages on each, activations on top\n"
-        f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs\n"
+        f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['samples'] / trained:.1f} epochs\n"
         f"  embeddings: {_size(p['shards_gb'])} in shards, and {_size(p['unpacked_gb'])} unpacked "
         "(not with --stream)\n"
         f"  {runtime.duration(p['seconds_per_step'])} per step, measured here: "
