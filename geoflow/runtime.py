@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 PACKAGE = Path(__file__).resolve().parent
 # Shipped models, coastlines and tables: in a wheel they are in the package, in a clone beside it.
-DATA = next(filter(Path.is_dir, [PACKAGE / "_data"]), PACKAGE.parent / "data")
+DATA = next(filter(Path.is_dir, [PACKAGE / "_data", PACKAGE.parent / "data"]), PACKAGE / "_data")
 SCALES = ("smoke", "laptop", "gpu")
 
 

@@ -118,6 +118,19 @@ def test_doctor_finds_nothing_missing(installed):
     assert done.stdout.endswith("nothing is missing\n")
 
 
+def test_an_installation_that_lost_its_data_is_to_be_installed_again(installed):
+    run, packages, home = installed
+    data = packages / "geoflow" / "_data"
+    lost = data.rename(home / "lost")
+    try:
+        done = run("geoflow", "doctor")
+    finally:
+        lost.rename(data)
+    assert done.returncode == 1
+    assert done.stdout.count("install geoflow again") == 3
+    assert "git checkout" not in done.stdout
+
+
 @pytest.mark.parametrize("command", [["geoflow"], ["python", "-m", "geoflow"]])
 def test_it_says_its_version(installed, command):
     done = installed[0](*command, "--version")

@@ -18,7 +18,7 @@ OPTIONAL = {  # extra: what it is for
     "photos": "models of photos",
     "heic": "photos of the type HEIC",
 }
-IN_A_CLONE = not runtime.DATA.is_relative_to(runtime.PACKAGE)
+IN_A_CLONE = (runtime.PACKAGE.parent / "pyproject.toml").is_file()
 
 
 def doctor() -> None:
