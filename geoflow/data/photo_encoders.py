@@ -134,6 +134,7 @@ class PhotoEncoder(nn.Module):
                 )
             except OSError as error:
                 why = "it is not in the cache, and the hub gives no answer; " if silent else ""
+                why = why if not self.source or Path(source).is_dir() else f"no such folder; {why}"
                 advice = "a folder of its weights can be named: --weights, PhotoEncoder(source=…)"
                 said = " ".join(str(error).split())
                 raise ConnectionError(f"{what}: {why}{advice} ({said})") from error
