@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import official
 import pytest
 import small
 import torch
@@ -457,3 +458,14 @@ def test_a_model_is_distilled_on_shards_of_its_embeddings(tmp_path):
     assert "--batch 60, and there are 40 images" in fails(
         f"distil {model} --data {shards} --batch 60 --out {out}"
     )
+
+
+def test_a_published_network_becomes_a_flow_map(tmp_path):
+    """A folder in the official layout, which says neither its method nor its encoder."""
+    shards = write(tmp_path / "shards", field="dinov2_vitl14_registers", dim=32)
+    run_here(f"distil {official.FOLDER} --data {shards} --steps 3 --out {tmp_path}/map")
+    geo = Geolocator.from_pretrained(tmp_path / "map" / "model", "flow-map")
+    teacher = Geolocator.from_pretrained(official.FOLDER)
+    assert geo.provenance["teacher"] == runtime.sha256_of_weights(teacher.network)[:16]
+    assert (geo.model.schedule_name, geo.encoder) == ("few-steps", None)
+    assert geo.sample(cond=torch.zeros(1, 32), n=3, guidance=2.0).shape == (1, 3, 2)

@@ -23,7 +23,7 @@ ROWS = (
     ("flow", "ab3", (1, 3)),
 )
 DENSITIES = 200  # tiles whose NLL is computed
-TIMES = 8  # of which the fastest counts
+TIMES = 8  # of which the shortest counts
 
 
 def scores(geo, cond, truth, noise, solver: str, steps: int, guidance: float):
@@ -75,14 +75,14 @@ def densities(models: dict, cond, truth) -> None:
 
 
 def durations(models: dict, cond) -> None:
-    """The time of 1,024 samples of one image, the fastest of some."""
+    """Processor time of 1,024 samples of one image, the least of some."""
 
     def seconds(geo, **how) -> float:
         times = []
         for _ in range(TIMES):
-            start = time.perf_counter()
+            start = time.process_time()
             geo.sample(cond=cond[:1], n=1024, seed=0, **how)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     jump, solved = seconds(models["map"], steps=1), seconds(models["flow"])
