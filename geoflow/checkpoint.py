@@ -156,15 +156,13 @@ def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
         "network": model.network.config,
         "encoder": encoder,
         "provenance": model.provenance,
+        **({"averaged": True} if isinstance(model.network, plonk.TimeAveraged) else {}),
     }
-    if isinstance(model.network, plonk.TimeAveraged):
-        config["averaged"] = True
     weights = {
         prefix + name: tensor.contiguous()
         for prefix, part in parts.items()
         for name, tensor in part.state_dict().items()
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with runtime.replacing(folder) as partial:
         partial.mkdir()
         save_file(weights, partial / WEIGHTS)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,8 +71,15 @@ class DensityMap(Raster):
         return sphere.to_latlon(self.x[self.cell_log_density.argmax()])
 
     def mass(self, region: Callable[[Tensor], Tensor]) -> float:
-        """Probability of a region, `lambda latlon: latlon[:, 0] > 66.5`, to the size of a cell."""
-        inside = region(sphere.to_latlon(self.x))
+        """Probability of a region, `lambda latlon: latlon[:, 0] > 66.5`, to the size of a cell.
+
+        Raises:
+            ValueError: the region does not say true or false of each place.
+        """
+        inside = np.asarray(region(sphere.to_latlon(self.x)))
+        if (inside.dtype, inside.shape) != (bool, self.area.shape):
+            got = f"region gives {inside.dtype} {inside.shape}"
+            raise ValueError(f"{got}, not bool ({len(self.x)},): one for each place")
         return float(self.cell_mass[inside].sum()) / self.integral
 
     def region_threshold(self, probability: float) -> float:
@@ -98,7 +106,8 @@ class DensityMap(Raster):
         what these hold. Where the density is constant, that may be more than `probability`.
         """
         features = []
-        chosen = {runtime.number(f"probability {p!r}", p) for p in probabilities}
+        several = [probabilities] if np.isscalar(probabilities) else probabilities
+        chosen = {runtime.number(f"probability {p!r}", p) for p in several}
         for probability in sorted(chosen, reverse=True):
             inside = self.cell_log_density >= self.region_threshold(probability)
             mass = float(self.cell_mass[inside].sum()) / self.integral

@@ -18,25 +18,25 @@ STATES_PER_CALL_ON_GPU = 64 * STATES_PER_CALL
 
 
 def tensor(name: str, values, shape: str) -> Tensor:
-    """Finite numbers as floats, whose shape the caller checks."""
+    """Finite numbers as floats of the default precision, whose shape the caller checks."""
     try:
         values = torch.as_tensor(values)
+        bad = values[~values.isfinite()].tolist()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} holds no numbers ({error}); expected {shape}") from error
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{name} holds no numbers ({why}); expected {shape}") from error
     if values.is_complex():
         raise ValueError(f"{name} holds complex numbers; expected {shape}")
-    if len(bad := values[~values.isfinite()]):
+    if bad:
         raise ValueError(f"{name} holds NaN or infinite values ({bad[0]}); expected finite {shape}")
-    return values if values.is_floating_point() else values.float()
+    return values.to(torch.get_default_dtype())
 
 
 def generator(seed) -> torch.Generator | None:
     """A generator of that seed; None, torch's global one, without a seed."""
     if seed is None:
         return None
-    seed = whole(f"seed={seed!r}", seed, None)
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed={seed}; expected one of 64 bits")
+    seed = whole(f"seed={seed!r}", seed, -(2**63), 2**64 - 1)
     return torch.Generator().manual_seed(seed)
 
 
@@ -45,7 +45,7 @@ def device(name) -> torch.device:
     try:
         found = torch.device(name)
         torch.zeros(1, device=found).cpu()
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         here = ", ".join(["'cpu'", *(repr(kind) for kind, usable in kinds.items() if usable)])
         raise ValueError(f"device {name!r} cannot be used here; expected one of {here}") from error

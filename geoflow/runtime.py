@@ -13,7 +13,6 @@ import contextlib
 import difflib
 import hashlib
 import json
-import math
 import numbers
 import os
 import platform
@@ -54,23 +53,22 @@ def choose(what: str, name: str, options: Iterable[str]) -> str:
     raise ValueError(f"unknown {what} {name!r}{hint}; expected one of {expected}")
 
 
-def whole(what: str, value, least: int | None = 1) -> int:
-    """A whole number of at least `least`; 16.0 is one, True and "16" are none.
+def whole(what: str, value, least: int = 1, most: int = 10**9) -> int:
+    """A whole number from `least` to `most`; 16.0 is one, True and "16" are none.
 
     Raises:
         ValueError: it is not; the message begins with `what`.
     """
     value = _plain(value)
-    if value is None or value != value // 1 or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{what}; expected a whole number{bound}")
+    if value is None or value != value // 1 or not least <= value <= most:
+        raise ValueError(f"{what}; expected a whole number from {least:,} to {most:,}")
     return int(value)
 
 
 def number(what: str, value) -> float:
     """A finite number; True and "2" are none. Arguments and errors as of `whole`."""
     value = _plain(value)
-    if value is None or not math.isfinite(value):
+    if value is None or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{what}; expected a finite number")
     return float(value)
 
@@ -178,17 +176,18 @@ def progress(iterable=None, disable: bool = False, **options):
 def replacing(target) -> Generator[Path]:
     """A path to write a file or folder to, which becomes `target` if the block ends without error.
 
-    After an error nothing is left behind, and `target` is as it was.
+    After an error nothing is left behind, and `target` is as it was. Folders above it are made.
     """
     target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         yield partial
         for written in filter(Path.is_file, (partial, *partial.rglob("*"))):
             with written.open("rb+") as opened:  # on the disk before it has its name
                 os.fsync(opened.fileno())
-        if partial.is_dir() and target.exists():
-            shutil.rmtree(target)
+        if partial.is_dir() and target.is_dir():  # which goes as a whole, so that no half is left
+            shutil.rmtree(target.replace(partial.with_suffix(".old")))
         partial.replace(target)
     finally:
         if partial.is_dir():
@@ -290,7 +289,6 @@ def claim(folder: Path, run: dict, what: str = "a run") -> None:
     """Mark a folder as that of a run, in `run.json`; a `ValueError` if it is another run's."""
     file = Path(folder) / "run.json"
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, run)
     elif other := difference(read_json(file, dict), run):
         raise ValueError(f"{folder} holds {what} with {other}; choose another folder or delete it")

@@ -395,9 +395,22 @@ def test_probabilities_of_many_types_come_once_each(given, coast_map):
     regions = [f for f in features if f["geometry"]["type"].endswith("Polygon")]
     assert [r["properties"]["probability"] for r in regions] == pytest.approx([0.9, 0.5])
     json.dumps(features)
+    assert coast_map.to_geojson(0.5)["features"] == features[1:]
     for wrong in ("a", None, math.nan):
         with pytest.raises(ValueError, match=f"probability {wrong!r}"):
             coast_map.to_geojson((0.5, wrong))
+
+
+@pytest.mark.parametrize("region", [lambda p: p[:, 0] > 0, lambda p: (p[:, 0] > 0).numpy(), lambda p: [lat > 0 for lat, _ in p]], ids=["tensor", "array", "list"])  # fmt: skip
+def test_mass_of_a_region_that_is_an_array_or_a_list(region, uniform_map):
+    assert uniform_map.mass(region) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("answer", [lambda north: True, lambda north: None, lambda north: north[:5], lambda north: north[:, None], lambda north: north.float(), lambda north: north.long(), lambda north: north.nonzero()[:, 0]])  # fmt: skip
+def test_a_region_that_is_none(answer, uniform_map):
+    """Numbers would be taken for those of cells, and one answer for that of all."""
+    with pytest.raises(ValueError, match=r"region gives .*, not bool \(\d+,\)"):
+        uniform_map.mass(lambda latlon: answer(latlon[:, 0] > 0))
 
 
 @pytest.mark.parametrize("resolution", [0.0, -1.0, 31.0, math.nan, 1e-7, 1e-320, 0.04, "1"])

@@ -108,7 +108,7 @@ def test_bad_input_is_named(geo, sizes, samples, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": "3"}, "'3' samples per image"), ({"samples": 2.5}, r"2\.5 samples"), ({"seeds": 0}, "0 seeds; expected a whole number of at least 1"), ({"seeds": "2"}, "'2' seeds"),
+        ({"samples": "3"}, "'3' samples per image"), ({"samples": 2.5}, r"2\.5 samples"), ({"seeds": 0}, "0 seeds; expected a whole number from 1 to"), ({"seeds": "2"}, "'2' seeds"),
         ({"seed": "a"}, "seed='a'"), ({"seed": None}, "seed=None"), ({"calibrated": -1}, "-1 images to calibrate"), ({"calibrated": "all"}, "'all' images"), ({"steps": "x"}, "'x' steps"),
         ({"guidance": "2"}, "guidance of '2'"), ({"answer": None}, "unknown answer None"), ({"dataset": "osv5m"}, "a data set of type str; expected Tiles, or a pair"),
         ({"dataset": (torch.zeros(2, 4),)}, "a data set of type tuple"), ({"dataset": (torch.zeros(2, 4), "Paris")}, "latlon holds no numbers"), ({"dataset": ("x", torch.zeros(2, 2))}, "embeddings holds no numbers"),

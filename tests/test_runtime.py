@@ -106,6 +106,11 @@ def test_progress_shows_in_a_live_notebook_only(monkeypatch):
 # Files that are whole or not there
 
 
+def replace(target, write):
+    with runtime.replacing(target) as partial:
+        write(partial)
+
+
 def break_off(target, write):
     with runtime.replacing(target) as partial:
         write(partial)
@@ -133,6 +138,30 @@ def test_a_folder_is_replaced_when_it_is_whole(tmp_path):
         break_off(folder, lambda partial: (partial / "deep").mkdir(parents=True))
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_folders_above_a_file_are_made(tmp_path):
+    runtime.write_json(tmp_path / "a" / "b" / "c.json", 1)
+    assert runtime.read_json(tmp_path / "a" / "b" / "c.json") == 1
+
+
+def test_a_kill_while_a_folder_is_replaced_leaves_no_half(tmp_path, monkeypatch):
+    """The old folder is gone or whole at every moment: here it breaks off while it is deleted."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_text("old")
+
+    deleted = []
+
+    def die(doomed, **_):
+        deleted.append(sorted(file.name for file in doomed.iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runtime.shutil, "rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        replace(folder, lambda partial: partial.mkdir())
+    assert deleted[0] == ["a", "b"] and not folder.exists()
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])

@@ -401,7 +401,7 @@ def test_unknown_split_and_bad_counts(cache):
         tiles.load("held_out", 10)
     for n, text in ((0, "0 tiles"), ("5", "'5' tiles"), (2.5, r"2\.5 tiles"), (None, "None tiles")):
         with pytest.raises(
-            ValueError, match=f"{text} asked for; expected a whole number of at least 1"
+            ValueError, match=f"{text} asked for; expected a whole number from 1 to"
         ):
             tiles.load("train", n)
 

@@ -113,7 +113,7 @@ def evaluate(
     cond, truth = _embedded(geo, dataset)
     text = f"{samples!r} samples per image, {seeds!r} seeds"
     samples, seeds = runtime.whole(text, samples), runtime.whole(text, seeds)
-    seed = runtime.whole(f"seed={seed!r}", seed, None)
+    seed = runtime.whole(f"seed={seed!r}", seed, -(2**63))
     calibrated = runtime.whole(f"{calibrated!r} images to calibrate", calibrated, 0)
     likeliest = choose("answer", answer, ANSWERS) == "likeliest"
     options = inputs.solver_options(geo.model, steps, solver, guidance)
