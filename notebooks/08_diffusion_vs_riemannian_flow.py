@@ -409,17 +409,25 @@ panels = {
 lessons_comparison.groups_figure(panels, log=tuple(panels)[1:])
 
 # %%
+def gap_of_medians(pair):
+    """The median of the first column minus that of the second."""
+    return pair[:, 0].median() - pair[:, 1].median()
+
+
 ahead = [metrics.paired_difference(nats["riemannian"][group], nats["vmf-mixture"][group]) for group in groups]
+gaps = {
+    name: by_group(torch.stack([values["riemannian"], values["vmf-mixture"]], -1), gap_of_medians)
+    for name, values in (("centre", centre), ("width", width))
+}
+print("Riemannian flow minus mixture of 3, with standard errors of a paired bootstrap")
 for number, (mean, error) in enumerate(ahead):
-    row = ", ".join(
-        f"{TITLES[m]}: centre {panels['centre: answer to truth (km)'][m][number, 0]:,.0f}, width {panels['width: samples to answer (km)'][m][number, 0]:,.0f} km"
-        for m in PAIR[:2]
-    )
-    print(f"group {number + 1}: the flow is ahead of the mixture by {mean:+.2f} ± {error:.2f} nats; {row}")
+    parts = [f"log p {mean:+.2f} ± {error:.2f} nats"]
+    parts += [f"{name} {gap[number, 0]:+,.0f} ± {gap[number, 1]:,.0f} km" for name, gap in gaps.items()]
+    print(f"quarter {number + 1}: " + ", ".join(parts))
 
 # %% [markdown]
-# *What was seen:* (bars in the figure are one standard error long on each side.) The flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. The answers and widths of the two do not differ by more than two errors in any quarter, although on the two clearer quarters those of the flow are closer to the truth (716 against 975 km, and
-# 479 against 729 km) and narrower. So the flow does not gain by better answers on a certain kind of tile. It gains by the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
+# *What was seen:* (bars in the figure are one standard error long on each side.) The flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. On the two ambiguous quarters the answers and widths of the two are level. On the third the flow is narrower, by 300 ± 116 km, and on the
+# clearest its answers are closer to the truth, by 250 ± 97 km. But its likelihood gains as much on every quarter, also where answers and widths are level. So most of the gain comes from the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
 #
 # ### When is the density made?
 #
@@ -534,7 +542,7 @@ for method in ("flow", "diffusion"):
 lessons_comparison.radii_figure(times_of, radii)
 
 # %% [markdown]
-# *What was seen:* the states start between 0.3 and 3.8 Earth radii from the centre, many of them inside the Earth. Those of the flow arrive at the surface at t = 0.98, those of the diffusion in the last thousandth of the time. The Riemannian flow needs to do none of this, since its points never leave the
+# *What was seen:* the states start between 0.3 and 3.8 Earth radii from the centre, many of them inside the Earth. Those of the flow arrive at the surface at t = 0.98, those of the diffusion when a thousandth of the time is left. The Riemannian flow needs to do none of this, since its points never leave the
 # surface.
 #
 # ### The solver of a diffusion
@@ -556,7 +564,7 @@ for solver in ("ddim", "euler", "heun", "rk4"):
 lessons_comparison.solvers_figure(errors)
 
 # %% [markdown]
-# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM and Euler are more than 200 km off, Heun's method twice as far, and two steps of RK4 are lost. From 16 evaluations on the higher orders are ahead, and from 32 on the fourth order wins. DDIM keeps the predicted noise fixed for a
+# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM and Euler are about 200 km off, Heun's method three times as far, and two steps of RK4 are lost. From 16 evaluations on the higher orders are ahead, and from 32 on the fourth order wins. DDIM keeps the predicted noise fixed for a
 # whole step, and for this network that is no better than keeping the velocity fixed, as Euler does.
 #
 # ## Check
