@@ -408,6 +408,7 @@ panels = {
 }
 lessons_comparison.groups_figure(panels, log=tuple(panels)[1:])
 
+
 # %%
 def gap_of_medians(pair):
     """The median of the first column minus that of the second."""
