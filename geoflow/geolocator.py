@@ -315,7 +315,7 @@ class Geolocator:
         batch, cond = inputs.condition(self, images, cond)
         if batch != 1:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
-        n = 8192 // whole(f"coarser={coarser!r}", coarser)
+        n = max(8192 // whole(f"coarser={coarser!r}", coarser), 256)
         noise, cond, options = self._request(None, cond, n, guidance=guidance, seed=0)
         samples = self._sample(noise, cond, options)[0]
         in_r3 = self.model.points_per_place > 1  # a place costs more there, so the grid is coarser

@@ -193,6 +193,11 @@ def test_density_integrates_to_one(mapped):
     assert mapped.integral == pytest.approx(1, abs=0.01)
 
 
+def test_a_density_may_be_as_coarse_as_one_likes():
+    uniform = Geolocator.from_pretrained("uniform").density(resolution=10.0, coarser=10**6)
+    assert math.isclose(uniform.integral, 1, abs_tol=1e-6)
+
+
 def test_a_coarser_density_has_fewer_cells_and_still_integrates_to_one(geo, cond, mapped):
     quick = geo.density(cond=cond[:1], resolution=10.0, coarser=10)
     assert len(quick.x) < len(mapped.x) / 2
