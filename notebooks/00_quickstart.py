@@ -246,13 +246,15 @@ views = {
 }
 bits_of_view = dict(zip(views, geo.localizability(list(views.values()), n=entropy_samples).tolist(), strict=True))
 answers = {name: geo.predict(view, n=samples_per_image, seed=seed).latlon[0, 0] for name, view in views.items()}
-titles = [f"{name}: {bits_of_view[name]:.1f} bits\nbest answer {figures.place_name(answers[name])}" for name in views]
+here = sphere.from_latlon(truth)
+off = {name: sphere.distance_km(sphere.from_latlon(answer), here).item() for name, answer in answers.items()}
+titles = [f"{name}: {bits_of_view[name]:.1f} bits\nbest answer {off[name]:,.0f} km from the truth" for name in views]
 pixels = torch.stack([torch.from_numpy(np.array(view)).permute(2, 0, 1) for view in views.values()])
 figures.tiles_figure([pixels], [titles])
 
 # %% [markdown]
 # **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile the model even becomes a
-# little surer. But no best answer lies in the Horn of Africa, as the titles show. Bits say how narrow the answer is, and not whether it is true. What clouds
+# little surer. But no best answer is near the true place, as the distances show. Bits say how narrow the answer is, and not whether it is true. What clouds
 # cost on average, over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
 #
 # ## Your place
@@ -324,9 +326,11 @@ assert 20e6 < area["ocean"] < 100e6
 assert 0.5e6 < area["taiga"] < 2.5e6
 assert abs(bits_of_view["turned by 120°"] - bits_of_view["north at the top"]) < 1
 assert bits_of_view["one third clouds"] > bits_of_view["north at the top"] - 0.5
+
 assert noise_bits > max(bits.values())
 assert max(share.values()) < 0.05
 if scored_tiles >= 200:
+    assert min(off.values()) > 1000
     geoscore = {name: scores["geoscore"] for name, scores in reports.items()}
     assert geoscore["seen regions"] > 1.5 * geoscore["held-out blocks"]
     assert geoscore["held-out blocks"] > 3 * geoscore["held-out blocks, uniform guess"]

@@ -30,7 +30,7 @@
 # Technical terms are set in *italics* where they first appear. The [glossary](GLOSSARY.md) explains them, in two sentences each.
 
 # %% tags=["parameters"]
-from geoflow.settings import by_scale
+from geoflow.runtime import by_scale
 
 seed = 0
 n_points = by_scale(2_000, 20_000, 20_000)  # random points behind each measured number
@@ -41,7 +41,8 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from geoflow import healpix, sphere
+from geoflow import sphere
+from geoflow.gis import healpix
 from geoflow.viz import lessons
 from geoflow.viz.lessons import BLUE, GREEN, GREY, ORANGE, RED, Globe
 

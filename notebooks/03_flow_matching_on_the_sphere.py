@@ -63,12 +63,12 @@ _ = torch.manual_seed(seed)
 # We therefore cut the heights [−1, 1] into 4 equal *bands* and the longitudes into 6 equal *sectors*. This gives 24 fields
 # of equal area. As on a chess board, we keep every second field and call it dark.
 #
-# One sector reaches from longitude 172° to −128°. It therefore lies across the *antimeridian*, the meridian at ±180° where
-# the two edges of a world map meet. Six corners of fields meet at each pole. A flow that computes in degrees has
-# difficulties in both regions.
+# We turn the board by half a sector, 30°. One sector then reaches from longitude 150° to −150°, across the *antimeridian*, the
+# meridian at ±180° where the two edges of a world map meet. Six corners of fields meet at each pole. A flow that computes in
+# degrees has difficulties in both regions.
 
 # %%
-SECTORS, BANDS, SHIFT = 6, 4, 8.0  # SHIFT: degrees by which the sectors are turned
+SECTORS, BANDS, SHIFT = 6, 4, 30.0  # SHIFT: degrees by which the sectors are turned
 
 
 def field_of(x):
@@ -113,12 +113,12 @@ print(f"the difference is log 2 = {math.log(2):.4f} nats, because the data lie i
 # equal areas stay equal.
 
 # %%
-borders = lessons_sphere.Borders(meridians=(-128, -68, -8, 52, 112, 172), heights=(-0.5, 0, 0.5))
+borders = lessons_sphere.Borders(meridians=(-150, -90, -30, 30, 90, 150), heights=(-0.5, 0, 0.5))
 lessons_sphere.points_figure(draw_data(6000), borders)
 
 # %% [markdown]
-# **What was seen:** Left, two dark fields lie across the antimeridian (the thin vertical line through the middle of the globe).
-# On the flat map the same two fields are cut into two pieces, at its left and right edges. Middle, three dark sectors meet at the
+# **What was seen:** on the left globe, the antimeridian is the thin vertical line through the middle, and two dark fields lie across
+# it. On the flat map the same two fields are cut into two pieces, at its left and right edges. On the middle globe, three dark sectors meet at the
 # North Pole; on the flat map, the pole is the whole upper edge.
 #
 # ## Four replacements
@@ -442,7 +442,7 @@ widgets.TrajectoryPlayer(
 )
 
 # %% [markdown]
-# **What to look for:** the same flow without the player. Watch the fields beside the meridian at 172°, left of the middle of the globe.
+# **What to look for:** the same flow without the player. Watch the fields in the middle of the globe, across the antimeridian.
 
 # %%
 lessons_sphere.moments_figure(states[[0, 24, 28, 32], :1500], [f"t = {i / 32:g}" for i in (0, 24, 28, 32)], borders, "antimeridian")

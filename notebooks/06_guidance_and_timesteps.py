@@ -325,6 +325,15 @@ for name, shares in late.items():
 # %%
 lessons_steps.schedules_figure(contest)
 
+# %%
+ends_of = {(name, n): schedules.time_grid(schedules.by_name(name), n)[1:] for name in contest for n in (2, 16)}
+late_linear = int((ends_of["linear", 16] > 0.9).sum())
+first_of_log = {n: ends_of["log", n][0].item() for n in (2, 16)}
+left_at_last = 1 - ends_of["mixed-steps", 16][-2].item()
+print(f"linear: {late_linear} of 16 steps end in the last tenth of the time")
+print(f"log: the first of 16 steps ends at t = {first_of_log[16]:.2f}, the first of 2 steps at t = {first_of_log[2]:.2f}")
+print(f"mixed-steps: before the last step the time left is {left_at_last:.3f}")
+
 # %% [markdown]
 # **What was seen:** only two of the 16 equal steps end in the last tenth of the time. The log schedule is even on the logarithmic axis, but its first step
 # leads to t = 0.35. The mixed schedules have no gap on either axis. `mixed-steps` stops about where the time left is 0.005, and has shorter steps in the middle instead.
@@ -413,7 +422,7 @@ player = widgets.explore_timesteps(geo, n=100, keep=True)
 player
 
 # %% [markdown]
-# The same without the player. **What to look for:** from where do the samples of the eastern Pacific come?
+# The same without the player. **What to look for:** how the points move, in four states that are equally far apart.
 
 # %%
 player.contact_sheet()
@@ -550,7 +559,7 @@ player = widgets.explore_guidance(geo, n=100, keep=True)
 player
 
 # %% [markdown]
-# The same without the player. **What to look for:** in which of the states do the two rows begin to differ?
+# The same without the player. **What to look for:** in which of the four states do the two rows begin to differ?
 
 # %%
 player.contact_sheet()
@@ -580,6 +589,8 @@ for omega in (0, 1, 2):
     toy_spread[omega] = follow(field, one, "log", 200).item()
     tilted = ((1 + omega) / 0.1**2 - omega) ** -0.5
     print(f"ω = {omega}: guided flow {toy_spread[omega]:.5f}, power law {0.1 ** (1 + omega):.5f}, tilted density {tilted:.5f}")
+on_earth = {omega: 100 * (100 / sphere.EARTH_RADIUS_KM) ** omega for omega in (1, 2)}
+print(f"on the Earth, from a spread of 100 km: {on_earth[1]:.1f} km with ω = 1, {1000 * on_earth[2]:.0f} m with ω = 2")
 
 # %% [markdown]
 # On the Earth the unit is one radius, 6,371 km, and the spread without an image is about that. A tile that the flow places
@@ -731,16 +742,11 @@ def with_errors(values):
 
 
 few_weights = list(log_p)
+distances = {split: (weights, [apart[split, w] for w in weights]) for split in embedded}
 panels = [
     Panel(with_errors(score), "guidance ω", "GeoScore of a single sample", "symlog", options={"ylim": (0, None)}),
     Panel(with_errors(energy), "guidance ω", "energy score (km), less is better", "symlog", options={"ylim": (0, None)}),
-    Panel(
-        {split: (weights, [apart[split, w] for w in weights]) for split in embedded},
-        "guidance ω",
-        "two samples of a tile apart (km)",
-        "symlog",
-        "log",
-    ),
+    Panel(distances, "guidance ω", "two samples of a tile apart (km)", "symlog", "log"),
     Panel(
         {
             "seen: log p of the truth": tuple(zip(*((w, *plus_minus(log_p[w])) for w in few_weights), strict=True)),
@@ -779,6 +785,10 @@ lessons_steps.panels_figure(panels)
 # %%
 assert same < 0.1
 assert gap < 0.01
+assert late_linear == 2
+assert [round(first_of_log[n], 2) for n in (16, 2)] == [0.35, 0.97]
+assert abs(left_at_last - 0.005) < 0.0015
+assert (round(on_earth[1], 1), round(1000 * on_earth[2])) == (1.6, 25)
 assert abs(late["mixed"][1] - (0.3 * 0.1 + 0.7 * (1 - math.log(1 - 0.999 * 0.9) / math.log(0.001)))) < 1e-3
 assert ratio["linear", 0.01] < 0.2 < 0.7 < min(ratio[name, 0.01] for name in ("skewed-sigmoid", "log", "mixed", "mixed-steps"))
 assert error_diffusion[1e-4, "ddim"][1] < 1.1e-4 < 1 < error_diffusion[1e-4, "euler"][1]

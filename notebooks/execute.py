@@ -32,6 +32,7 @@ from geoflow.runtime import by_scale, choose, scale
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 MAX_BYTES = 1_500_000
+MAX_LINES = 25  # of a code cell, so that it can be read at one glance
 COLOURS = 256
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -180,6 +181,8 @@ def source_problems(notebook) -> list[str]:
     if not code or "parameters" not in code[0].metadata.get("tags", []):
         problems.append("the first code cell is not tagged 'parameters'")
     problems += [f"cell {i} is empty" for i, cell in enumerate(notebook.cells) if not cell.source.strip()]
+    lines = {i: cell.source.count("\n") + 1 for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
+    problems += [f"cell {i} has {n} lines of code; expected at most {MAX_LINES}" for i, n in lines.items() if n > MAX_LINES]
     return problems
 
 

@@ -94,6 +94,10 @@ def test_failing_callback_of_a_widget_is_seen(tmp_path):
     [
         (HEADER + "# %% [markdown]\n# text\n\n# %% tags=['parameters']\nx = 1\n", "title"),
         (HEADER + "# %% [markdown]\n# # A title\n\n# %%\nx = 1\n", "parameters"),
+        (
+            TITLE + "\n# %%" + "\nx = 1" * 26 + "\n",
+            "cell 2 has 26 lines of code; expected at most 25",
+        ),
         (TITLE.replace("python3", "mine"), "kernel 'mine'"),
     ],
 )

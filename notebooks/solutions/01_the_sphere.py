@@ -26,7 +26,7 @@
 # The [glossary](../GLOSSARY.md) explains the technical terms.
 
 # %% tags=["parameters"]
-from geoflow.settings import by_scale
+from geoflow.runtime import by_scale
 
 seed = 0
 n_points = by_scale(50_000, 400_000, 400_000)

@@ -175,7 +175,7 @@ print(check_2a())
 # **Stage 2b.** We need the checkerboard of notebook 03 and a network like the one there, with two coordinates in place of three.
 
 # %%
-SECTORS, BANDS, SHIFT = 6, 4, 8.0  # SHIFT: degrees by which the sectors are turned
+SECTORS, BANDS, SHIFT = 6, 4, 30.0  # SHIFT: degrees by which the sectors are turned
 
 
 def field_of(x):
