@@ -431,8 +431,9 @@ print(
 
 # %% [markdown]
 # **What was seen:** the paths are short and lie side by side in good order. Points that begin on a dark field hardly move;
-# the others go to a dark field nearby. Paths cross the antimeridian, and they pass close to the pole, as they pass any other
-# place: unit vectors have no seam.
+# the others go to a dark field nearby. Points reach the two dark fields on the antimeridian from both sides. Few paths cross the line
+# itself, because it is the middle of these fields, where points hardly move. Paths pass close to the pole as they pass any other place:
+# unit vectors have no seam.
 #
 # The next cell is the same to play with, if you run the notebook: drag the slider through time, or drag the globe.
 
@@ -561,9 +562,8 @@ print(f"largest deviation: {deviation.max():.1f} standard errors")
 lessons_sphere.shares_figure(predicted, counted, len(samples), 1 / 12)
 
 # %% [markdown]
-# **What was seen:** the red points lie on the bars. The largest of the 24 deviations is 3.1 standard errors. Chance alone gives a largest
-# deviation of about 3 in one of twenty runs, and here the coarse grid of the integral adds a small error of its own. Both computations
-# describe one distribution.
+# **What was seen:** the red points lie on the bars. The largest of the 24 deviations is 2.4 standard errors, which chance alone exceeds in every
+# third run. Both computations describe one distribution.
 #
 # ## Wrong, without an error message
 #
@@ -629,7 +629,7 @@ print(f"e = {math.e:.4f}, e^(−1.5) = {math.exp(-1.5):.4f}")
 # formulas. The added part r x has the trace 3r, so C changes by the factor e^{−3r} = e^{−1.5}. In B, the projection of r y is
 # r (1 − |y|²) y, whose trace at |y| = 1 is −2r, so B changes by e^{2r} = e.
 #
-# For our own network B is wrong by 2 per cent and C by 7 per cent. The reason is the size of the radial part, the part along x, which
+# For our own network B is wrong by 1 per cent and C by 9 per cent. The reason is the size of the radial part, the part along x, which
 # nothing in the training controls: the trace of B differs from the divergence by −2⟨f, x⟩, where f is the network's answer before the
 # projection. The next cell asserts this, and compares the radial with the tangential part, as root mean squares (rms).
 
@@ -775,7 +775,7 @@ if train_steps >= 3000:  # what needs a trained network
     assert speeds[0.5] < 0.3 * speeds[28 / 32]
     assert -LOG_DENSITY < nll < -LOG_DENSITY + 0.25
     assert moved < lengths / 5
-    assert over_antimeridian > 30
+    assert over_antimeridian > 5
     assert on_dark["noise off the sphere, straight steps"] < on_dark["noise on the sphere, steps by exp"] - 0.1
     assert rms[1.0][0] > 0.15 * rms[1.0][1]
     assert 0.001 < max(abs(masses[variant, 0.0] - 1) for variant in "BC") < 0.15
