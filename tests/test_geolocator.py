@@ -377,7 +377,7 @@ def test_bad_places_are_named(geo, cond, latlon, message):
             call(latlon)
 
 
-@pytest.mark.parametrize("cond", ["x", [["a"]], [[1.0], [1.0, 2.0]], object(), torch.ones(1, 8).to_sparse(), torch.ones(1, 8, device="meta")], ids=str)  # fmt: skip
+@pytest.mark.parametrize("cond", ["x", [["a"]], [[1.0], [1.0, 2.0]], object(), torch.ones(1, 8).to_sparse(), torch.ones(1, 8, device="meta")])  # fmt: skip
 @pytest.mark.parametrize("name", ["small", "uniform"])
 def test_bad_conditions_are_named(geo, shipped, name, cond):
     with pytest.raises(ValueError, match="^cond holds no numbers[^\n]*$"):
