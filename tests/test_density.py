@@ -281,7 +281,9 @@ def test_budget_of_evaluations_is_kept():
 
 @pytest.mark.parametrize("cells", [767, -1, 1000.5, "2000", None])
 def test_bad_number_of_cells(cells):
-    with pytest.raises(ValueError, match=f"max_cells={cells!r}; expected .* of at least 768"):
+    with pytest.raises(
+        ValueError, match=f"max_cells={cells!r}; expected a whole number from 768 to"
+    ):
         density.density_map(uniform_log_prob, points(10), 10.0, max_cells=cells)
 
 

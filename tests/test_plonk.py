@@ -216,7 +216,7 @@ def test_the_hub(copied, monkeypatch):
 
     asked = []
 
-    def fetched(repository, name, revision=None):
+    def fetched(repository, name, revision=None, **how):
         asked.append((repository, name, revision))
         return str(copied / name)
 

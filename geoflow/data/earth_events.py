@@ -101,7 +101,7 @@ def read(file) -> Tensor:
         if abs(lat) <= 90 and abs(lon) <= 180:
             rows.append((lat, lon))
         else:
-            malformed.append(f"line {number}, {','.join(row)!r}")
+            malformed.append(f"line {number}, {','.join(row)[:60]!r}")
     if malformed:
         count = f"{len(malformed)} rows hold no latitude, longitude in degrees"
         raise ValueError(f"{file}: {count}; the first is {malformed[0]}")
