@@ -79,7 +79,7 @@ def test_distinct_places_keep_their_order():
     ("content", "match"),
     [
         (b"\xff\xfe1\x00", "is damaged or no CSV"), (b"lat,lon\n1,2,3\n", "line 2, '1,2,3'"), (b"1,nan\n", "line 1"), (b"1,inf\n", "line 1"), (b"91,0\n", "line 1, '91,0'"),
-        (b"1,2\nnorth,3\n", "1 rows hold no latitude, longitude in degrees; the first is line 2, 'north,3'"), (b'"' + b"x" * 200_000, "a.csv.{1,200}$"), (b"1,2\n\0,3\n", "a.csv"),
+        (b"1,2\nnorth,3\n", "1 rows hold no latitude, longitude in degrees; the first is line 2, 'north,3'"), (b'"' + b"x" * 200_000, "is damaged or no CSV"), (b"1,2\n\0,3\n", "a.csv"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_named(tmp_path, content, match):

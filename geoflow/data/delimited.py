@@ -3,8 +3,8 @@
 What has one meaning is accepted: commas, semicolons, tabs or bars between the values; UTF-8, UTF-16
 or cp1252; the usual names of columns, in any capitals and several languages, or those that the user
 states; commas as decimal points; degrees, minutes and seconds; sides (north, W) in the value or in
-a column of their own. Anything else is a `ValueError` of
-one line that names the file, the line, the value, and what was expected.
+a column of their own. Anything else is a `ValueError` of one line that names the file, the line,
+the value, and what was expected.
 """
 
 import bz2
@@ -204,7 +204,7 @@ def _rows(
     file: Path, lines: Iterable[str], delimiter: str, skipped: int
 ) -> tuple[list[int], list[list[str]]]:
     """Number of the line where each row begins, and its values. Blank rows are left out."""
-    csv.field_size_limit(1 << 30)  # by default a long value is taken for a quote not closed
+    usual = csv.field_size_limit(1 << 30)  # with it a long value is taken for a quote not closed
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     numbers, rows, line = [], [], skipped + 1
     try:
@@ -216,6 +216,8 @@ def _rows(
     except csv.Error as error:
         wrong = f"a quoted value is not closed, or goes on after its quote ({error})"
         raise ValueError(f"{file}, line {line}: {wrong}") from error
+    finally:
+        csv.field_size_limit(usual)  # it holds for every reader of this process
     return numbers, rows
 
 
