@@ -249,12 +249,12 @@ def plan(
 
         trained = chosen["images"]
         chosen = own.overridden(chosen, trained, given)
-    p = geoflow.training.plan(chosen, method, gpus, width)
+    p = geoflow.training.plan(chosen, method, gpus, width, trained)
     print(
         f"{name}, {method}, {gpus} × {runtime.machine()}\n"
         f"  {_millions(p['parameters'])} parameters\n"
         f"  {_size(p['state_gb'])} of weights, gradients and averages on each, activations on top\n"
-        f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['samples'] / trained:.1f} epochs\n"
+        f"  {p['steps']:,} steps, {p['samples']:,} samples, {p['epochs']:.1f} epochs\n"
         f"  embeddings: {_size(p['shards_gb'])} in shards, and {_size(p['unpacked_gb'])} unpacked "
         "(not with --stream)\n"
         f"  {runtime.duration(p['seconds_per_step'])} per step, measured here: "

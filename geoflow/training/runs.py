@@ -312,7 +312,11 @@ def train_points(
 
 
 def plan(
-    recipe: dict, method: str = "riemannian", devices: int = 1, width: int = 1024
+    recipe: dict,
+    method: str = "riemannian",
+    devices: int = 1,
+    width: int = 1024,
+    trained: int | None = None,
 ) -> dict[str, float]:
     """Estimate what a training on shards takes, from some steps measured on this machine.
 
@@ -322,6 +326,7 @@ def plan(
         devices: number of devices that share each batch, each taken to be as fast as this machine,
             and their communication to cost nothing.
         width: C, the width of the embeddings.
+        trained: how many of the images train; None: all.
 
     Returns:
         `parameters`; `steps`; `samples` seen; `epochs`; `shards_gb` and `unpacked_gb` on disk (the
@@ -341,7 +346,7 @@ def plan(
         "parameters": parameters,
         "steps": o.steps,
         "samples": o.steps * o.batch,
-        "epochs": o.steps * o.batch / images,
+        "epochs": o.steps * o.batch / (trained or images),
         "shards_gb": images * (2 * width + SAMPLE_OVERHEAD) / 1e9,
         "unpacked_gb": images * (2 * width + 12) / 1e9,
         "state_gb": parameters * 4 * (5 if o.ema else 4) / 1e9,
