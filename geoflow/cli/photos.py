@@ -136,7 +136,8 @@ def _answer_all(question: _Question, files: list[Path]) -> int:
     todo = [file for file in files if not question.answers.hold(file)]
     before = f", {len(files) - len(todo)} answered before" if len(todo) < len(files) else ""
     print(f"{count(len(files), 'image')}{before}")
-    towns.nearest(torch.zeros(1, 2))  # loads them: the first image, which is timed, is like others
+    if len(todo) > 1:  # the first image, which is timed, must not include the loading of the towns
+        towns.nearest(torch.zeros(1, 2))
     started, answered = time.perf_counter(), 0
     with runtime.progress(total=len(todo), unit="image") as bar:
         for number, (photo, cond) in enumerate(_embedded(question, todo), 1):
