@@ -216,7 +216,8 @@ def test_the_hub(copied, monkeypatch):
 
     asked = []
 
-    def fetched(repository, name, revision=None, **how):
+    def fetched(repository, name, revision=None, local_files_only=False):
+        assert not local_files_only
         asked.append((repository, name, revision))
         return str(copied / name)
 

@@ -71,7 +71,7 @@ def test_from_images_to_a_report_on_two_processes(shards, tmp_path, monkeypatch)
         for killed in [*children(process.pid), process.pid]:
             os.kill(killed, signal.SIGKILL)
     assert not (tmp_path / "run/flow/done.json").exists(), "it ended before it was killed"
-    synthetic.on_two_processes(29523, synthetic.run_here, f"{train}/run")
+    assert "80 steps of 16" in run(f"{train}/run", processes=2)
     synthetic.on_two_processes(29522, synthetic.run_here, f"{train}/whole")
     models = (Geolocator.from_pretrained(tmp_path / name / "model") for name in ("run", "whole"))
     a, b = (model.network.state_dict() for model in models)
