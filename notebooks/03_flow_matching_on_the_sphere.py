@@ -431,7 +431,7 @@ print(
 
 # %% [markdown]
 # **What was seen:** the paths are short and lie side by side in good order. Points that begin on a dark field hardly move;
-# the others go to a dark field nearby. Points reach the two dark fields on the antimeridian from both sides. Few paths cross the line
+# the others go to a dark field nearby. Points reach the two dark fields on the antimeridian from all sides. Few paths cross the line
 # itself, because it is the middle of these fields, where points hardly move. Paths pass close to the pole as they pass any other place:
 # unit vectors have no seam.
 #
