@@ -62,7 +62,7 @@ def events():
 
 def test_a_run_is_whole_and_kept(events, tmp_path):
     folder, lines = tmp_path / "run", []
-    result = point_sets.run("made up", events, 0, SMOKE, folder, log=lines.append)
+    result = point_sets.fit_and_judge("made up", events, 0, SMOKE, folder, log=lines.append)
     assert result["counts"] == {
         "train": 96,
         "validation": 12,
@@ -73,10 +73,10 @@ def test_a_run_is_whole_and_kept(events, tmp_path):
     assert result["solver_gap"] < 1e-3
     for scores in result["nll"].values():
         assert all(map(math.isfinite, scores.values()))
-    assert point_sets.run("made up", events, 0, SMOKE, folder, log=lines.append) == result
+    assert point_sets.fit_and_judge("made up", events, 0, SMOKE, folder, log=lines.append) == result
     assert sum("points" in line for line in lines) == 1, "a finished run is not trained again"
     with pytest.raises(ValueError, match="the result of a run with seed = 0, not 1"):
-        point_sets.run("made up", events, 1, SMOKE, folder)
+        point_sets.fit_and_judge("made up", events, 1, SMOKE, folder)
     assert json.loads((folder / "result.json").read_text()) == result
 
 
@@ -90,10 +90,10 @@ def test_results_of_other_versions_are_refused(events, tmp_path):
     file = tmp_path / "result.json"
     file.write_text('{"format": 0}')
     with pytest.raises(ValueError, match="format 0; this version reads 2"):
-        point_sets.run("made up", events, 0, SMOKE, tmp_path)
+        point_sets.fit_and_judge("made up", events, 0, SMOKE, tmp_path)
     file.write_text("{")
     with pytest.raises(ValueError, match="no result on earth events"):
-        point_sets.run("made up", events, 0, SMOKE, tmp_path)
+        point_sets.fit_and_judge("made up", events, 0, SMOKE, tmp_path)
 
 
 def test_the_table_has_the_published_rows_and_the_mean_of_ours():

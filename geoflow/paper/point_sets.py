@@ -83,12 +83,12 @@ def density_map(
     return density.density_map(log_prob, guide, 1.0, 1 / 2000, max_cells, "density map")
 
 
-def integral(
+def sampled_integral(
     flow: Geolocator, points: int, steps: int = STEPS, samples: int = 1 << 16, seed: int = 0
 ) -> tuple[float, float]:
     """∫ p over the sphere and its standard error, from points that are drawn, without a grid.
 
-    >>> value, error = integral(Geolocator(None, "uniform"), points=500, samples=200)
+    >>> value, error = sampled_integral(Geolocator(None, "uniform"), points=500, samples=200)
     >>> abs(value - 1) < 4 * error
     True
     """
@@ -104,7 +104,9 @@ def _guided(flow: Geolocator, steps: int, samples: int):
 
 
 def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, validation and test events of a split as unit vectors, float64; errors as `run`.
+    """Train, validation and test events of a split as unit vectors, float64.
+
+    Errors are those of `fit_and_judge`.
 
     >>> [len(part) for part in splits(sphere.to_latlon(sphere.uniform(50)), seed=0)]
     [40, 5, 5]
@@ -136,7 +138,7 @@ def known(x: Tensor, others: Tensor) -> Tensor:
     return torch.tensor([tuple(point) in places for point in x.tolist()], dtype=torch.bool)
 
 
-def run(
+def fit_and_judge(
     events: str, latlon: Tensor, seed: int, recipe: dict, folder, distinct: bool = False, log=print
 ) -> dict:
     """Fit all densities to one split and judge them; a finished folder is read.
@@ -212,9 +214,9 @@ def table(results: list[dict], which: str = "test", published: bool = True) -> s
     >>> table([]).splitlines()[0]
     '|  | volcano | earthquake | flood | fire |'
 
-    The results are of `run`, all with or all without `distinct`; with `which="new"` they are judged
-    by the test events at places that training has not seen. `published` shows the published rows,
-    which are of all test events.
+    The results are of `fit_and_judge`, all with or all without `distinct`. With `which="new"` they
+    are judged by the test events at places that training has not seen. `published` shows the
+    published rows, which are of all test events.
     """
     names = list(earth_events.SOURCES)
     others = read_yaml("earth-events") if published else {}

@@ -209,7 +209,9 @@ def run_of_events(setup: Materials, events: str, seed: int, distinct: bool) -> t
     folder = setup.folder_of_data("earth-events") / "models"
     folder /= f"{events}-{seed}{'-distinct' * distinct}"
     recipe, latlon = recipe_of_events(setup.scale, events), earth_events.load(events)
-    return point_sets.run(events, latlon, seed, recipe, folder, distinct, setup.log), folder
+    return point_sets.fit_and_judge(
+        events, latlon, seed, recipe, folder, distinct, setup.log
+    ), folder
 
 
 def flow_of_events(setup: Materials, events: str) -> Geolocator:
@@ -235,7 +237,7 @@ def map_of_events(setup: Materials, events: str, cells: int, density_steps: int,
 def integral_of_events(setup: Materials, events: str, density_steps: int, **sizes) -> Values:
     """The integral of the same density without a grid, and its standard error."""
     flow = flow_of_events(setup, events)
-    integral, error = point_sets.integral(flow, steps=density_steps, **sizes)
+    integral, error = point_sets.sampled_integral(flow, steps=density_steps, **sizes)
     return {"integral": integral, "error": error}
 
 

@@ -418,7 +418,7 @@ def events(size: Size, folder: Path) -> Results:
     for name in size.events:
         recipe = point_sets.recipe_of(read_recipe("earth-events", size.scale), name)
         places = earth_events.load(name)
-        yield name, point_sets.run(name, places, 0, recipe, folder / name, log=log)
+        yield name, point_sets.fit_and_judge(name, places, 0, recipe, folder / name, log=log)
 
 
 PARTS = {

@@ -1,0 +1,210 @@
+"""Scores against minutes of training, and against the number of components of a mixture:
+
+python tests/benchmarks/curves.py [--seeds 1] [--tiles 2000] [--out outputs/curves]     # about 100 minutes of one CPU thread a seed
+
+All trainings share the shipped encoder and its embeddings of 300,000 tiles, and have the settings of the recipe `laptop` but for their
+steps: each learning rate falls to zero within its own budget, and the weights of the lowest validation loss are kept. Scores are of test
+tiles of seen regions and of held-out blocks. Run it again to go on. Results: data/results/curves.json and curves.png, with differences
+to the flow of the same steps and seeds by a paired bootstrap over tiles.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from safetensors.torch import load_file, save_file
+
+from geoflow import Geolocator, evaluate, metrics, runtime, sphere
+from geoflow.data import tiles
+from geoflow.training import fit, read_recipe
+from geoflow.training.batches import Order, Rows, TensorBatches
+from geoflow.training.modules import network_module, sampling_schedule_of
+
+RESULTS = runtime.DATA / "results"
+FLOW, MIXTURE = "riemannian", "vmf-mixture"
+BUDGETS = (500, 1000, 2000, 4000, 8000)
+COMPONENTS = (1, 2, 4, 8, 16, 32)
+RUNS = (
+    *((FLOW, 0, steps) for steps in BUDGETS),
+    *((MIXTURE, k, steps) for k in (3, 16) for steps in BUDGETS),
+    *((MIXTURE, k, 4000) for k in COMPONENTS if k != 16),
+)
+SPLITS = ("test", "held-out")
+BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "guided": 1}
+GUIDANCE = 2.0
+
+
+def name_of(method: str, components: int, steps: int) -> str:
+    return f"{method}-{components}-{steps}" if components else f"{method}-{steps}"
+
+
+def embedded(out: Path, most: int) -> dict[str, torch.Tensor]:
+    """Embeddings and places of all splits, by the encoder of the shipped model."""
+    file = out / f"embeddings-{most}.safetensors"
+    if not file.exists():
+        recipe, encoder = read_recipe("tiles", "laptop"), Geolocator.from_pretrained("tiles")
+        numbers = {"train": recipe["tiles"], "validation": recipe["validation_tiles"]}
+        found = {}
+        for split, n in (numbers | dict.fromkeys(SPLITS, most)).items():
+            part = tiles.load(split, n, tiles.views_of(recipe))
+            found[split], found[f"{split}-x"] = encoder.embed(part.images), part.x
+        with runtime.replacing(file) as partial:
+            save_file(found, partial)
+    return load_file(file)
+
+
+def trained(data: dict, method: str, components: int, steps: int, seed: int, out: Path):
+    """A model trained for so many steps, and its minutes of processor time."""
+    recipe = read_recipe("tiles", "laptop") | {"components": components or 1}
+    recipe["flow"]["optimization"]["steps"] = steps
+    recipe["methods"].get(method, {}).pop("optimization", None)
+    torch.manual_seed(seed)
+    module = network_module(recipe, method, data["train"].shape[1], seed)
+    rows = [Rows((data[split], data[f"{split}-x"])) for split in ("train", "validation")]
+    o = module.optimization
+    start = time.process_time()
+    run = {"method": method, "components": components, "steps": steps, "seed": seed}
+    fit(module, TensorBatches(*rows, Order(o.batch, steps, seed)), out / "flow", run)
+    minutes = (time.process_time() - start) / 60
+    return Geolocator(module.network, method, sampling_schedule_of(recipe, method)), minutes
+
+
+def scored(geo: Geolocator, data: dict) -> dict[str, torch.Tensor]:
+    """Scores of each tile by `split-score`; `guided` is a single sample's GeoScore, guided if it can be."""
+    found = {}
+    for split in SPLITS:
+        images = data[split], sphere.to_latlon(data[f"{split}-x"])
+        rows = evaluate(geo, images, split, likelihood=split == "test").rows
+        if geo.model.guidable:
+            how = {"guidance": GUIDANCE, "samples": 1, "likelihood": False}
+            rows["guided"] = evaluate(geo, images, split, **how).rows["single_geoscore"]
+        else:
+            rows["guided"] = rows["single_geoscore"]
+        found |= {f"{split}-{kind}": rows[kind] for kind in BETTER if kind in rows}
+    return found
+
+
+def compute(seeds: int, most: int, out: Path) -> None:
+    """Train and score every run that the folder lacks."""
+    data = embedded(out, most)
+    for seed in range(seeds):
+        for method, components, steps in RUNS:
+            folder = out / f"{name_of(method, components, steps)}-{seed}"
+            if (folder / "scores.safetensors").exists():
+                continue
+            geo, minutes = trained(data, method, components, steps, seed, folder)
+            runtime.write_json(folder / "minutes.json", {"minutes": minutes})
+            with runtime.replacing(folder / "scores.safetensors") as partial:
+                save_file(scored(geo, data), partial)
+            print(f"{folder.name}: {minutes:.1f} minutes", flush=True)
+
+
+def collected(out: Path) -> list[dict]:
+    """One row for each run, means over its seeds, with differences to the flow of the same steps.
+
+    The last column of a difference says by how much the flow is ahead: [mean, standard error].
+    """
+    rows = []
+    for method, components, steps in RUNS:
+        folders = sorted(out.glob(f"{name_of(method, components, steps)}-[0-9]"))
+        folders = [folder for folder in folders if (folder / "scores.safetensors").exists()]
+        if not folders:
+            continue
+        parts = [load_file(folder / "scores.safetensors") for folder in folders]
+        minutes = [
+            runtime.read_json(folder / "minutes.json", dict)["minutes"] for folder in folders
+        ]
+        means = {kind: float(torch.stack([p[kind] for p in parts]).mean()) for kind in parts[0]}
+        means["test-nll"] += sphere.LOG_UNIFORM  # over a uniform guess
+        row = {"method": method, "components": components, "steps": steps, "seeds": len(folders)}
+        row |= {"minutes": sum(minutes) / len(minutes), "scores": means}
+        if method != FLOW:
+            row["flow_ahead"] = differences(out, folders, parts, steps)
+        rows.append(row)
+    return rows
+
+
+def differences(out: Path, folders: list[Path], parts: list[dict], steps: int) -> dict:
+    """By how much the flow of the same steps and seeds is ahead, where it is there."""
+    pairs = []
+    for folder, theirs in zip(folders, parts, strict=True):
+        seed = folder.name.rsplit("-", 1)[1]
+        file = out / f"{name_of(FLOW, 0, steps)}-{seed}" / "scores.safetensors"
+        if file.exists():
+            pairs.append((load_file(file), theirs))
+    found = {}
+    for kind in parts[0] if pairs else ():
+        sign = BETTER[kind.removeprefix("test-").removeprefix("held-out-")]
+        ours, theirs = (torch.stack([pair[i][kind] for pair in pairs]) for i in (0, 1))
+        found[kind] = list(metrics.paired_difference(sign * ours, sign * theirs))
+    return found
+
+
+def figure(rows: list[dict], file: Path) -> None:
+    """NLL and energy score: against minutes on the left, against components on the right."""
+    names = {
+        (FLOW, 0): "Riemannian flow",
+        (MIXTURE, 3): "mixture of three vMF",
+        (MIXTURE, 16): "mixture of sixteen vMF",
+    }
+    kinds = {"test-nll": "NLL over uniform, nats", "test-energy_km": "energy score, km"}
+    fig, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharey="row", layout="constrained")
+    for line, (kind, label) in zip(axes, kinds.items(), strict=True):
+        for (method, k), name in names.items():
+            chosen = [r for r in rows if (r["method"], r["components"]) == (method, k)]
+            x, y = ([r["minutes"] for r in chosen], [r["scores"][kind] for r in chosen])
+            line[0].plot(x, y, "o-", label=name)
+        chosen = [r for r in rows if r["method"] == MIXTURE and r["steps"] == 4000]
+        chosen.sort(key=lambda r: r["components"])
+        y = [r["scores"][kind] for r in chosen]
+        line[1].plot([r["components"] for r in chosen], y, "s-", color="C4", label="mixtures")
+        for row in rows:
+            if row["method"] == FLOW and row["steps"] == 4000:
+                line[1].axhline(row["scores"][kind], color="C0", label="flow of as many steps")
+        line[0].set(xlabel="processor minutes of training", ylabel=label, xscale="log")
+        line[1].set(xlabel="components (4,000 steps each)", xscale="log")
+        line[1].set_xticks(COMPONENTS, [str(k) for k in COMPONENTS])
+        line[1].minorticks_off()
+    axes[0, 0].legend()
+    axes[0, 1].legend()
+    fig.savefig(file, dpi=110)
+
+
+def table(rows: list[dict]) -> None:
+    print("| method | steps | minutes | NLL | GeoScore | guided | energy | held-out: GeoScore |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        s, k = row["scores"], row["components"]
+        name = f"mixture of {k}" if k else "flow"
+        kinds = ("test-geoscore", "test-guided", "test-energy_km", "held-out-geoscore")
+        numbers = " | ".join(f"{s[kind]:.0f}" for kind in kinds)
+        print(
+            f"| {name} | {row['steps']:,} | {row['minutes']:.1f} | {s['test-nll']:.2f} | {numbers} |"
+        )
+    for row in rows:
+        if row.get("flow_ahead"):
+            ahead = ", ".join(f"{k} {a:.2f} ± {e:.2f}" for k, (a, e) in row["flow_ahead"].items())
+            print(f"flow ahead of {row['components']} components, {row['steps']:,} steps: {ahead}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tiles", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=Path("outputs/curves"))
+    a = parser.parse_args()
+    a.out.mkdir(parents=True, exist_ok=True)
+    compute(a.seeds, a.tiles, a.out)
+    rows = collected(a.out)
+    about = {"machine": runtime.machine(), "torch": torch.__version__, "tiles": a.tiles}
+    runtime.write_json(RESULTS / "curves.json", about | {"rows": rows})
+    figure(rows, RESULTS / "curves.png")
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
