@@ -24,6 +24,15 @@ from geoflow.runtime import number
 LOG_WIDTHS = (-12.0, 2.0)  # logarithms of the widths that a guess may have: 6e-6 to 7 radians
 
 
+def placed(constant: Tensor) -> Tensor:
+    """A constant of the CPU on the device of new modules.
+
+    Models are described on the device "meta" before they are loaded. Arithmetic there would import
+    torch's compiler, which takes longer than all the rest.
+    """
+    return constant.to(torch.get_default_device())
+
+
 class TimeEmbedding(nn.Module):
     """Times (...) → vectors (..., d), by waves and a two-layer MLP.
 
@@ -42,8 +51,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int, scale: float = 1000.0):
         super().__init__()
         count = dim // 8
-        exponents = 2 * torch.arange(count) / (dim // 4)
-        self.register_buffer("frequencies", scale * (1e-4) ** exponents, persistent=False)
+        exponents = 2 * torch.arange(count, device="cpu") / (dim // 4)
+        self.register_buffer("frequencies", placed(scale * (1e-4) ** exponents), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * count, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -165,7 +174,7 @@ class VelocityTransformer(nn.Module):
         self.path = paths.by_name(guess) if guess else None
         if self.path is not None and self.path.tangent is not tangent:
             raise ValueError(f"tangent={tangent} with guess={guess!r}; expected {not tangent}")
-        frequencies = fourier_scale * torch.randn(3, fourier)
+        frequencies = placed(fourier_scale * torch.randn(3, fourier, device="cpu"))
         self.register_buffer("frequencies", frequencies, persistent=fourier > 0)
         self.embed_location = nn.Linear(3 + 2 * fourier, dim)
         self.embed_time = TimeEmbedding(dim, time_scale)

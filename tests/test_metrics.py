@@ -341,6 +341,33 @@ def test_over_confidence_is_detected(generator):
         )
 
 
+@pytest.mark.parametrize("shape", [0.7, 1.0, 1.3])
+def test_a_correction_of_levels_keeps_what_it_promises(shape, generator):
+    """Ranks whose exponent is a Weibull variable: the correction is fitted on one half, and judged on the other."""
+    images, n = 20_000, 19
+    exponent = torch.empty(2, images, dtype=torch.float64).exponential_(generator=generator)
+    rank = 1 - torch.exp(-(exponent ** (1 / shape)))
+    fitted = metrics.level_shape((rank[0] * (n + 1)).floor() / n, n)
+    assert fitted == pytest.approx(shape, rel=0.03)
+    for level in (0.5, 0.9, 0.95):
+        inside = float((rank[1] < metrics.corrected_level(level, fitted)).double().mean())
+        assert inside == pytest.approx(level, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.level_shape(torch.tensor([]), 19), "expected at least one"),
+        (lambda: metrics.level_shape(torch.tensor([0.5, math.nan]), 19), "1 of them NaN"),
+        (lambda: metrics.corrected_level(1.0, 1.0), "level 1.0"),
+        (lambda: metrics.corrected_level(0.5, 0.0), "shape 0.0"),
+    ],
+)
+def test_bad_ranks_and_levels_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
 def test_region_of_a_vmf_is_a_cap(level, generator):
     """p > threshold is the cap 1 − ⟨μ, x⟩ < h, of probability (1 − e^{−κh}) / (1 − e^{−2κ}) and area 2π R² h."""
