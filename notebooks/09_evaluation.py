@@ -399,7 +399,7 @@ for method in ("vmf-mixture", "vmf", "flow", "diffusion", "land"):
 
 # %% [markdown]
 # **What was seen:** the Riemannian flow is ahead of the single vMF in all three scores. It is ahead of the mixture of three in NLL and in GeoScore; its energy score is
-# better by 88 ± 96 km, which proves nothing with 200 tiles. The two methods in R³ are close to it: it is ahead of diffusion in NLL, by 0.18 ± 0.08 nats,
+# better by 88 ± 96 km, which proves nothing with 200 tiles. The two methods in R³ are close to it: it is ahead of diffusion in NLL, by 0.19 ± 0.08 nats,
 # and no other difference between it and these two is more than two standard errors. To know only where land is, is worth half a nat, and little GeoScore.
 #
 # So the answer to "which method is better" depends on the score, and 200 tiles cannot separate methods that are close. All of this is one training of each method; notebook 08 has
@@ -470,8 +470,8 @@ for method, value in volume.items():
     print(f"{method:10s} volume {value:.2f}, on S² {surface[method]:.2f}; median |r − 1| of samples {thickness[method]:.4f}")
 
 # %% [markdown]
-# **What was seen:** with respect to volume, both methods seem more than two bits per dimension better than the Riemannian flow. On S² all three lie within 0.11 bits. The difference is
-# made by the shell: that of `flow` is almost three times thinner than that of `diffusion`, and its number is 0.7 bits lower. In the paper's table 2 (OSV-5M), the flow in
+# **What was seen:** with respect to volume, both methods seem more than two bits per dimension better than the Riemannian flow. On S² all three lie within 0.09 bits. The difference is
+# made by the shell: that of `flow` is about eight times thinner than that of `diffusion`, and its number is 1.2 bits lower. In the paper's table 2 (OSV-5M), the flow in
 # R³ has −5.01 and the Riemannian one −1.51. Nothing about places follows from such a pair.
 #
 # ## 5. Two sets of places: precision, recall, density, coverage
