@@ -4,16 +4,16 @@ BIN := .venv/bin
 READY := .venv/.ready
 LATEST := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 10))'
-# The suite runs in as many processes; SLOW= leaves out what is marked slow.
+# The suite runs in as many processes; SLOW=1 adds what is marked slow, as continuous integration does.
 JOBS ?= 2
-SLOW ?= 1
+SLOW ?=
 PYTHON ?= $(shell for python in $(LATEST); do $$python $(NEW_ENOUGH) 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help demo test check lab notebooks site lock
 
 help:
 	@echo "make demo       train a flow on satellite tiles and draw where a tile could be: outputs/demo/"
-	@echo "make test       all checks, then the whole test suite in two processes: JOBS=4 for more, SLOW= without its slowest tests"
+	@echo "make test       all checks, then the tests in two processes: JOBS=4 for more, SLOW=1 for notebooks and the slowest tests too"
 	@echo "make check      style, types, notebook pairs, layers: seconds"
 	@echo "make lab        JupyterLab on the notebooks: ARGS='--port 9000 --no-browser' are its own options"
 	@echo "make notebooks  execute every notebook from its source: NAMES='01_the_sphere' for some"
@@ -41,7 +41,7 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ty check
 	$(BIN)/python notebooks/execute.py --check
-	$(BIN)/pytest -q tests/test_layers.py
+	$(BIN)/pytest -q -n $(JOBS) tests/test_layers.py
 
 # JupyterLab asks root, which is who runs in a container, to say so.
 lab: $(READY)

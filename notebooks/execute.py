@@ -75,6 +75,7 @@ def execute(source: Path):
         notebook,
         timeout=by_scale(300, 3600, 36_000),
         record_timing=False,
+        shutdown_kernel="immediate",
         coalesce_streams=True,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # a local kernel need not warn that its sockets are plain TCP
         resources={"metadata": {"path": str(source.parent)}},
@@ -95,7 +96,7 @@ def execute(source: Path):
 
 
 def _clean(notebook, source: Path):
-    """Keep what a reader needs: fixed ids and metadata, small figures, neither widget state nor what went to stderr."""
+    """Keep what a reader needs: fixed ids and metadata, neither widget state nor what went to stderr."""
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:03d}"
         if cell.cell_type != "code":
@@ -108,8 +109,6 @@ def _clean(notebook, source: Path):
             for kind in data:
                 if kind.startswith("text/"):
                     data[kind] = _relative(data[kind])
-            if "image/png" in data:
-                data["image/png"] = _quantise(data["image/png"])
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, "geoflow": {"code_sha256": digest(notebook)}}
     )
@@ -144,7 +143,11 @@ def _quantise(png: str) -> str:
 
 
 def write(notebook, source: Path) -> Path:
-    """Replace the product beside the source in one step: a reader never meets half a notebook."""
+    """Replace the product beside the source in one step, with small figures: a reader never meets half a notebook."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _quantise(output.data["image/png"])
     product = source.with_suffix(".ipynb")
     partial = product.with_suffix(".partial")
     nbformat.write(notebook, partial)
