@@ -14,6 +14,13 @@ LINE = torch.linspace(0, 1, 5)
 DIFFERENCES = {"vmf": {"nll": [1.0, 0.1], "energy_km": [5.0, 4.0]}, "retrieval": {"nll": [0, 0.1]}}
 
 
+SCORES = {"test-nll": -4.0, "test-energy_km": 2600.0}
+TRAINED = [
+    {"components": k, "steps": n, "minutes": n / 500 + k, "scores": SCORES}
+    for k, n in ((0, 500), (0, 1000), (3, 500), (3, 1000), (8, 500))
+]
+
+
 def every_figure() -> dict[str, Figure]:
     """One figure of each function of the module that makes one."""
     groups = {"riemannian": torch.rand(4, 2), "vmf": torch.rand(4, 2)}
@@ -27,6 +34,7 @@ def every_figure() -> dict[str, Figure]:
         "groups_figure": lessons.groups_figure({"km": groups, "nats": groups}, log=("km",)),
         "gained_figure": lessons.gained_figure(1 - LINE, {"clear": LINE}, LINE),
         "radii_figure": lessons.radii_figure({"flow": LINE}, {"flow": torch.rand(5, 3)}),
+        "budgets_figure": lessons.budgets_figure(TRAINED, 500),
         "solvers_figure": lessons.solvers_figure({"euler": ([2, 4], [9.0, 3.0])}),
     }
 
@@ -43,6 +51,13 @@ def test_a_row_of_clouds_carries_the_methods_name():
     axes = every_figure()["noising_figure"].axes
     assert [ax.get_title() for ax in axes] == ["t = 0", "t = 1"]
     assert axes[0].get_ylabel() == lessons.TITLES["flow"]
+
+
+def test_curves_go_through_all_budgets_and_bars_through_equal_ones():
+    left, right = every_figure()["budgets_figure"].axes[:2]
+    assert [line.get_xdata().tolist() for line in left.lines] == [[1, 2], [4, 5], []]
+    assert right.lines[1].get_xdata().tolist() == [3, 8]
+    assert right.get_xlabel() == "components, 500 steps each"
 
 
 def test_losses_are_means_over_the_window():

@@ -131,6 +131,43 @@ def shells_figure(radius: Tensor, share: dict[str, Tensor], own: dict[str, Tenso
     return figure
 
 
+def budgets_figure(rows: list[dict], steps: int) -> MapFigure:
+    """NLL and energy score: against minutes of training, and against components of a mixture.
+
+    >>> scores = {"test-nll": -4.0, "test-energy_km": 2600.0}
+    >>> row = {"components": 3, "steps": 500, "minutes": 1.0, "scores": scores}
+    >>> figure = budgets_figure([row, row | {"components": 0}], steps=500)
+
+    Args:
+        rows: trainings, as in `data/results/curves.json`; of no components are those of the flow.
+        steps: of the trainings on the right.
+    """
+    names = {0: "riemannian", 3: "vmf-mixture", 16: "vmf-mixture-16"}
+    labels = {"test-nll": "NLL over uniform (nats)", "test-energy_km": "energy score (km)"}
+    equal = sorted((r for r in rows if r["steps"] == steps), key=lambda r: r["components"])
+    counts = [row["components"] for row in equal if row["components"]]
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(8.4, 5.6)
+        for (left, right), (kind, label) in zip(
+            figure.subplots(2, 2, sharey="row"), labels.items(), strict=True
+        ):
+            for k, method in names.items():
+                curve = [(r["minutes"], r["scores"][kind]) for r in rows if r["components"] == k]
+                style = dict(color=color_of(method), label=TITLES[method])
+                left.plot(*zip(*sorted(curve), strict=True) if curve else ([], []), "o-", **style)
+            for row in equal[: len(equal) - len(counts)]:
+                right.axhline(row["scores"][kind], color=BLUE, label=TITLES["riemannian"])
+            values = [row["scores"][kind] for row in equal if row["components"]]
+            right.plot(counts, values, "s-", color=GREY, label="mixtures of vMF")
+            left.set(xlabel="processor minutes of training", ylabel=label, xscale="log")
+            right.set(xlabel=f"components, {steps:,} steps each", xscale="log")
+            right.set_xticks(counts, [str(k) for k in counts])
+            right.minorticks_off()
+        for ax in figure.axes[:2]:
+            ax.legend(fontsize=8)
+    return figure
+
+
 def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> MapFigure:
     """How far the Riemannian flow is ahead of each method: dots, with bars of two standard errors.
 

@@ -13,7 +13,6 @@ import shutil
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +21,7 @@ from geoflow.data import tiles
 from geoflow.training import fit, read_recipe
 from geoflow.training.batches import Order, Rows, TensorBatches
 from geoflow.training.modules import network_module, sampling_schedule_of
+from geoflow.viz import charts, lessons_comparison
 
 RESULTS = runtime.DATA / "results"
 FLOW, MIXTURE = "riemannian", "vmf-mixture"
@@ -145,36 +145,6 @@ def differences(out: Path, folders: list[Path], parts: list[dict], steps: int) -
     return found
 
 
-def figure(rows: list[dict], file: Path) -> None:
-    """NLL and energy score: against minutes on the left, against components on the right."""
-    names = {
-        (FLOW, 0): "Riemannian flow",
-        (MIXTURE, 3): "mixture of three vMF",
-        (MIXTURE, 16): "mixture of sixteen vMF",
-    }
-    kinds = {"test-nll": "NLL over uniform, nats", "test-energy_km": "energy score, km"}
-    fig, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharey="row", layout="constrained")
-    for line, (kind, label) in zip(axes, kinds.items(), strict=True):
-        for (method, k), name in names.items():
-            chosen = [r for r in rows if (r["method"], r["components"]) == (method, k)]
-            x, y = ([r["minutes"] for r in chosen], [r["scores"][kind] for r in chosen])
-            line[0].plot(x, y, "o-", label=name)
-        chosen = [r for r in rows if r["method"] == MIXTURE and r["steps"] == SHARED]
-        chosen.sort(key=lambda r: r["components"])
-        y = [r["scores"][kind] for r in chosen]
-        line[1].plot([r["components"] for r in chosen], y, "s-", color="C4", label="mixtures")
-        for row in rows:
-            if row["method"] == FLOW and row["steps"] == SHARED:
-                line[1].axhline(row["scores"][kind], color="C0", label="flow of as many steps")
-        line[0].set(xlabel="processor minutes of training", ylabel=label, xscale="log")
-        line[1].set(xlabel=f"components ({SHARED:,} steps each)", xscale="log")
-        line[1].set_xticks(COMPONENTS, [str(k) for k in COMPONENTS])
-        line[1].minorticks_off()
-    axes[0, 0].legend()
-    axes[0, 1].legend()
-    fig.savefig(file, dpi=110)
-
-
 def table(rows: list[dict]) -> None:
     print("| method | steps | minutes | NLL | GeoScore | guided | energy | held-out: GeoScore |")
     print("|---|---|---|---|---|---|---|---|")
@@ -205,7 +175,7 @@ def main() -> None:
     rows = collected(a.out)
     about = {"machine": runtime.machine(), "torch": torch.__version__, "tiles": a.tiles}
     runtime.write_json(RESULTS / "curves.json", about | {"rows": rows})
-    figure(rows, RESULTS / "curves.png")
+    charts.save_figure(lessons_comparison.budgets_figure(rows, SHARED), RESULTS / "curves.png")
     table(rows)
 
 
