@@ -357,7 +357,9 @@ for row in curves["rows"]:
     name = f"mixture of {row['components']} vMF" if row["components"] else "Riemannian flow"
     numbers = [row["scores"][f"test-{kind}"] for kind in ("nll", "energy_km", "geoscore")]
     ahead = [row.get("flow_ahead", {}).get(f"test-{kind}") for kind in ("nll", "energy_km", "geoscore")]
-    errors = " / ".join(f"{mean:.{digits}f} ± {error:.{digits}f}" for (mean, error), digits in zip(filter(None, ahead), (2, 0, 0), strict=False))
+    errors = " / ".join(
+        f"{mean:.{digits}f} ± {error:.{digits}f}" for (mean, error), digits in zip(filter(None, ahead), (2, 0, 0), strict=False)
+    )
     print(f"{name:22s}{row['steps']:8,}{row['minutes']:9.1f}{numbers[0]:8.2f}{numbers[1]:11,.0f}{numbers[2]:10,.0f}   {errors}")
 
 # %%
