@@ -1,5 +1,6 @@
 """The README stays short, its commands exist, and its scores are those of the committed reports."""
 
+import itertools
 import json
 import re
 import shlex
@@ -88,7 +89,7 @@ def scores(page: str) -> list[tuple[str, str, str]]:
     rows = [[cell.strip() for cell in line] for line in lines]
     first = next(i for i, row in enumerate(rows) if row[0] in METHODS)
     header = rows[first - 1]
-    table = [row for row in rows[first:] if row[0].startswith(tuple(METHODS))]
+    table = itertools.takewhile(lambda row: row[0].startswith(tuple(METHODS)), rows[first:])
     return [
         (row[0], *cell) for row in table for cell in zip(header[1:], row[1:], strict=False) if cell
     ]
@@ -110,3 +111,20 @@ def test_scores_are_those_of_the_reports(page, methods):
             numbers.append(report["deviations"][score])
         expected = " ± ".join(f"{number:.{digits}f}" for number in numbers).replace("-", "−")
         assert shown == expected, (row, column)
+
+
+def test_curves_are_those_of_their_file():
+    """Every row of the table of budgets and components, and no other."""
+    rows = json.loads((ROOT / "data/results/curves.json").read_text(encoding="utf-8"))["rows"]
+    kinds = {"test-nll": 2, "test-geoscore": 0, "test-guided": 0, "test-energy_km": 0}
+    kinds["held-out-geoscore"] = 0
+    expected = []
+    for row in rows:
+        numbers = [f"{row['scores'][kind]:.{digits}f}" for kind, digits in kinds.items()]
+        cells = [f"{row['steps']:,}", f"{row['minutes']:.1f}", *numbers]
+        expected.append(" | ".join(cells).replace("-", "−"))
+    section = text("data/results/README.md").split("### Minutes and components")[1]
+    table = [line for line in section.split("### ")[0].splitlines() if line.startswith("| ")]
+    cells = [line.split(" | ", 1)[1].rstrip(" |") for line in table]
+    shown = [line for line in cells if line[0].isdigit()]
+    assert sorted(shown) == sorted(expected)
