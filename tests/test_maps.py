@@ -190,13 +190,14 @@ def test_a_needle_is_visible_on_a_world_map(resolution):
 
 PROJECTIONS = ["equal-earth", "robinson", "north-pole"]
 NEEDLES = [(89.9, 10.0), (80.2, -179.9), (60.1, -179.9), (48.0, 2.0), (85.0, 100.0)]
+FINE = itertools.product(PROJECTIONS, NEEDLES, [0.1])  # seconds each
 
 
 @pytest.mark.parametrize(
     ("projection", "place", "resolution"),
     [
         *itertools.product(PROJECTIONS, NEEDLES, [1.0, 5.0]),
-        *((projection, NEEDLES[-1], 0.1) for projection in PROJECTIONS),  # seconds each
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in FINE),
     ],
 )
 def test_a_needle_anywhere_has_the_darkest_colour(projection, place, resolution):

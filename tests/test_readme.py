@@ -116,8 +116,9 @@ def test_scores_are_those_of_the_reports(page, methods):
 def test_curves_are_those_of_their_file():
     """Every row of the table of budgets and components, and no other."""
     rows = json.loads((ROOT / "data/results/curves.json").read_text(encoding="utf-8"))["rows"]
-    kinds = {"test-nll": 2, "test-geoscore": 0, "test-guided": 0, "test-energy_km": 0}
-    kinds["held-out-geoscore"] = 0
+    kinds = {"test-nll": 2} | dict.fromkeys(
+        ("test-geoscore", "test-guided", "test-energy_km", "held-out-geoscore"), 0
+    )
     expected = []
     for row in rows:
         numbers = [f"{row['scores'][kind]:.{digits}f}" for kind, digits in kinds.items()]

@@ -139,25 +139,28 @@ def budgets_figure(rows: list[dict], steps: int) -> MapFigure:
     >>> figure = budgets_figure([row, row | {"components": 0}], steps=500)
 
     Args:
-        rows: trainings, as in `data/results/curves.json`; of no components are those of the flow.
+        rows: trainings, as in `data/results/curves.json`, shorter ones first; those of the flow
+            have no components.
         steps: of the trainings on the right.
     """
     names = {0: "riemannian", 3: "vmf-mixture", 16: "vmf-mixture-16"}
     labels = {"test-nll": "NLL over uniform (nats)", "test-energy_km": "energy score (km)"}
     equal = sorted((r for r in rows if r["steps"] == steps), key=lambda r: r["components"])
-    counts = [row["components"] for row in equal if row["components"]]
+    flows = [row for row in equal if not row["components"]]
+    mixtures = [row for row in equal if row["components"]]
+    counts = [row["components"] for row in mixtures]
     with matplotlib.rc_context(STYLE):
         figure = new_figure(8.4, 5.6)
         for (left, right), (kind, label) in zip(
             figure.subplots(2, 2, sharey="row"), labels.items(), strict=True
         ):
             for k, method in names.items():
-                curve = [(r["minutes"], r["scores"][kind]) for r in rows if r["components"] == k]
-                style = dict(color=color_of(method), label=TITLES[method])
-                left.plot(*zip(*sorted(curve), strict=True) if curve else ([], []), "o-", **style)
-            for row in equal[: len(equal) - len(counts)]:
+                curve = [r for r in rows if r["components"] == k]
+                minutes, values = [r["minutes"] for r in curve], [r["scores"][kind] for r in curve]
+                left.plot(minutes, values, "o-", color=color_of(method), label=TITLES[method])
+            for row in flows:
                 right.axhline(row["scores"][kind], color=BLUE, label=TITLES["riemannian"])
-            values = [row["scores"][kind] for row in equal if row["components"]]
+            values = [row["scores"][kind] for row in mixtures]
             right.plot(counts, values, "s-", color=GREY, label="mixtures of vMF")
             left.set(xlabel="processor minutes of training", ylabel=label, xscale="log")
             right.set(xlabel=f"components, {steps:,} steps each", xscale="log")

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geoflow import Geolocator, evaluate, metrics, runtime, sphere
+from geoflow.cli.compare import GUIDANCE
 from geoflow.data import tiles
 from geoflow.training import fit, read_recipe
 from geoflow.training.batches import Order, Rows, TensorBatches
@@ -35,7 +36,6 @@ RUNS = (
 )
 SPLITS = ("test", "held-out")
 BETTER = {"nll": -1, "energy_km": -1, "geoscore": 1, "guided": 1}
-GUIDANCE = 2.0
 
 
 def name_of(method: str, components: int, steps: int) -> str:
@@ -107,7 +107,7 @@ def compute(seeds: int, most: int, out: Path) -> None:
 def collected(out: Path) -> list[dict]:
     """One row for each run, means over its seeds, with differences to the flow of the same steps.
 
-    The last column of a difference says by how much the flow is ahead: [mean, standard error].
+    A difference says by how much the flow is ahead: [mean, standard error].
     """
     rows = []
     for method, components, steps in RUNS:

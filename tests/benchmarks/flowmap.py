@@ -66,13 +66,13 @@ def table(models: dict, cond, truth, noise, guidance: float) -> None:
                 flush=True,
             )
     for calls, rows in of_calls.items():
-        compare(calls, rows)
+        if mine := rows.pop("map, jump", None):
+            compare(calls, mine, rows)
 
 
-def compare(calls: int, rows: dict[str, tuple]) -> None:
-    """By how much the map is ahead of the solvers that make as many calls."""
-    mine = rows.pop("map, jump", None)
-    for name, (best, energy) in rows.items() if mine else ():
+def compare(calls: int, mine: tuple, solvers: dict[str, tuple]) -> None:
+    """By how much the map is ahead of the solvers that make as many calls, by (best, energy)."""
+    for name, (best, energy) in solvers.items():
         ahead, error = metrics.paired_difference(mine[0], best)
         km, km_error = metrics.paired_difference(energy, mine[1])
         text = f"GeoScore {ahead:+.0f} ± {error:.0f}, energy {km:+.0f} ± {km_error:.0f} km"
