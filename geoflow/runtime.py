@@ -113,6 +113,13 @@ def cache_dir() -> Path:
     return path
 
 
+def recording(x) -> bool:
+    """Whether a CUDA graph is being recorded: values of tensors are not known meanwhile."""
+    import torch
+
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def machine() -> str:
     """The hardware in words: the accelerator if there is one, else the number of CPU threads."""
     import torch

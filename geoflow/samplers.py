@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoflow.runtime import choose
+from geoflow.runtime import choose, recording
 
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(x, t) → (velocity (..., 3), rate (...) of a quantity to be integrated with it, or None)."""
@@ -229,10 +229,7 @@ def _adaptive(field, path, x, times, solver):
 
 def check_finite(x: Tensor, t: float) -> None:
     """A FloatingPointError if a state or velocity at time t is NaN or infinite."""
-    # Values are not known while a CUDA graph is recorded.
-    if x.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    if not bool(x.isfinite().all()):
+    if not recording(x) and not bool(x.isfinite().all()):
         count = f"{int((~x.isfinite()).any(-1).sum())} states are NaN or infinite"
         raise FloatingPointError(f"the velocity is not finite near t = {t:.4g}: {count}")
 

@@ -237,7 +237,7 @@ class VelocityTransformer(nn.Module):
         c = self.embed_time(schedules.log_clock(t, self.clock) if self.clock else t)
         if self.embed_cond is not None:
             if cond is None:
-                cond = torch.zeros(1, self.config["cond_dim"]).to(t)
+                cond = t.new_zeros(1, self.config["cond_dim"])
             e = self.embed_cond(cond)
             c = c + e.reshape(-1, *[1] * (t.ndim - 1), e.shape[-1])
         return silu(c + more)

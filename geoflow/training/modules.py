@@ -18,6 +18,7 @@ from geoflow.flowmap.network import begun_as
 from geoflow.geolocator import Geolocator
 from geoflow.losses import WHOLE, Share
 from geoflow.runtime import choose
+from geoflow.training.graphs import RecordedLoss
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Optimization:
 
     def optimizer_of(self, parameters) -> torch.optim.Optimizer:
         """Build the optimiser of a module's parameters, at the peak learning rate."""
+        parameters = list(parameters)
         if choose("optimizer", self.optimizer, ("adamw", "lamb")) == "adamw":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            how: dict = {"lr": self.lr, "weight_decay": self.weight_decay}
+            return torch.optim.AdamW(parameters, **how, fused=parameters[0].is_cuda or None)
         from pytorch_optimizer import Lamb
 
-        parameters = list(parameters)
         foreach = None if parameters[0].is_cuda else False  # a CPU's cache holds one tensor
         # LAMB's paper adds the decay before the trust ratio
         decay: dict = {"weight_decay": self.weight_decay, "weight_decouple": False}
@@ -65,11 +67,18 @@ def optimization_of(settings: dict) -> Optimization:
 
 
 class Module(L.LightningModule):
-    """Base of all trainings: the optimiser, and randomness keyed by (seed, step)."""
+    """Base of all trainings: the optimiser, and randomness keyed by (seed, step).
+
+    On one GPU a training step is recorded once and replayed, see `geoflow.training.graphs`; the
+    numbers stay the same.
+    """
+
+    recordable = True  # whether the loss computes the same whatever the values
 
     def __init__(self, optimization: Optimization, seed: int):
         super().__init__()
         self.optimization, self.seed = optimization, seed
+        self.recorded: RecordedLoss | None = None
 
     def loss(self, batch, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
         """Return the loss of this process's share of a batch, a scalar."""
@@ -80,15 +89,33 @@ class Module(L.LightningModule):
         factor = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimization.lr_factor)
         return [optimizer], [{"scheduler": factor, "interval": "step"}]
 
+    def seed_of(self, step: int) -> int:
+        """The seed of one step's randomness, the same in every process."""
+        return (self.seed * 1_000_003 + step) * 4099
+
     def generator(self, step: int) -> torch.Generator:
-        """Return the source of randomness of one step, the same in every process."""
-        return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) * 4099)
+        """Return the source of randomness of one step."""
+        return torch.Generator(self.device).manual_seed(self.seed_of(step))
+
+    def on_train_start(self):
+        self.recorded = None
 
     def training_step(self, batch, _):
         share = (self.trainer.global_rank, self.trainer.world_size)
-        loss = self.loss(batch, self.generator(self.global_step), share)
+        loss = self.loss_of_step(batch, self.global_step, share)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def loss_of_step(self, batch, step: int, share: Share = WHOLE) -> Tensor:
+        """`loss` with the randomness of a step; on one GPU replayed, if it can be recorded."""
+        if not self.recordable or self.device.type != "cuda" or share != WHOLE:
+            return self.loss(batch, self.generator(step), share)
+        if self.recorded is None or not self.recorded.fits(batch):
+            self.recorded = RecordedLoss(self, batch, self.generator(step))
+        return self.recorded(batch, self.seed_of(step))
+
+    def on_train_end(self):
+        self.recorded = None
 
     def validation_step(self, batch, index):
         loss = self.loss(batch, self.generator(-1 - index))
@@ -160,6 +187,8 @@ class FlowMapModule(FlowModule):
 
     The teacher is a velocity on S², see `geoflow.flowmap.losses.distillation_loss`, or None.
     """
+
+    recordable = False  # each batch has other numbers of jumps and of guided images
 
     def __init__(
         self, network, path, optimization: Optimization, seed: int = 0, teacher=None, **options

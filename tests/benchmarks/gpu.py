@@ -15,6 +15,7 @@ import datetime
 import functools
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from geoflow.cli.common import JUDGED, score_tiles
 from geoflow.data import earth_events, tiles
 from geoflow.paper import point_sets
 from geoflow.training.batches import Rows
+from geoflow.training.graphs import Recorded
 from geoflow.training.recipes import read_recipe
 from geoflow.velocity import in_float32
 
@@ -117,34 +119,6 @@ def matrix_tflops(size: Size) -> dict[str, float]:
             took = milliseconds(lambda a=a, b=b: a @ b, size.repeats)
         rates[mode] = 2 * size.matrix**3 / took / 1e9
     return rates
-
-
-@contextlib.contextmanager
-def warmed_up():
-    """A stream to warm up in before a graph is captured."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        yield
-    torch.cuda.current_stream().wait_stream(side)
-
-
-class Captured:
-    """A computation on tensors of fixed shapes as a CUDA graph: its kernels start without Python, which takes longer than they do."""
-
-    def __init__(self, compute, *inputs: Tensor):
-        self.inputs = tuple(tensor.to(runtime.device(), copy=True) for tensor in inputs)
-        with torch.no_grad(), warmed_up():
-            compute(*self.inputs)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), torch.no_grad():
-            self.output = compute(*self.inputs)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            mine.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
 
 
 # Answers
@@ -259,30 +233,29 @@ class Step:
         self.order = torch.randperm(4 * batch, generator=generator)[:batch]
         self.batch = tuple(column.to(device) for column in self.rows[self.order])
         self.optimizer = self.module.optimization.optimizer_of(self.module.parameters())
-        self.generator = self.module.generator(0)
-        self.graph = None
+        self.recorded = False
 
-    def gradients(self) -> None:
-        if self.graph is not None:
-            self.graph.replay()
-            return
+    def loss(self, step: int = 0) -> Tensor:
+        if self.recorded:
+            return self.module.loss_of_step(self.batch, step)
+        return self.module.loss(self.batch, self.module.generator(step))
+
+    def gradients(self, step: int = 0) -> None:
         self.optimizer.zero_grad()
-        self.differentiate()
-
-    def differentiate(self) -> None:
         with computing(self.mode):
-            self.module.loss(self.batch, self.generator).backward()
+            self.loss(step).backward()
 
-    def capture(self) -> None:
-        """Make loss and gradients a CUDA graph."""
-        with warmed_up():
-            self.gradients()
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
-        self.optimizer.zero_grad()
-        with torch.cuda.graph(graph):
-            self.differentiate()
-        self.graph = graph
+    def off_when_recorded(self) -> float:
+        """How far recorded gradients are from others of the same step, relative to their length."""
+        lengths = []
+        for step in (1, 2):
+            found = []
+            for self.recorded in (True, False):
+                self.gradients(step)
+                found.append([weight.grad.clone() for weight in self.module.parameters()])
+            recorded, plain = (torch.cat([g.flatten() for g in grads]) for grads in found)
+            lengths.append(float((recorded - plain).norm() / plain.norm()))
+        return max(lengths)
 
     def update(self) -> None:
         parameters = list(self.module.network.parameters())
@@ -343,11 +316,12 @@ def training_steps(size: Size, folder: Path) -> Results:
 
 
 def compiled(size: Size, folder: Path) -> Results:
-    """Training steps with `torch.compile`, which takes a while."""
+    """Training steps with `torch.compile`, recorded: what it fuses takes the GPU less time."""
     yield "matrix_tflops", matrix_tflops(size)
     for name, flop, steps in steps_of(size):
         step = steps["bf16"]
         step.module.network.compile()
+        step.recorded = on_gpu()
         yield f"{name}, bf16", step.measured(size, flop)
 
 
@@ -356,10 +330,6 @@ def graphs(size: Size, folder: Path) -> Results:
     yield "matrix_tflops", matrix_tflops(size)
     if not on_gpu():
         return
-    for name, flop, steps in steps_of(size):
-        for mode, step in steps.items():
-            step.capture()
-            yield f"training, {name}, {mode}", step.measured(size, flop)
     for name, (geo, cond) in networks(size, folder).items():
         noise = geo.model.noise((1, size.points), torch.Generator().manual_seed(0))
         latlon = geo.sample(cond=cond, noise=noise)
@@ -367,13 +337,17 @@ def graphs(size: Size, folder: Path) -> Results:
         for mode, guidance in ((mode, omega) for mode in MODES for omega in (0.0, 2.0)):
             options = dataclasses.replace(geo.model.defaults, guidance=guidance)
             with computing(mode):
-                graph = Captured(functools.partial(geo.model.sample, options=options), *given)
+                graph = Recorded(functools.partial(geo.model.sample, options=options), *given)
                 took = milliseconds(functools.partial(graph, *given), size.repeats)
                 found = {"ms": took}
                 if not guidance:
                     km = distance_km(sphere.to_latlon(graph(*given).cpu()), latlon)
                     found["from_float32_km"] = float(km.mean())
             yield f"samples, {name}, {mode}, guidance {guidance:g}", found
+    for name, flop, steps in steps_of(size):
+        for mode, step in steps.items():
+            off, step.recorded = step.off_when_recorded(), True
+            yield f"training, {name}, {mode}", {"off": off, **step.measured(size, flop)}
 
 
 # Recipes
@@ -392,9 +366,14 @@ def draw_tiles(size: Size) -> None:
         "encoder": recipe["encoder"].get("tiles"),
         **dict.fromkeys(JUDGED, tiles.judged(size.scale)),
     }
-    for split, n in wanted.items():
-        if n:
-            tiles.load(split, n, tiles.views_of(recipe))
+    views = tiles.views_of(recipe)
+    drawn = [(split, n, views) for split, n in wanted.items() if n]
+    with multiprocessing.get_context("spawn").Pool(len(drawn)) as pool:
+        pool.starmap(draw, drawn)
+
+
+def draw(split: str, n: int, views: str) -> None:
+    tiles.load(split, n, views)  # a process returns nothing of it
 
 
 def tiles_recipe(size: Size, folder: Path) -> Results:
