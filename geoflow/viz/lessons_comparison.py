@@ -18,9 +18,10 @@ from geoflow.gis.rasters import pixel_areas
 from geoflow.viz.basemap import MapFigure, new_figure
 from geoflow.viz.charts import BLUE, GREEN, GREY, METHODS, ORANGE, PINK, RED, STYLE
 
-TITLES = METHODS | {  # mixtures of 1, 3 and 16, which are compared here
+TITLES = METHODS | {  # mixtures of several sizes, which are compared here
     "vmf": "one vMF",
     "vmf-mixture": "mixture of 3 vMF",
+    "vmf-mixture-8": "mixture of 8 vMF",
     "vmf-mixture-16": "mixture of 16 vMF",
 }
 COLORS = {"riemannian": BLUE, "flow": ORANGE, "diffusion": GREEN, "vmf-mixture-16": PINK} | {

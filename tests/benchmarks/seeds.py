@@ -22,6 +22,7 @@ from geoflow.training import read_recipe
 FLOW, MIXTURE, SCALE = "riemannian", "vmf-mixture", "laptop"
 COMPONENTS = {f"{MIXTURE}-16": 16, f"{MIXTURE}-8": 8}
 METHODS = (FLOW, MIXTURE, *COMPONENTS, "flow", "diffusion", "vmf", "retrieval")
+RESULTS = runtime.DATA / "results" / "seeds.json"
 KEPT = ("nll_over_uniform", "geoscore", "median_km", "single_geoscore", "energy_km")
 
 
@@ -64,10 +65,12 @@ def collected(out: Path) -> dict:
         seeds = seeds_of(out, method)
         if not seeds:
             continue
-        row: dict = {"seeds": seeds, "mean": {}, "deviation": {}, "flow_ahead": {}}
+        row: dict = {"seeds": seeds, "machines": [], "mean": {}, "deviation": {}, "flow_ahead": {}}
         for name in REPORTS:
             folders = [folder_of(out, method, seed) for seed in seeds]
-            reports = [runtime.read_json(f / f"{name}.json", dict)["metrics"] for f in folders]
+            found = [runtime.read_json(f / f"{name}.json", dict) for f in folders]
+            row["machines"] = sorted({report["machine"] for report in found})
+            reports = [report["metrics"] for report in found]
             scores = {kind: [r[kind] for r in reports] for kind in KEPT if kind in reports[0]}
             row["mean"][name] = {kind: statistics.mean(values) for kind, values in scores.items()}
             if len(seeds) > 1:
@@ -133,10 +136,8 @@ def main() -> None:
     a = parser.parse_args()
     for seed in a.seeds:
         compute(a.methods, seed, a.tiles, a.out)
-    about = {"machine": runtime.machine(), "torch": torch.__version__, "tiles": a.tiles}
-    runtime.write_json(
-        runtime.DATA / "results" / "seeds.json", about | {"methods": (rows := collected(a.out))}
-    )
+    rows = collected(a.out)
+    runtime.write_json(RESULTS, {"scale": SCALE, "tiles": a.tiles, "methods": rows})
     table(rows)
 
 
