@@ -25,6 +25,7 @@ METHODS = {  # first words of a row → reports
     "diffusion, R³": "diffusion",
     "von Mises–Fisher": "vmf",
     "mixture of three": "vmf-mixture",
+    "mixture of eight": "vmf-mixture-8",
     "mixture of sixteen": "vmf-mixture-16",
     "retrieval": "retrieval",
     "land": "land",
@@ -83,9 +84,10 @@ def test_make_targets_exist(page):
     assert set(shown) <= set(targets)
 
 
-def scores(page: str) -> list[tuple[str, str, str]]:
-    """(row, column, text) of the table whose first row is the Riemannian flow's."""
-    lines = [line.strip("|").split(" | ") for line in text(page).splitlines() if line[:2] == "| "]
+def scores(page: str, title: str = "") -> list[tuple[str, str, str]]:
+    """(row, column, text) of the first table below a title whose first row is the Riemannian flow's."""
+    below = text(page).split(title, 1)[1] if title else text(page)
+    lines = [line.strip("|").split(" | ") for line in below.splitlines() if line[:2] == "| "]
     rows = [[cell.strip() for cell in line] for line in lines]
     first = next(i for i, row in enumerate(rows) if row[0] in METHODS)
     header = rows[first - 1]
@@ -95,22 +97,41 @@ def scores(page: str) -> list[tuple[str, str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("page", "methods"), [("README.md", 6), ("data/results/README.md", 8)])
-def test_scores_are_those_of_the_reports(page, methods):
-    found = scores(page)
-    assert len({row for row, *_ in found}) == methods
+def asked(row: str, column: str) -> tuple[str, str, str, int]:
+    """Method, split, score and digits of a cell."""
+    method = METHODS[max((name for name in METHODS if row.startswith(name)), key=len)]
+    return method, *COLUMNS[max((name for name in COLUMNS if column.startswith(name)), key=len)]
+
+
+def test_scores_are_those_of_the_reports():
+    """Of one training, by the shipped encoder."""
+    found = scores("data/results/README.md")
+    assert len({row for row, *_ in found}) == 8
     for row, column, shown in found:
-        method = METHODS[max((name for name in METHODS if row.startswith(name)), key=len)]
-        split, score, digits = COLUMNS[
-            max((name for name in COLUMNS if column.startswith(name)), key=len)
-        ]
+        method, split, score, digits = asked(row, column)
         file = ROOT / f"data/results/tiles/{method}-{split}.json"
         report = json.loads(file.read_text(encoding="utf-8"))
-        numbers = [report["metrics"][score]]
-        if report["settings"].get("trained", 1) > 1:
-            numbers.append(report["deviations"][score])
-        expected = " ± ".join(f"{number:.{digits}f}" for number in numbers).replace("-", "−")
-        assert shown == expected, (row, column)
+        assert report["settings"].get("trained", 1) == 1
+        number = f"{report['metrics'][score]:.{digits}f}"
+        assert shown == number.replace("-", "−"), (row, column)
+
+
+@pytest.mark.parametrize(
+    ("page", "title"), [("README.md", "## Results"), ("data/results/README.md", "### Several")]
+)
+def test_scores_of_several_trainings_are_those_of_their_file(page, title):
+    methods = json.loads((ROOT / "data/results/seeds.json").read_text(encoding="utf-8"))["methods"]
+    found = scores(page, title)
+    shown_methods = {METHODS[name] for row, *_ in found for name in METHODS if row.startswith(name)}
+    assert page == "README.md" or shown_methods == methods.keys()
+    for row, column, shown in found:
+        if column == "trainings":
+            assert int(shown) == len(methods[asked(row, "NLL")[0]]["seeds"])
+            continue
+        method, split, score, digits = asked(row, column)
+        numbers = (methods[method][part][split][score] for part in ("mean", "deviation"))
+        expected = " ± ".join(f"{number:.{digits}f}" for number in numbers)
+        assert shown == expected.replace("-", "−"), (row, column)
 
 
 def test_curves_are_those_of_their_file():
