@@ -395,11 +395,11 @@ for method, row in several.items():
     print(line)
 
 # %%
-ahead = {method: row["flow_ahead"]["test"] for method, row in several.items() if method != "riemannian"}
+flow_ahead = {method: row["flow_ahead"]["test"] for method, row in several.items() if method != "riemannian"}
 guided = {method: row["flow_ahead"]["test-guided"]["single_geoscore"] for method, row in several.items() if method != "riemannian"}
 for method, (mean, error) in guided.items():
     print(f"guided sample: the flow is ahead of {TITLES[method]:20s} by {mean:+.0f} ± {error:.0f} of GeoScore")
-lessons_comparison.ahead_figure(ahead, "several trainings, encoders of their own: seen regions, no guidance")
+lessons_comparison.ahead_figure(flow_ahead, "several trainings, encoders of their own: seen regions, no guidance")
 
 # %% [markdown]
 # *What was seen:* one training differs from another by 0.03 to 0.05 nats and by some 20 of GeoScore, except for the single vMF. The order of the methods stays. Two things change with more trainings. In likelihood the diffusion is now level with the
@@ -650,12 +650,14 @@ assert all(differences["test-guided"][method]["single_geoscore"][0] > 70 for met
 assert all(differences["held-out"][method]["energy_km"][0] < 0 for method in ("vmf", "retrieval"))
 
 # %%
-for method, scores in ahead.items():
+for method, scores in flow_ahead.items():
     mean, error = scores["nll"]
     assert mean > 2 * error or method == "diffusion", "the flow is ahead in likelihood of all but one"
-assert abs(ahead["diffusion"]["nll"][0]) < 2 * ahead["diffusion"]["nll"][1], "level"
-assert all(abs(ahead["vmf-mixture-16"][score][0]) < 2 * ahead["vmf-mixture-16"][score][1] for score in ("energy_km", "geoscore")), "level"
-assert all(ahead[method]["energy_km"][0] > 2 * ahead[method]["energy_km"][1] for method in ("vmf-mixture", "retrieval")), "ahead"
+assert abs(flow_ahead["diffusion"]["nll"][0]) < 2 * flow_ahead["diffusion"]["nll"][1], "level"
+assert all(
+    abs(flow_ahead["vmf-mixture-16"][score][0]) < 2 * flow_ahead["vmf-mixture-16"][score][1] for score in ("energy_km", "geoscore")
+), "level"
+assert all(flow_ahead[method]["energy_km"][0] > 2 * flow_ahead[method]["energy_km"][1] for method in ("vmf-mixture", "retrieval")), "ahead"
 assert all(mean > 2 * error for mean, error in guided.values()), "the guided sample is ahead of every other"
 leads = {(row["components"], row["steps"]): row["flow_ahead"] for row in curves["rows"] if row["components"]}
 for (components, steps), row in leads.items():  # of as many steps
