@@ -67,6 +67,8 @@ class Recorded:
 class _Loss(nn.Module):
     """The loss of a module as a module of its own, whose weights can be exchanged."""
 
+    module: Any
+
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
