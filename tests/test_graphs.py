@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geoflow import runtime, sphere
-from geoflow.training import fit, graphs, modules, read_recipe
+from geoflow.training import fit, graphs, modules, read_recipe, trainer
 from geoflow.training.batches import Order, Rows, TensorBatches
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -59,6 +59,20 @@ def test_without_a_gpu_nothing_is_recorded():
     module, rows = made("riemannian")
     batch = rows[torch.arange(BATCH)]
     assert module.loss_of_step(batch, 3) == module.loss(batch, module.generator(3))
+    assert module.recorded is None
+
+
+def test_an_interrupted_training_keeps_no_recording(tmp_path, monkeypatch):
+    """A module with one could not be copied, as the next training does for its average."""
+
+    def interrupted(module, *_):
+        module.recorded = "a recording"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_train", interrupted)
+    module, rows = made("riemannian")
+    with pytest.raises(KeyboardInterrupt):
+        fit(module, TensorBatches(rows, rows, Order(BATCH, 40)), tmp_path, {})
     assert module.recorded is None
 
 

@@ -78,7 +78,7 @@ class Module(L.LightningModule):
     def __init__(self, optimization: Optimization, seed: int):
         super().__init__()
         self.optimization, self.seed = optimization, seed
-        self.recorded: RecordedLoss | None = None
+        self.recorded: RecordedLoss | None = None  # which `fit` forgets in the end
 
     def loss(self, batch, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
         """Return the loss of this process's share of a batch, a scalar."""
@@ -97,9 +97,6 @@ class Module(L.LightningModule):
         """Return the source of randomness of one step."""
         return torch.Generator(self.device).manual_seed(self.seed_of(step))
 
-    def on_train_start(self):
-        self.recorded = None
-
     def training_step(self, batch, _):
         share = (self.trainer.global_rank, self.trainer.world_size)
         loss = self.loss_of_step(batch, self.global_step, share)
@@ -113,9 +110,6 @@ class Module(L.LightningModule):
         if self.recorded is None or not self.recorded.fits(batch):
             self.recorded = RecordedLoss(self, batch, self.generator(step))
         return self.recorded(batch, self.seed_of(step))
-
-    def on_train_end(self):
-        self.recorded = None
 
     def validation_step(self, batch, index):
         loss = self.loss(batch, self.generator(-1 - index))

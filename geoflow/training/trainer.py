@@ -70,7 +70,12 @@ def fit(
         if first:
             runtime.claim(folder, run)
         if not (folder / "done.json").exists():
-            _train(module, batches, folder, (devices, nodes, wandb), log)
+            try:
+                _train(module, batches, folder, (devices, nodes, wandb), log)
+            finally:
+                module.recorded = (
+                    None  # it holds memory of the GPU, from which the weights will move
+                )
         end = ended(folder)
         steps = range(module.optimization.steps + 1)
         weights = {"state_dict": module.state_dict(), "global_step": steps}
