@@ -73,9 +73,7 @@ def fit(
             try:
                 _train(module, batches, folder, (devices, nodes, wandb), log)
             finally:
-                module.recorded = (
-                    None  # it holds memory of the GPU, from which the weights will move
-                )
+                module.recorded = None  # weights will leave the memory that it reads
         end = ended(folder)
         steps = range(module.optimization.steps + 1)
         weights = {"state_dict": module.state_dict(), "global_step": steps}
