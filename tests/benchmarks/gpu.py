@@ -367,9 +367,13 @@ def draw_tiles(size: Size) -> None:
         **dict.fromkeys(JUDGED, tiles.judged(size.scale)),
     }
     views = tiles.views_of(recipe)
-    drawn = [(split, n, views) for split, n in wanted.items() if n]
-    with multiprocessing.get_context("spawn").Pool(len(drawn)) as pool:
-        pool.starmap(draw, drawn)
+    many = [(split, n, views) for split, n in wanted.items() if n and n > 50_000]
+    if many:
+        with multiprocessing.get_context("spawn").Pool(len(many)) as pool:
+            pool.starmap(draw, many)
+    for split, n in wanted.items():
+        if n:
+            draw(split, n, views)
 
 
 def draw(split: str, n: int, views: str) -> None:
