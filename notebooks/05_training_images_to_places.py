@@ -28,7 +28,7 @@
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
-# | notebooks 03 and 04 | 50 minutes, exercises 45 more | 15 minutes, of which 10 are training / see "On a GPU, and larger" | `outputs/05_training/`: checkpoints, loss curves, a model |
+# | notebooks 03 and 04 | 50 minutes, exercises 45 more | 12 minutes, of which 6 are training / see "On a GPU, and larger" | `outputs/05_training/`: checkpoints, loss curves, a model |
 #
 # Words such as *embedding*, *validation set* and *checkpoint* are explained where they first appear, and in the [glossary](GLOSSARY.md). All outputs below
 # are from one thread of a CPU, unless a cell names a GPU. That CPU was busy with other jobs, so the printed minutes are longer than on an idle one.
@@ -567,8 +567,9 @@ print(f"a step of the recipe gpu, on the GPU: {measured['step_ms']:.1f} ms as a 
 # below those of seen regions.
 #
 # So with one such GPU, expect about a minute of training, in addition to the tiles, which are drawn once on the CPU. A smaller GPU takes longer. A network
-# of this size leaves a GPU waiting for Python, which starts its many small operations one by one. So on one GPU a training step is recorded once, as a
-# *CUDA graph*, and replayed: the GPU then starts all operations together, and the numbers are the same (`geoflow.training.graphs`).
+# of this size leaves a GPU waiting for Python, which starts its many small operations one by one. So on one GPU the loss and its gradients are recorded once, as a
+# *CUDA graph*, and replayed: the GPU then starts all these operations together, and the numbers are the same (`geoflow.training.graphs`). Not all of the
+# difference in the last line is due to that: the 24 ms were measured beside other work on the CPU, and with slower draws of the training times.
 #
 # From the command line:
 #
