@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from geoflow import checkpoint, density, encoders, inputs, methods, runtime, schedules, sphere
 from geoflow.checkpoint import CONFIG, WEIGHTS, Checkpoint, shipped_models
-from geoflow.flowmap import by_name
+from geoflow.flowmap import by_name, solved
 from geoflow.runtime import whole
-from geoflow.samplers import JUMP, SolverOptions
+from geoflow.samplers import SolverOptions
 from geoflow.scores import metrics
 
 __all__ = ["CONFIG", "WEIGHTS", "Geolocator", "Places", "shipped_models"]
@@ -317,8 +317,7 @@ class Geolocator:
             raise ValueError(f"{batch} images; a density map is made of one at a time")
         n = max(8192 // whole(f"coarser={coarser!r}", coarser), 256)
         noise, cond, options = self._request(None, cond, n, guidance=guidance, seed=0)
-        if options.solver == JUMP:  # samples show where to look, and jumps miss some of the mass
-            options = SolverOptions(guidance=options.guidance)
+        options = solved(options)  # samples show where to look, and jumps miss some of the mass
         samples = self._sample(noise, cond, options)[0]
         in_r3 = self.model.points_per_place > 1  # a place costs more there, so the grid is coarser
         fine = replace(options, **({"steps": max(options.steps, 20)} if in_r3 else ON_S2))

@@ -13,20 +13,20 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs n
 WIDTH, BATCH = 8, 32
 
 
-def made(what: str, batch: int = BATCH):
+def made(what: str):
     """A module, and rows to train it with."""
     recipe = read_recipe("tiles", "smoke")
     generator = torch.Generator().manual_seed(0)
-    x = sphere.uniform(8 * batch, generator)
+    x = sphere.uniform(8 * BATCH, generator)
     torch.manual_seed(0)
     if what == "encoder":
-        pixels = torch.randint(256, (8 * batch, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(256, (8 * BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
         classifier = modules.GeocellClassifier(modules.TileEncoder(16), 50)
-        o = modules.optimization_of(recipe["encoder"]["optimization"] | {"batch": batch})
+        o = modules.optimization_of(recipe["encoder"]["optimization"] | {"batch": BATCH})
         return modules.EncoderModule(classifier, o), Rows((pixels, x))
-    recipe["flow"]["optimization"] |= {"batch": batch, "steps": 40}
+    recipe["flow"]["optimization"] |= {"batch": BATCH, "steps": 40}
     module = modules.network_module(recipe, what, WIDTH)
-    return module, Rows((torch.randn(8 * batch, WIDTH, generator=generator), x))
+    return module, Rows((torch.randn(8 * BATCH, WIDTH, generator=generator), x))
 
 
 def gradients(module) -> torch.Tensor:

@@ -212,7 +212,7 @@ def test_pages_open_from_the_disk(site, browser):
             assert page.locator("mjx-merror, mjx-container [data-mml-node=merror]").count() == 0, (
                 file.name
             )
-            for width in (1000, 400, 1366, 1920):
+            for width in (1000, 400, 1200, 1366, 1600, 1920):
                 page.set_viewport_size({"width": width, "height": 900})
                 assert page.evaluate(WIDE_ENOUGH), f"{file.name} in {width} pixels"
                 if width >= 1000:

@@ -9,3 +9,4 @@ from geoflow.flowmap.method import NETWORKS as NETWORKS
 from geoflow.flowmap.method import by_name as by_name
 from geoflow.flowmap.method import network_for as network_for
 from geoflow.flowmap.method import path_of as path_of
+from geoflow.flowmap.method import solved as solved

@@ -87,15 +87,15 @@ class FlowMap(methods.Flow):
         return jumps(self.velocity, noise, self.times(options), cond, options.guidance)
 
     def ambient_log_prob(self, x: Tensor, cond, options: SolverOptions) -> Tensor:
-        return super().ambient_log_prob(x, cond, _solved(options))
+        return super().ambient_log_prob(x, cond, solved(options))
 
     def sample_with_log_prob(self, noise: Tensor, cond, options: SolverOptions):
         """Samples of the velocity, not of jumps, whose density is unknown, and log-densities."""
-        return super().sample_with_log_prob(noise, cond, _solved(options))
+        return super().sample_with_log_prob(noise, cond, solved(options))
 
 
-def _solved(options: SolverOptions) -> SolverOptions:
-    """How densities are solved."""
+def solved(options: SolverOptions) -> SolverOptions:
+    """How densities are solved: as asked for, but not by jumps, which have none."""
     usual = SolverOptions()
     if options.solver != JUMP:
         return options

@@ -69,8 +69,8 @@ def optimization_of(settings: dict) -> Optimization:
 class Module(L.LightningModule):
     """Base of all trainings: the optimiser, and randomness keyed by (seed, step).
 
-    On one GPU a training step is recorded once and replayed, see `geoflow.training.graphs`; the
-    numbers stay the same.
+    On one GPU a step's loss and gradients are recorded once and replayed, see
+    `geoflow.training.graphs`; the numbers stay the same.
     """
 
     recordable = True  # whether the loss computes the same whatever the values

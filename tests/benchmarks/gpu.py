@@ -233,24 +233,19 @@ class Step:
         self.order = torch.randperm(4 * batch, generator=generator)[:batch]
         self.batch = tuple(column.to(device) for column in self.rows[self.order])
         self.optimizer = self.module.optimization.optimizer_of(self.module.parameters())
-        self.recorded = False
-
-    def loss(self, step: int = 0) -> Tensor:
-        if self.recorded:
-            return self.module.loss_of_step(self.batch, step)
-        return self.module.loss(self.batch, self.module.generator(step))
+        self.module.recordable = False
 
     def gradients(self, step: int = 0) -> None:
         self.optimizer.zero_grad()
         with computing(self.mode):
-            self.loss(step).backward()
+            self.module.loss_of_step(self.batch, step).backward()
 
     def off_when_recorded(self) -> float:
         """How far recorded gradients are from others of the same step, relative to their length."""
         lengths = []
         for step in (1, 2):
             found = []
-            for self.recorded in (True, False):
+            for self.module.recordable in (True, False):
                 self.gradients(step)
                 found.append([weight.grad.clone() for weight in self.module.parameters()])
             recorded, plain = (torch.cat([g.flatten() for g in grads]) for grads in found)
@@ -321,7 +316,7 @@ def compiled(size: Size, folder: Path) -> Results:
     for name, flop, steps in steps_of(size):
         step = steps["bf16"]
         step.module.network.compile()
-        step.recorded = on_gpu()
+        step.module.recordable = True
         yield f"{name}, bf16", step.measured(size, flop)
 
 
@@ -346,7 +341,7 @@ def graphs(size: Size, folder: Path) -> Results:
             yield f"samples, {name}, {mode}, guidance {guidance:g}", found
     for name, flop, steps in steps_of(size):
         for mode, step in steps.items():
-            off, step.recorded = step.off_when_recorded(), True
+            off, step.module.recordable = step.off_when_recorded(), True
             yield f"training, {name}, {mode}", {"off": off, **step.measured(size, flop)}
 
 
@@ -367,13 +362,13 @@ def draw_tiles(size: Size) -> None:
         **dict.fromkeys(JUDGED, tiles.judged(size.scale)),
     }
     views = tiles.views_of(recipe)
-    many = [(split, n, views) for split, n in wanted.items() if n and n > 50_000]
-    if many:
+    drawn = [(split, n, views) for split, n in wanted.items() if n]
+    if many := [part for part in drawn if part[1] > 50_000]:
         with multiprocessing.get_context("spawn").Pool(len(many)) as pool:
             pool.starmap(draw, many)
-    for split, n in wanted.items():
-        if n:
-            draw(split, n, views)
+    for part in drawn:
+        if part not in many:
+            draw(*part)
 
 
 def draw(split: str, n: int, views: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from geoflow import Geolocator, metrics, runtime
-from geoflow.cli.compare import BETTER, REPORTS, _competitor, score
+from geoflow import Geolocator, runtime
+from geoflow.cli.compare import REPORTS, _competitor, differences, score
 from geoflow.training import read_recipe
 
 FLOW, MIXTURE, SCALE = "riemannian", "vmf-mixture", "laptop"
@@ -85,16 +85,11 @@ def collected(out: Path) -> dict:
 
 def ahead(out: Path, method: str, name: str, seeds: list[int]) -> dict[str, list[float]]:
     """By how much the flow of the same seeds is ahead in each score."""
-    ours, theirs = (
-        [load_file(folder_of(out, m, seed) / f"{name}.safetensors") for seed in seeds]
-        for m in (FLOW, method)
-    )
-    found = {}
-    for kind, sign in BETTER.items():
-        if kind in ours[0] and kind in theirs[0]:
-            pair = (sign * torch.stack([rows[kind] for rows in part]) for part in (ours, theirs))
-            found[kind] = list(metrics.paired_difference(*pair))
-    return found
+    rows = {}
+    for m in (FLOW, method):
+        parts = [load_file(folder_of(out, m, seed) / f"{name}.safetensors") for seed in seeds]
+        rows[m, name] = {kind: torch.stack([part[kind] for part in parts]) for kind in parts[0]}
+    return differences(rows)[name][method]
 
 
 def table(rows: dict) -> None:
