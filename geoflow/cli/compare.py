@@ -56,7 +56,7 @@ def _compare(scale: str, encoder: str, seeds: int, tiles: int, out: Path) -> Non
         for seed, folder in enumerate(folders):
             score(
                 folder,
-                functools.partial(_competitor, recipe, method, out, seed, given),
+                functools.partial(competitor, recipe, method, out, seed, given),
                 scale,
                 tiles,
             )
@@ -87,7 +87,7 @@ def score(folder: Path, model, scale: str, tiles: int) -> None:
         report.to_json(folder / f"{name}.json")
 
 
-def _competitor(recipe: dict, method: str, out: Path, seed: int, given):
+def competitor(recipe: dict, method: str, out: Path, seed: int, given):
     """A model of a method, trained on the recipe's tiles or made of them."""
     from geoflow.data import references, tiles
     from geoflow.flowmap import MAP

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from geoflow import Geolocator, runtime
-from geoflow.cli.compare import REPORTS, _competitor, differences, score
+from geoflow.cli.compare import REPORTS, competitor, differences, score
 from geoflow.training import read_recipe
 
 FLOW, MIXTURE, SCALE = "riemannian", "vmf-mixture", "laptop"
@@ -41,7 +41,7 @@ def compute(methods: list[str], seed: int, tiles: int, out: Path) -> None:
             settings = recipe | {"components": COMPONENTS[method]}
             encoder = Geolocator.from_pretrained(folder_of(out, FLOW, seed) / "model").encoder
         name = MIXTURE if method in COMPONENTS else method
-        made = functools.partial(_competitor, settings, name, folder.parent, seed, encoder)
+        made = functools.partial(competitor, settings, name, folder.parent, seed, encoder)
         score(folder, made, SCALE, tiles)
         print(f"seed {seed}, {method}: scored", flush=True)
 
