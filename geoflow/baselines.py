@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from geoflow import sphere
 from geoflow.samplers import SolverOptions
-from geoflow.velocity import Block, conditioner, in_float32, modulate, zero_linear
+from geoflow.velocity import Block, conditioner, in_float32, modulate, placed, zero_linear
 from geoflow.vmf import MAX_LOG_CONCENTRATION, Mixture
 
 
@@ -45,10 +45,11 @@ class MixtureNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, expansion) for _ in range(depth))
         self.modulation = zero_linear(dim, 2 * dim)
         self.head = nn.Linear(dim, 5 * components)
+        means = sphere.fibonacci_grid(components).flatten()
+        bias = torch.cat([means, torch.zeros(2 * components, device="cpu")])
         with torch.no_grad():  # means spread over the sphere, broad and equally likely
-            self.head.weight *= 0.1
-            self.head.bias[: 3 * components] = sphere.fibonacci_grid(components).flatten()
-            self.head.bias[3 * components :] = 0.0
+            self.head.weight.mul_(0.1)
+            self.head.bias.copy_(placed(bias))
 
     def forward(self, cond: Tensor) -> Mixture:
         """(B, C) → a mixture for each image.

@@ -344,7 +344,7 @@ def fibonacci_grid(n: int) -> Tensor:
     """
     if n < 1:
         raise ValueError(f"a grid of {n} points; expected at least 1")
-    i = torch.arange(n, dtype=torch.float64)
+    i = torch.arange(n, dtype=torch.float64, device="cpu")
     z = 1 - (2 * i + 1) / n
     lon = math.pi * (3 - math.sqrt(5)) * i
     r = torch.sqrt(1 - z * z)

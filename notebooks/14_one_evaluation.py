@@ -19,7 +19,7 @@
 #
 # **You will learn**
 # 1. why one step of a solver gives a mean of all answers and not one of them;
-# 2. what a *flow map* learns instead of a velocity, and how to write its training objective by hand;
+# 2. what a *flow map* learns instead of a velocity, and how to write its two training objectives by hand;
 # 3. how good one, two and four calls of its network are, beside every solver of the package;
 # 4. why a density in few calls is no substitute for the exact one;
 # 5. where a flow map fails, and why it must fail there.
@@ -52,7 +52,7 @@ from torch import nn
 from geoflow import Geolocator, evaluate, likelihood, losses, metrics, paths, samplers, schedules, sphere, widgets
 from geoflow.data import tiles
 from geoflow.flowmap import losses as map_losses
-from geoflow.viz import lessons_maps, lessons_sphere
+from geoflow.viz import lessons_maps, lessons_sphere, lessons_steps
 
 path = paths.RiemannianFlow()
 _ = torch.manual_seed(seed)
@@ -428,12 +428,63 @@ for r, km in gap.items():
 #
 # The square of the residual is an objective too, and it needs no teacher: the network's own diagonal takes the place of v. This is called
 # *Lagrangian self-distillation* (Boffi et al., 2025), and `geoflow train --method flow-map` uses it. We distil from a flow instead, because we have
-# one. The shipped map was made in this way.
+# one.
+#
+# ## Clouds: what counts is where all ends lie
+#
+# Distillation asks for much: every noise point must end where the flow takes *it*. At an edge between two basins a network cannot do this, because it is a
+# continuous function (section "Where it fails"). But whoever looks at samples does not see the noise from which they came. What counts is the
+# **distribution** of the ends. So a second objective compares a whole cloud: the ends X of several jumps for one image, with the true place Y of this image.
+#
+# The mean distance E ρ(X, Y) is not enough. It is lowest if all jumps end at one place. The missing part rewards a cloud that is spread, by the distance of two of its own points
+# X and X′:
+#
+# $$S = 2\, \mathrm{E}\, \rho(X, Y) - \mathrm{E}\, \rho(X, X') .$$
+#
+# In expectation S is lowest if X has the distribution of Y. With the distance as ρ, S is twice the *energy score* of notebook 09. The package adds two more distances: 1 − exp(−km / 1492.7),
+# which is one minus the GeoScore in units of 5000, and the same with 300 km, which looks at the details. Scores of this kind are called *kernel scores* (Gneiting and Raftery, 2007).
+
+
+# %%
+def my_cloud_score(cloud, places):
+    """2 E ρ(X, Y) − E ρ(X, X′) of clouds (B, N, 3) and places (B, K, 3), and E ρ(X, Y) alone: (B,), (B,)."""
+
+    def rho(x, y):
+        km = sphere.distance_km(x[:, :, None], y[:, None])
+        return km / 5000 + (1 - (-km / 1492.7).exp()) + 0.3 * (1 - (-km / 300).exp())
+
+    n, to_places = cloud.shape[1], rho(cloud, places).mean((1, 2))
+    return 2 * to_places - rho(cloud, cloud).sum((1, 2)) / (n * (n - 1)), to_places
+
+
+# %% [markdown]
+# We try it on the two places of the beginning, where the true place is now Paris in 7 of 10 cases. A cloud of 100 jumps puts some of them in Paris, the others in Brasília.
+#
+# **Predict before you run:** for which share in Paris is the mean distance the lowest? And the whole score?
+
+# %%
+in_paris = torch.arange(101)
+clouds = two[(torch.arange(100) >= in_paris[:, None]).long()]  # (101, 100, 3): cloud k has k jumps in Paris
+true_places = two[(torch.arange(10) >= 7).long()].expand(101, 10, 3)  # seven of ten are Paris
+whole, to_places = my_cloud_score(clouds, true_places)
+torch.testing.assert_close(whole, map_losses.cloud_score(clouds, true_places))
+best_near, best_whole = int(to_places.argmin()), int(whole.argmin())
+print(f"the mean distance is lowest with {best_near} % in Paris, the whole score with {best_whole} %")
+
+# %%
+curves = {"mean distance": (in_paris.tolist(), to_places.tolist()), "whole score": (in_paris.tolist(), whole.tolist())}
+lessons_steps.panels_figure([lessons_steps.Panel(curves, "share of the jumps that end in Paris (%)", "score (lower is better)")])
+
+# %% [markdown]
+# **What was seen:** the mean distance wants all jumps in Paris. The whole score has its lowest point at 70 %, the true probability.
+#
+# Such a score needs no teacher: the true places of the training images are enough. But there are no true places under guidance, and a cloud says nothing about the states on the way. So the package combines
+# both (`flowmap.losses.cloud_loss`): every image has a cloud of eight jumps; a fifth of the images also follow the teacher's trajectories, and half of these have a guidance.
 #
 # ## Images
 #
-# The shipped map `tiles-flow-map` was distilled from the shipped flow `tiles` on 300,000 tiles from any view (`geoflow distil tiles` is the
-# command for this). Its network is the flow's network with two more inputs: the time of arrival s and the guidance ω, from 0 to 4. **So a guided
+# The shipped map `tiles-flow-map` was trained in this way, with the shipped flow `tiles` as the teacher, on 300,000 tiles from any view (`geoflow distil tiles --scale laptop`). Its network is the flow's
+# network with two more inputs: the time of arrival s and the guidance ω, from 0 to 4. **So a guided
 # sample costs one call.** A solver needs two calls for each guided velocity, one with the image and one without (notebook 06).
 #
 # One jump is the default of this model. The interface is the same as for a flow.
@@ -861,6 +912,7 @@ still.contact_sheet(moments=(1.0,))
 assert near_many > 0.99
 assert near_one < 0.15
 assert uneven < 2000
+assert (best_near, best_whole) == (100, 70)
 x, t = x0[:, :50], torch.rand(1, 50, generator=torch.Generator().manual_seed(9))
 torch.testing.assert_close(flow_map.mean_velocity(x, t, t), flow_map(x, t))
 torch.testing.assert_close(flow_map.jump(x, t, t), x, atol=1e-6, rtol=0)
@@ -970,6 +1022,7 @@ else:
 # * Z. Geng, M. Deng, X. Bai, J. Z. Kolter, K. He, *Mean Flows for One-step Generative Modeling*, 2025, arXiv 2505.13447.
 # * O. Davis et al., *Generalised Flow Maps for Few-Step Generative Modelling on Riemannian Manifolds*, 2025, arXiv 2510.21608.
 # * X. Ai et al., *Joint Distillation for Fast Likelihood Evaluation and Sampling in Flow-based Models* (F2D2), 2025, arXiv 2512.02636.
+# * T. Gneiting, A. E. Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, JASA 102 (477), 2007.
 # * Y. Song, P. Dhariwal, M. Chen, I. Sutskever, *Consistency Models*, ICML 2023, arXiv 2303.01469.
 # * N. Dufour, D. Picard, V. Kalogeiton, L. Landrieu, *Around the World in 80 Timesteps*, CVPR 2025, arXiv 2412.06781: figure 5 shows what few steps of a
 #   solver cost.

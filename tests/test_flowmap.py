@@ -1,6 +1,9 @@
 """Flow maps: jumps stay on the sphere and follow known flows, the losses vanish for exact maps, one network is a flow and its map."""
 
 import copy
+import itertools
+import math
+import statistics
 
 import pytest
 import torch
@@ -190,11 +193,18 @@ def test_residual_of_an_exact_map_vanishes(exact):
 
 
 MIXED = schedules.by_name("mixed")
+
+
+def taught(loss):
+    return lambda network, *data, **how: loss(
+        network, flow_network(seed=3).to(torch.float64), *data, **how
+    )
+
+
 LOSSES = {
     "alone": losses.self_distillation_loss,
-    "teacher": lambda network, *data, **how: losses.distillation_loss(
-        network, flow_network(seed=3).to(torch.float64), *data, **how
-    ),
+    "teacher": taught(losses.distillation_loss),
+    "clouds": taught(losses.cloud_loss),
 }
 
 
@@ -252,6 +262,78 @@ def test_velocities_are_the_guided_ones_of_the_teacher():
     (guidance,) = right.asked
     assert (guidance == 0).double().mean() == pytest.approx(losses.UNGUIDED, abs=0.01)
     assert 3.9 < float(guidance.max()) <= MOST_GUIDANCE
+
+
+def test_a_cloud_is_scored_as_its_pairs_say():
+    cloud, places = points(2, 5), points(2, 3, seed=1)
+
+    def rho(x, y):
+        km = 6371 * math.acos(float((x * y).sum()))
+        return km / 5000 + 1 - math.exp(-km / 1492.7) + 0.3 * (1 - math.exp(-km / 300))
+
+    for score, x, y in zip(losses.cloud_score(cloud, places), cloud, places, strict=True):
+        apart = [rho(a, b) for a, b in itertools.product(x, y)]
+        within = [rho(a, b) for a, b in itertools.permutations(x, 2)]
+        assert float(score) == pytest.approx(2 * statistics.mean(apart) - statistics.mean(within))
+
+
+def test_the_true_distribution_has_the_lowest_score():
+    """Three places with known probabilities: the expected score by all pairs, for other weights."""
+    place = points(3, seed=2)
+    pair = place[:, None].expand(3, 3, 3), place.expand(3, 3, 3)
+    # a cloud of one place twice, and a single place: twice the distance ρ of the two
+    rho = losses.cloud_score(pair[0].reshape(9, 1, 3).expand(9, 2, 3), pair[1].reshape(9, 1, 3))
+    rho, truth = rho.reshape(3, 3) / 2, torch.tensor([0.5, 0.3, 0.2]).double()
+    weights = torch.distributions.Dirichlet(torch.ones(3).double()).sample((500,))
+
+    def expected(w):
+        return 2 * w @ rho @ truth - (w @ rho * w).sum(-1)
+
+    far = (weights - truth).abs().sum(-1)
+    assert ((expected(weights) - expected(truth)) / far.square()).min() > 0.01
+
+
+class Everywhere(Exact):
+    """A map whose jumps end at one place, without guidance, and elsewhere with it."""
+
+    def __init__(self, place, guided):
+        self.place, self.guided, self.from_noise = place, guided, 0
+
+    def mean_velocity(self, x, t, s, cond=None, guidance=None):
+        return torch.zeros_like(x)
+
+    def jump(self, x, t, s, cond=None, guidance=None):
+        return torch.where((guidance > 0)[..., None], self.guided, self.place).expand_as(x)
+
+
+class Stays(Exact):
+    """A teacher whose flow ends at one place: it is there at once."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __call__(self, x, t, cond=None):
+        return 30 * sphere.log_unchecked(x, self.place.expand_as(x))
+
+
+def test_clouds_are_compared_with_true_places_and_guided_ones_with_the_teacher():
+    truth, guided, other = points(3, seed=4)
+    x1, cond = truth.expand(400, 3), torch.zeros(400, 8).double()
+
+    def loss(place, far):
+        how = dict(draws=4, dropout=0.0, generator=seeded())
+        return float(
+            losses.cloud_loss(Everywhere(place, far), Stays(guided), PATH, x1, cond, **how)
+        )
+
+    right = loss(truth, guided)
+    assert loss(other, guided) > right + 0.5
+    assert loss(truth, other) > right
+
+
+def test_one_point_is_no_cloud():
+    with pytest.raises(ValueError, match=r"draws=1; expected at least 2"):
+        losses.cloud_loss(random_map(), flow_network(), PATH, points(4), draws(4, 8), draws=1)
 
 
 @pytest.mark.parametrize("kind", LOSSES)

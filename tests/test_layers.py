@@ -327,9 +327,10 @@ def test_evaluation_needs_neither_training_nor_figures():
     )
 
 
-def test_a_flow_is_loaded_and_sampled_without_the_compiler_of_torch():
+@pytest.mark.parametrize("model", ["tiles", "tiles-vmf-mixture", "tiles-flow-map"])
+def test_a_model_is_loaded_and_sampled_without_the_compiler_of_torch(model):
     use = "from geoflow import Geolocator\nfrom geoflow.data import tiles\n"
-    loaded = loaded_by(use + "Geolocator.from_pretrained('tiles').sample(tiles.tile(0, 0), n=2)")
+    loaded = loaded_by(use + f"Geolocator.from_pretrained({model!r}).sample(tiles.tile(0, 0), n=2)")
     assert "geoflow.samplers" in loaded
     assert "torch._dynamo" not in loaded
 

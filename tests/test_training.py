@@ -478,10 +478,12 @@ def test_settings_of_other_methods_do_not_identify_a_run():
     own = training.modules.recipe_of(recipe, "flow-map")
     assert own["flow"]["optimization"] == {
         **plain["flow"]["optimization"],
-        "steps": 4000,
+        "steps": 2800,
         "lr": 1e-3,
-        "batch": 256,
+        "batch": 384,
+        "ema": 0.995,
     }
+    assert own["flow"]["draws"] == 8
 
 
 def test_an_unconditional_flow_learns_where_points_are(tmp_path, generator):

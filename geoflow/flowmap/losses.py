@@ -8,9 +8,13 @@ with the velocity that the network has there,
 
 A teacher's trajectories show where jumps end, which is learnt in far fewer steps. They start from
 fresh noise at every step of the training: a fixed set of them would be learnt by heart.
+
+A network is continuous, so it cannot follow trajectories on both sides of an edge between two
+basins. What counts is how the ends of many jumps are spread. So clouds of ends are compared with
+true places as well, by a score that is least where both have the same distribution.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +29,8 @@ from geoflow.schedules import Schedule, linear
 UNGUIDED, FROM_NOISE = 0.5, 0.5  # shares of the images without guidance; of the jumps from t = 0
 JUMPING = 4  # alone, one of so many images learns a jump, the others the velocity
 STEPS, PAIRS, DIAGONAL = 10, 5, 0.1  # of a teacher's trajectory; jumps on it; weight of velocities
+FOLLOWING, TWICE = 5, 3  # one image of so many follows a teacher; one cloud of so many jumps twice
+NEAR, FAR = ((1492.7, 1.0), (300.0, 0.3)), 5000.0  # km: the kernels of clouds, their weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,31 @@ class _Draws:
         """ω of each image, (B, 1): 0 for a share of them, uniform for the others."""
         return MOST_GUIDANCE * (self.times(x1, (1,)) - UNGUIDED).clamp(min=0) / (1 - UNGUIDED)
 
+    def index(self, x1: Tensor) -> Tensor:
+        """The numbers of this process's rows in the whole batch."""
+        rank, world = self.share
+        return torch.arange(rank, world * len(x1), world, device=x1.device)
+
+    def plan(self, x1: Tensor, schedule: Schedule) -> "_Plan":
+        """Of trajectories with `draws` points of noise, x1 being (B, draws, 3)."""
+        draws = x1.shape[1]
+        shift = losses.draw_times((1,), linear, self.generator, like=x1) - 0.5
+        jumps = self.times(x1, (3, PAIRS * draws))
+        return _Plan(schedule, shift, jumps, self.times(x1, (draws,), schedule))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is chosen at random of a teacher's trajectories."""
+
+    schedule: Schedule  # of its steps
+    shift: Tensor  # (1,), by which its inner steps move
+    jumps: Tensor  # (B, 3, pairs), uniform: from noise or not, first and last state
+    t: Tensor  # (B, N), times at which velocities are compared
+
+    def of(self, rows: Tensor) -> "_Plan":
+        return replace(self, jumps=self.jumps[rows], t=self.t[rows])
+
 
 def self_distillation_loss(
     network: FlowMapTransformer, path, x1: Tensor, cond: Tensor | None = None, *,
@@ -79,9 +110,7 @@ def self_distillation_loss(
     drawn, x1 = _Draws(generator, share), x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
     x0, cond = drawn.noise(path, x1), drawn.condition(cond, dropout)
     times, guidance = drawn.times(x1, (2, draws), schedule), drawn.guidance(x1)
-    rank, world = share
-    n = world * len(x1)
-    jumps = torch.arange(rank, n, world, device=x1.device) * JUMPING < n
+    jumps = drawn.index(x1) * JUMPING < share[1] * len(x1)
     first = times.amin(1) * (drawn.times(x1, (1,)) >= FROM_NOISE)
     at = path.sample(x0, x1, torch.where(jumps[:, None], first, times[:, 0]))
 
@@ -165,28 +194,107 @@ def distillation_loss(
     """
     drawn, x1 = _Draws(generator, share), x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
     x0, cond, omega = drawn.noise(path, x1), drawn.condition(cond, dropout), drawn.guidance(x1)
-    field = _Guided(teacher, omega)
-    shift = losses.draw_times((1,), linear, generator, like=x1) - 0.5
+    plan = drawn.plan(x1, schedule)
+    errors, _ = _followed(network, _Guided(teacher, omega), path, x0, x1, cond, plan)
+    return errors.mean()
+
+
+def cloud_loss(
+    network: FlowMapTransformer, teacher, path, x1: Tensor, cond: Tensor | None = None, *,
+    schedule: Schedule = linear, draws: int = 8, dropout: float = 0.1,
+    generator: torch.Generator | None = None, share: Share = WHOLE,
+) -> Tensor:  # fmt: skip
+    """Mean `cloud_score` of jumps, plus the `distillation_loss` of a fifth of the images.
+
+    The cloud of an image has `draws` jumps from fresh noise. It is compared with the true place,
+    without guidance. For a fifth of the images, half of which are guided, it is compared with the
+    ends of the teacher's trajectories, as there are no data under guidance. A third of the clouds
+    takes two jumps; no gradient passes through the first.
+
+    >>> from geoflow import paths
+    >>> from geoflow.velocity import VelocityTransformer
+    >>> teacher = VelocityTransformer(8, dim=32, depth=2)
+    >>> network, x1 = FlowMapTransformer(8, dim=32, depth=2), sphere.uniform(16)
+    >>> path, cond = paths.RiemannianFlow(), torch.randn(16, 8)
+    >>> cloud_loss(network, teacher, path, x1, cond).shape
+    torch.Size([])
+
+    Arguments are those of `distillation_loss`.
+
+    Raises:
+        ValueError: a single draw, which is no cloud.
+    """
+    if draws < 2:
+        raise ValueError(f"draws={draws}; expected at least 2, as one point is no cloud")
+    drawn, x1 = _Draws(generator, share), x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
+    cond, index = drawn.condition(cond, dropout), drawn.index(x1)
+    follows, twice = index % FOLLOWING == 0, index % TWICE == 0
+    omega = drawn.guidance(x1) * follows[:, None]
+    noise, x0, plan = drawn.noise(path, x1), drawn.noise(path, x1), drawn.plan(x1, schedule)
+
+    def request(rows: Tensor):
+        return None if cond is None else cond[rows], omega[rows]
+
+    middle, start = drawn.times(x1, (1,), schedule) * twice[:, None], noise.clone()
+    with torch.no_grad():
+        start[twice] = network.jump(noise[twice], 0.0, middle[twice], *request(twice))
+    cloud = network.jump(start, middle, 1.0, cond, omega)
+
+    c, guidance = request(follows)
+    field, plan = _Guided(teacher, guidance), plan.of(follows)
+    errors, ends = _followed(network, field, path, x0[follows], x1[follows], c, plan)
+    scores = torch.empty_like(x1[:, 0, 0])
+    scores[~follows] = cloud_score(cloud[~follows], x1[~follows, :1])
+    scores[follows] = cloud_score(cloud[follows], ends) + FOLLOWING * errors
+    return scores.mean()
+
+
+def cloud_score(cloud: Tensor, places: Tensor) -> Tensor:
+    """2 E ρ(X, Y) − E ρ(X, X′) of clouds and places: (B, N, 3), (B, K, 3) → (B,).
+
+    X and X′ are two points of the cloud, Y is one of the places, and with the distance d
+
+        ρ = d / 5000 km + Σ w (1 − exp(−d / scale)),
+
+    where one scale is that of the GeoScore. In expectation the score is least if X is distributed
+    as Y: an energy score and kernel scores (Gneiting & Raftery, 2007).
+
+    >>> x, y = (sphere.uniform((1, 64), torch.Generator().manual_seed(i)) for i in range(2))
+    >>> cloud_score(x, y) < cloud_score(x[:, :1].expand_as(x), y)
+    tensor([True])
+    """
+
+    def rho(x: Tensor, y: Tensor) -> Tensor:
+        km = sphere.distance_km(x, y)
+        return km / FAR + sum(weight * (1 - torch.exp(-km / scale)) for scale, weight in NEAR)
+
+    i, j = torch.triu_indices(cloud.shape[1], cloud.shape[1], 1, device=cloud.device)
+    to_places = rho(cloud[:, :, None], places[:, None]).mean((1, 2))
+    return 2 * to_places - rho(cloud[:, i], cloud[:, j]).mean(1)
+
+
+def _followed(network, field, path, x0: Tensor, x1: Tensor, cond, plan):
+    """Errors of each image (B,) on the trajectories of a guided teacher, and their ends."""
     even = torch.arange(STEPS + 1, device=x1.device)
-    grid = schedule((even + shift * ((even > 0) & (even < STEPS))) / STEPS)
+    inner = (even > 0) & (even < STEPS)
+    grid = plan.schedule((even + plan.shift * inner) / STEPS)
     way = torch.stack(list(samplers.trajectory(field, path, x0, grid, cond, "ab3")))
 
-    noisy, i, j = drawn.times(x1, (3, PAIRS * draws)).unbind(1)
+    noisy, i, j = plan.jumps.unbind(1)
     i = (i * STEPS * (noisy >= FROM_NOISE)).long().clamp(max=STEPS - 1)
     j = i + 1 + (j * (STEPS - i)).long().clamp(max=STEPS - 1)
     j = j.clamp(max=STEPS)
     row = torch.arange(len(x1), device=x1.device)[:, None]
-    draw = torch.arange(draws, device=x1.device).repeat(PAIRS)
-    end = network.jump(way[i, row, draw], grid[i], grid[j], cond, omega)
+    draw = torch.arange(x1.shape[1], device=x1.device).repeat(PAIRS)
+    end = network.jump(way[i, row, draw], grid[i], grid[j], cond, field.guidance)
     missed = (end - way[j, row, draw]).square().sum(-1) / (1 - grid[i])
 
-    t = drawn.times(x1, (draws,), schedule)
-    x = path.sample(x0, x1, t).x_t
+    x = path.sample(x0, x1, plan.t).x_t
     with torch.no_grad():
-        v = field(x, t, cond)
-    wrong = (network.mean_velocity(x, t, t, cond, omega) - v).square().sum(-1)
-    weight = 1 / (1 + omega).square()
-    return (weight * missed).mean() + DIAGONAL * (weight * wrong).mean()
+        v = field(x, plan.t, cond)
+    wrong = network.mean_velocity(x, plan.t, plan.t, cond, field.guidance) - v
+    errors = missed.mean(1) + DIAGONAL * wrong.square().sum(-1).mean(1)
+    return errors / (1 + field.guidance[:, 0]).square(), way[-1]
 
 
 @dataclass(frozen=True)

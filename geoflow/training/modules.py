@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geoflow import flowmap, losses, methods, schedules, sphere
 from geoflow.encoders import TileEncoder
-from geoflow.flowmap.losses import distillation_loss, self_distillation_loss
+from geoflow.flowmap.losses import cloud_loss, self_distillation_loss
 from geoflow.flowmap.network import begun_as
 from geoflow.geolocator import Geolocator
 from geoflow.losses import WHOLE, Share
@@ -179,7 +179,7 @@ class FlowModule(Module):
 class FlowMapModule(FlowModule):
     """A network that learns to jump along a flow, its own or that of a teacher.
 
-    The teacher is a velocity on S², see `geoflow.flowmap.losses.distillation_loss`, or None.
+    The teacher is a velocity on S², see `geoflow.flowmap.losses.cloud_loss`, or None.
     """
 
     recordable = False  # each batch has other numbers of jumps and of guided images
@@ -196,7 +196,7 @@ class FlowMapModule(FlowModule):
         how: dict = {"generator": generator, "share": share, **self.options}
         if teacher is None:
             return self_distillation_loss(self.network, self.path, x, cond, **how)
-        return distillation_loss(self.network, teacher.to(x.device), self.path, x, cond, **how)
+        return cloud_loss(self.network, teacher.to(x.device), self.path, x, cond, **how)
 
 
 FLOW = ("schedule", "sampling_schedule", "draws", "dropout", "network", "optimization")
