@@ -185,7 +185,8 @@ for moment in (0.2, 0.4, 0.6, 0.8, 1.0):
 # **Predict before you run:** four tiles, from the open ocean, the Antarctic ice, the coast above and the Siberian taiga. Which has the widest distribution,
 # and which the narrowest?
 #
-# **What to look for:** all maps have one colour scale. The ice comes with a view of the South Pole, which a world map cannot show well.
+# **What to look for:** all maps have one colour scale. The ice comes with a view of the South Pole, which a world map cannot show well. A single dot marks a
+# peak that is too narrow to be seen at this size.
 
 # %%
 densities = {name: density if name == "coast" else geo.density(tiles.tile(*tiles.EXAMPLES[name]), coarser=coarser) for name in mapped}
@@ -254,7 +255,7 @@ figures.tiles_figure([pixels], [titles])
 
 # %% [markdown]
 # **What was seen:** turning the camera changes the number by a fraction of a bit. The clouds do not lower it here: for this tile the model even becomes a
-# little surer. But no best answer is near the true place, as the distances show. Bits say how narrow the answer is, and not whether it is true. What clouds
+# little surer. (The last view has more clouds than any training tile.) But no best answer is near the true place, as the distances show. Bits say how narrow the answer is, and not whether it is true. What clouds
 # cost on average, over many tiles, is measured in exercise 3 of [notebook 05](05_training_images_to_places.ipynb).
 #
 # ## Your place
@@ -271,7 +272,7 @@ maps.density_figure(your_density, your_tile, your_place, your_best.latlon[0], yo
 # %% [markdown]
 # ## What the model does not know
 #
-# **Some regions were never shown to it.** A fifth of the Earth, in blocks about 7° wide, was *held out* of the training. What happens there? We compare tiles
+# **Some regions were never shown to it.** More than a sixth of the Earth, in blocks about 7° wide, was *held out* of the training. What happens there? We compare tiles
 # from any view in both kinds of region, by two numbers. **GeoScore** rates one answer from 0 to 5000: it is 5000 · exp(−d/1493 km) for an error of d
 # kilometres. The median error is exceeded by half of the tiles. To know what a score is worth we need a *baseline*: a uniform guess looks at no image.
 
@@ -292,7 +293,7 @@ print(f"samples that lie in any held-out block: {share['seen regions']:.1%} and 
 
 # %% [markdown]
 # **What was seen:** in held-out blocks the score is far lower than in seen regions, and yet four times that of a uniform guess: the model answers with the
-# most similar landscapes that it knows. Hardly any sample lies in a held-out block, although a fifth of the Earth does. The model has learned, rightly for
+# most similar landscapes that it knows. Hardly any sample lies in a held-out block, although more than a sixth of the Earth does. The model has learned, rightly for
 # its training data, that no tile ever comes from there. So a probability of this model is a probability *under the distribution of its training data*. This
 # is true of every model of this kind, also of those trained on photos.
 #

@@ -814,8 +814,8 @@ print(f"chance that a uniform point lies within 0.001 rad (6.4 km) of the antipo
 
 # %% [markdown]
 # *What was seen:* all colours meet at two places. In Paris this is harmless, because the vector there has length 0. At the
-# antipode it has length π, and neighbours get opposite velocities. The package refuses to guess at the exact antipode. In training, it
-# draws a new noise point in the one case in four million that comes within 0.001 rad of it.
+# antipode it has length π, and neighbours get opposite velocities. The package refuses to guess at the exact antipode. In training, the
+# one noise point in four million that comes within 0.001 rad of the antipode is moved to the opposite side of the Earth.
 #
 # ## Check
 #

@@ -760,7 +760,8 @@ plt.show()
 # %% [markdown]
 # *What was seen:* the integral is 1 to three digits. Nothing enforced it: **a flow's density is normalised by
 # construction**, since flowing moves mass and never makes any. But the density is not the true one. It has a haze of small probability
-# between and beyond the moons, because a smooth flow cannot tear a connected cloud in two, or stop abruptly. And on the moons it
+# between and beyond the moons, because the learned field is not exact: where the true field changes quickly
+# from place to place, the field of the network changes too slowly. And on the moons it
 # has sharp ridges, higher than any true value.
 #
 # What does each fault cost? The difference in nats is the *Kullback–Leibler divergence* KL(p, q) of the true density p and the
@@ -795,7 +796,7 @@ print(
 
 # %% [markdown]
 # *What was seen:* the haze explains less than half of the price, and the shape explains the rest. Much of the red lies where the two
-# moons face each other: the flow cannot leave this gap empty. On the arcs, stripes of too high and too low density alternate.
+# moons face each other: there the network leaves too many points behind. On the arcs, stripes of too high and too low density alternate.
 # Nevertheless the samples above look right, since a picture of points does not show such differences. This is why we compute likelihoods.
 #
 # ## Conditioning: which moon?

@@ -318,7 +318,7 @@ torch.testing.assert_close(mine(x, t, cond), network(x, t, cond), atol=1e-5, rto
 print("MyTransformer equals velocity.VelocityTransformer")
 
 # %% [markdown]
-# This short class is the whole network. With the paper's sizes (12 blocks, embeddings of width 1024) it has this many parameters; the published weights
+# This short class is the whole network. With the paper's sizes (12 blocks, embeddings of width 1024, and d = 512, or 256 for iNaturalist) it has this many parameters; the published weights
 # fit into it layer for layer (notebook 11). Exercise 1 asks you to count them on paper.
 
 # %%
@@ -458,7 +458,7 @@ for name, (e16, e32) in means.items():
 print(f"slow waves: {gains[0]:.1f} times smaller errors with 16 steps, {gains[1]:.1f} times with 32; order 4 would divide by 16")
 
 # %% [markdown]
-# **What was seen:** with S = 20, twice as many steps divide the error by about 16, as a method of order 4 should. With S = 1000 they divide it by less than 2: the
+# **What was seen:** with S = 20, twice as many steps divide the error by about 16, as a method of order 4 should. With S = 1000 they divide the mean error by less than 2: the
 # field has ripples in time that 32 steps do not resolve. With 16 steps the two networks are alike (about 10 km), because these steps are too long for both; with 32
 # steps the mean error is 5.5 km with S = 1000 and 0.7 km with S = 20, and S = 20 is better with every seed. Our recipes therefore set `time_scale: 20`. The
 # published weights were trained with S = 1000; with them, take more steps.
@@ -659,8 +659,8 @@ print(
 )
 
 # %% [markdown]
-# **What was seen:** the radial part is far from zero, since nothing in the weights knows about the sphere. Steps by `exp` take the radial part for
-# additional length, so the points go too far. Straight steps leave the Earth. Training reduces the radial part, but nothing makes it exactly zero. The
+# **What was seen:** the radial part is far from zero, since nothing in the weights knows about the sphere. In a step by `exp` the radial part changes the length of
+# the step: the point goes too far where the radial part points inwards, and not far enough where it points outwards. Straight steps leave the Earth. Training reduces the radial part, but nothing makes it exactly zero. The
 # projection makes it zero before training begins. Methods in R³, where a point may leave the sphere, switch it off (`tangent=False`).
 #
 # Normalising x inside the network has a second use. The field is then constant along rays from the centre of the Earth, so its derivatives, of which the

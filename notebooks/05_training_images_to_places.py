@@ -114,7 +114,7 @@ below = [figures.place_name(place) for place in sphere.to_latlon(pool.x[double])
 figures.tiles_figure([examples, pool.images[double]], [above, below])
 
 # %% [markdown]
-# **What was seen:** one ocean looks like another, ice like other ice, and a dark forest of the tropics looks like one of Siberia. No one can tell these
+# **What was seen:** one ocean looks like another, the ice of Antarctica looks like a white place in northern Siberia, and a dark forest of the tropics looks like one of Siberia. No one can tell these
 # pairs apart for sure. The coast has no double; the other tile has its colours, and not its shape.
 #
 # So p(place | tile) has several peaks, and a model should say so. A *regression*, which answers with one place by the smallest mean squared error, would
@@ -124,7 +124,7 @@ figures.tiles_figure([examples, pool.images[double]], [above, below])
 #
 # Every model is judged on tiles that it was not trained on: the *test set*. (A second such set, the *validation set*, tells during the training which weights
 # to keep.) A random test set would be misleading here, because next to each test tile lies a training tile that shows half of the same ground. So the sphere
-# is cut into 768 blocks of equal area, and a fifth of them is **held out** as a whole. No tile crosses a border. Two questions can then be asked:
+# is cut into 768 blocks of equal area, and 136 of them, 17.7 %, are **held out** as a whole. No tile crosses a border. Two questions can then be asked:
 #
 # * *seen regions*: new tiles, but other tiles of their surroundings were in the training set. The task is to remember.
 # * *held-out blocks*: nothing within the block was ever seen. The task is to generalise.
@@ -334,7 +334,7 @@ print(f"density at the true place, seen regions: e^{nats:.2f} = {math.exp(nats):
 #
 # ## The maps
 #
-# **What to look for:** all maps have one colour scale. Which tile has more than one dark region? Whose region is the smallest?
+# **What to look for:** all maps have one colour scale. Which tile has more than one dark region? Whose region is the smallest? A single dot marks a peak that is too narrow to be seen at this size.
 
 # %%
 images = {name: tiles.tile(*tiles.EXAMPLES[name]) for name in mapped}
@@ -362,7 +362,7 @@ for name, density in densities.items():
 # little in China. The integral of each density is 1 within two per cent, which says that solver and grid are fine enough.
 #
 # A map is where a flow ends. **What to look for**, while you drag the slider from 0 to 1: when do the points decide for a region? The numbered circles are
-# the three best places.
+# the three best places. Below the player, the maps of a row show the points after none, a third, two thirds and all of their way, so the times differ between rows.
 
 # %%
 from geoflow import widgets
@@ -387,7 +387,7 @@ player.contact_sheet()
 #
 # ## Where it errs
 #
-# **What to look for:** how do the two histograms differ, and where on the map are the far errors?
+# **What to look for:** how do the two histograms differ, and where on the map are the far errors? (The samples are drawn anew, from other noise than in the table above, so the scores differ a little from those of the table.)
 
 # %%
 answers, promised, km = {}, {}, {}

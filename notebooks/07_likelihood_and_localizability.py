@@ -93,7 +93,7 @@ def even_times(steps):
 # %% [markdown]
 # We draw 40 circles of equal size on the Earth and let their points drift. `sphere.tangent_basis(x)` returns two tangent
 # vectors at x, of length 1 and perpendicular to each other; with them we draw a circle around x. In this flow circles stay circles
-# (it is conformal), so their area follows from the radius: a circle of radius r on the sphere has the area 2π (1 − cos r).
+# (its maps are Möbius transformations of the sphere, which carry every circle to a circle), so their area follows from the radius: a circle of radius r on the sphere has the area 2π (1 − cos r).
 
 # %%
 turn = torch.linspace(0, 2 * math.pi, 61, dtype=torch.float64)[:, None]
@@ -203,7 +203,7 @@ for h, errors in rounding.items():
 
 # %% [markdown]
 # **What was seen:** in float64 the error falls with h² down to h = 10⁻⁵. In float32 the best step is 10⁻³; with h = 10⁻⁶ the
-# error is hundreds of times larger. The last row uses no step: `torch.func.jvp` and the package differentiate each operation
+# error is about a thousand times larger. The last row uses no step: `torch.func.jvp` and the package differentiate each operation
 # exactly, so only the rounding of single numbers remains.
 #
 # ## The trace is a different number
@@ -249,7 +249,7 @@ for name, value in factor.items():
 # ## A flow with a known density
 #
 # The height z of a point of our drift obeys dz/dt = s (1 − z²). Hence artanh z grows at the constant rate s. On a sphere, equal
-# areas are equal intervals of z (Archimedes, notebook 03), so the density is (dz₀/dz) / 4π, which is
+# areas are equal intervals of z (Archimedes, notebook 01), so the density is (dz₀/dz) / 4π, which is
 #
 # $$p_1(x) = \frac{1}{4\pi\, (\cosh s - z \sinh s)^2} .$$
 #
@@ -313,8 +313,8 @@ print(f"16 steps for the tile model, median error: RK4 {default_error:.4f} nats,
 lessons_likelihood.orders_figure(error, steps_tried)
 
 # %% [markdown]
-# **What was seen:** the drift shows the orders 1, 2 and 4 from the start. For the tile model the lines become as steep only
-# when the steps are short. The reason is its field: it gathers the points in the last moments before t = 1, and long steps
+# **What was seen:** the drift shows the orders 1, 2 and 4 from the start. For the tile model the lines are less steep: their last slopes
+# are 0.9, 1.6 and 3.3, because even 32 steps are too long for the full orders. The reason is its field: it gathers the points in the last moments before t = 1, and long steps
 # cannot follow it there. With 16 steps, the package's default, RK4 errs by less than 0.01 nats in the median; Euler's method
 # errs by about one nat with as many steps.
 #
@@ -594,8 +594,8 @@ print(f"adaptive, {len(peak_map.x):6,} cells: integral {peak_map.integral:.3f} f
 # %% [markdown]
 # **What was seen:** the narrow peak shows the danger of a regular grid. 768 cells find 0.29 of its probability, because all
 # centres lie beside the top. 3,072 cells find 2.6 times as much as there is, because one centre happens to lie near the top.
-# The adaptive map finds it all. The density of the tile is wider, so that its error on the same grids is another one; compare
-# the printed integrals.
+# The adaptive map finds it all. The density of the tile has a peak as high as this one, but only a part of its probability lies there. So
+# its integrals are 1.03 with 768 cells and 1.28 with 3,072 cells: here the finer grid is even worse, because one of its centres lies near the top.
 #
 # ## Localizability
 #
@@ -687,16 +687,16 @@ for name in ("most", "least"):
 # the eight most localizable tiles are wrong by more than 4,000 km, and one of them is the most localizable tile of all. A
 # confident model can be wrong.
 #
-# The next cell is to play with, if you run the notebook: choose a tile or upload one, and see its density, its bits and the
-# three best places.
+# The next cell is to play with, if you run the notebook: choose a tile or upload one, and see its samples, its bits and the
+# three best places. Choose *exact* for its density.
 
 # %%
 player = widgets.explore_density(geo, n=by_scale(64, 384, 1024), keep=True)
 player
 
 # %% [markdown]
-# **What to look for:** the same map without the player. Its title has the bits, and the shares of the samples that are
-# nearest to each of the three best places (numbered circles).
+# **What to look for:** the ocean tile without the player. The map shows 384 samples, each smoothed by a kernel of 200 km. Its title has the bits,
+# and the shares of the samples that are nearest to each of the three best places (numbered circles).
 
 # %%
 player.contact_sheet()

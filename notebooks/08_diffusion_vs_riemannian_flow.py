@@ -124,7 +124,7 @@ lessons_comparison.approach_figure(left, km, 500)
 #
 # ## Trained side by side
 #
-# We train the same small network for each method, on the same embeddings, batches and steps; first with uniform training times, then with the *mixed* times of
+# We train the same small network for each method, on the same embeddings, batches and steps; first with uniform training times (the schedule `linear`), then with the *mixed* times of
 # the shipped models. The embeddings are those of the shipped encoder. Two parts of the shipped recipe are specific to a path, and each method
 # gets its own:
 #
@@ -323,8 +323,8 @@ print_differences("test")
 # * **The three generative methods are close.** The Riemannian flow is ahead of both methods in R³ in likelihood, by 0.08 ± 0.03 nats each, and level in the three other scores. The densities in R³ would have told another story: they make the methods in R³
 #   better than the Riemannian flow by 4.8 nats (diffusion) and 7.3 nats (flow matching), which is the thinness of their shells.
 # * **The mixture of three** is behind the flow in everything: by 1.93 ± 0.06 nats, 134 ± 37 km and 190 ± 32 of GeoScore.
-# * **The mixture of sixteen** is behind by 0.86 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 73 ± 34 of GeoScore, a little more than two errors. It fits that sixteen
-#   peaks find the candidate places but cannot draw their shapes, for which the likelihood asks.
+# * **The mixture of sixteen** is behind by 0.86 ± 0.04 nats, level in the energy score and in one sample, and *ahead* of the flow in the answer of 24, by 73 ± 34 of GeoScore, a little more than two errors. This agrees with the idea that
+#   sixteen peaks find the candidate places but cannot draw their shapes, for which the likelihood asks.
 # * **Retrieval**, a look-up among 300,000 training tiles, is behind in everything too, but by little in likelihood: 0.16 ± 0.05 nats.
 # * One vMF cannot say "here or there", and is far behind in everything.
 #
@@ -340,7 +340,7 @@ print_differences("test-guided")
 
 # %% [markdown]
 # *What was seen:* guidance lifts the single sample of the Riemannian flow from 1595 to 2080. With it, the flow is ahead of every other method in one sample: by 105 ± 32 and 74 ± 31 of the methods in R³, by 454 ± 39 of the mixture of sixteen, by 654 ± 36 of the mixture of three and by 948 ± 45 of
-# retrieval. This is the protocol of the paper's table 1, and the order of the three generative methods is the same as there. In the answer of 24 samples, guidance makes the flow level with the mixture of sixteen. The price is the distribution: the energy score gets worse by 780 km, because guided samples are too concentrated. Guidance is for answers, not for
+# retrieval. This is the protocol of the paper's table 1, and the order of the three generative methods is the same as there. In the answer of 24 samples, guidance makes the flow level with the mixture of sixteen. The price is the distribution: the energy score gets worse by 780 km, because guided samples are too concentrated. With guidance the flow is behind every other method in this score, also behind flow matching (181 ± 54 km) and diffusion (261 ± 51 km), which were guided as strongly. Guidance is for answers, not for
 # densities.
 #
 # ### Minutes and components
@@ -370,7 +370,7 @@ lessons_comparison.budgets_figure(curves["rows"], steps=2000)
 # 1,000 steps to 0.51 ± 0.04 after 4,000. The flow's curve still falls at its end. That of the mixtures bends. More components help, from −1.39 nats with one to −4.03 with 32, but none reaches the flow's −4.17.
 #
 # In the energy score and in the answer of 24 samples it is the other way round. Eight, sixteen and 32 components are ahead of the flow with 2,000 steps, by 110 to 121 km and by 88 to 175 of GeoScore. After 4,000 steps sixteen components and the flow are level in both, GeoScore (66 ± 34) and
-# energy score (60 ± 35 km): these differences are just below two errors. A mixture's step also takes half of the time of a flow's. So for a short training, or where only the candidate regions matter, a mixture of sixteen is the better choice. The flow is the better one where the shape
+# energy score (60 ± 35 km): these differences are just below two errors. A mixture's step also takes half of the time of a flow's. At equal minutes, sixteen components have the lower NLL, too, for trainings of up to about four minutes (−3.54 against −3.05 at 1.4 minutes). So for a short training, or where only the candidate regions matter, a mixture of sixteen is the better choice. The flow is the better one where the shape
 # of the density matters, and for guided samples. The encoder is shared and was trained once, and so was each method, so these errors are those over tiles only.
 #
 # ### Several trainings
@@ -421,7 +421,7 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2045 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (128 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer, by 36 ± 15 of GeoScore, and in the energy score the flow is ahead of sixteen (61 ± 26 km) and level with three and eight. In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
 # Riemannian flow does not notice when it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
@@ -554,8 +554,9 @@ for method, latlon in answers.items():
     )
 
 # %% [markdown]
-# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. Their half areas are alike, 1.6 to 1.8 million km². They weigh the candidates differently: 22 to 33 % of their samples lie within 1,000 km of the truth, and
-# their best answers are 1,857 to 5,155 km off. The mixture of three covers the same two regions with two round peaks, on twice the area, and 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
+# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. All half areas here include the smoothing by 200 km, which widens thin coasts most: 1.6 to 1.8 million km² for the generative methods, 3.8 for the mixture. The exact maps of this tile (figure A in [RESULTS](RESULTS.md)) have 0.22, 0.41 and 0.62 million km² for the Riemannian flow, flow
+# matching and diffusion, and 3.3 for the mixture. The candidates have different weights: 22 to 33 % of the samples lie within 1,000 km of the truth. The best answers are 1,857 to 5,155 km off, and they depend on the draw where two candidates have nearly equal weight: from 1,024 other samples the answer of the diffusion is 158 km off (figure A). The
+# mixture of three covers North Africa and the Horn of Africa with two round peaks, and has 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
 #
 # ### Are these densities?
 #
@@ -574,7 +575,7 @@ for method in ("riemannian", "vmf-mixture", "flow", "diffusion"):
     print(f"{TITLES[method]:20s} integral {integrals[method][0]:.3f} ± {integrals[method][1]:.3f}, from {few} directions")
 
 # %% [markdown]
-# *What to read from it:* an integral that is one within two standard errors is what a density must have. The errors of the methods in R³ are larger, because fewer directions were drawn.
+# *What to read from it:* an integral that is one within two standard errors is what a density must have. The errors of the methods in R³ are larger, because fewer directions were drawn: for flow matching this test would not notice a quarter too much or too little. The exact maps of this tile are the better test. They integrate to 1.006 and 0.995 (figure A of [RESULTS](RESULTS.md)).
 #
 # ## How they move
 #
@@ -670,7 +671,7 @@ for (components, steps), row in leads.items():  # of as many steps
 assert all(abs(leads[16, 4000][kind][0]) < 2 * leads[16, 4000][kind][1] for kind in ("test-energy_km", "test-geoscore")), "level"
 if by_scale(False, True, True):
     assert thickness["flow"].max() < thickness["diffusion"].min()
-    assert all(abs(value - 1) < 4 * error + 0.02 for value, error in integrals.values()), integrals
+    assert all(abs(value - 1) < 2 * error + 0.02 for value, error in integrals.values()), integrals
 print("all checks passed")
 
 # %% [markdown]

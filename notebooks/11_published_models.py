@@ -279,7 +279,7 @@ for name, found in best.items():
 
 # %% [markdown]
 # **What was seen:** the clear Sahara tile has three answers on three desert regions. The best one, with 71 % of the samples, is in Iran; the true place, in
-# Algeria, is in the third, with 12 %. Turned and under clouds, the same place loses 2.4 bits: the radii that hold half of each answer grow from 120 to 210 km to 500 km and more. The
+# Algeria, is in the third, with 12 %. Turned and under clouds, the same place loses 2.4 bits: the radii that hold half of each answer were 120 to 208 km and are now 507 to 1,297 km. The
 # coast too has several answers, and the true one is the second. So one number, or the first place alone, would hide what the model knows.
 #
 # The nearest town is a name for a place. It is no claim that the image shows this town: in the desert and at sea the town is far away.

@@ -346,8 +346,8 @@ print(f"the start moves the ends of a random network's flow by {start_km.median(
 
 # %% [markdown]
 # **The steps** (`models/samplers/riemannian_flow_sampler.py`: 46–48). A step goes in a straight line and is projected back to the sphere. The exponential map, which
-# follows the geodesic, stands there as a comment. *How this is known:* **read** and **computed**: how far apart are the two after one step of a
-# quarter of the Earth, divided into 4, 16 or 250 steps?
+# follows the geodesic, stands there as a comment. *How this is known:* **read** and **computed**: a way of a quarter of the Earth's
+# circumference is divided into 4, 16 or 250 steps; how far apart are the two after one of these steps?
 
 # %%
 x = sphere.uniform(points, torch.Generator().manual_seed(seed)).double()
@@ -446,7 +446,7 @@ print(f"the second set is moved by {moved_km.min():.0f} to {moved_km.max():.0f} 
 
 # %% [markdown]
 # **What was seen:** for equal distributions the whole sets have the values that theory gives. In chunks precision and recall are lower, since 200 points draw a
-# rougher picture than 4,000. State the number of points with such numbers, and compare only equal ones.
+# rougher picture than 4,000. For samples that are wrong by more than the distance between points, chunks do the opposite: they hide the error. In notebook 09 they raise a precision of 0.18 to 0.96. State the number of points with such numbers, and compare only equal ones.
 #
 # ## 9 · Two constants
 #

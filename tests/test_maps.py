@@ -188,6 +188,26 @@ def test_a_needle_is_visible_on_a_world_map(resolution):
     assert changed > 0.7 * math.pi * (1.5 * 300 / 72) ** 2  # a dot of 3 points
 
 
+@pytest.mark.parametrize(
+    ("projection", "center"), [("south-pole", None), ("orthographic", (-80, 0))]
+)
+@pytest.mark.parametrize("resolution", [0.25, 1.0])
+def test_a_needle_beyond_the_edge_of_a_globe_or_a_cap_is_not_drawn(projection, center, resolution):
+    density, _ = vmf(0, 0, 1.0, resolution)
+    density.log_density = torch.full_like(density.log_density, -50.0)
+    density.log_density[int((90 - 17) / resolution), int(185 / resolution)] = 12.0
+    ax = maps.world(projection, center) if center else maps.world(projection)
+    image = maps.draw_density(ax, density, "nats", colorbar=False)
+    dots = next(c for c in ax.collections if c.get_array() is not None)
+    if projection == "south-pole":
+        assert len(dots.get_offsets()) == 0
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    for x, y in np.asarray(dots.get_offsets()):
+        assert left < x < right
+        assert bottom < y < top
+    assert np.nanmax(np.asarray(image.get_array())) < 12
+
+
 PROJECTIONS = ["equal-earth", "robinson", "north-pole"]
 NEEDLES = [(89.9, 10.0), (80.2, -179.9), (60.1, -179.9), (48.0, 2.0), (85.0, 100.0)]
 FINE = itertools.product(PROJECTIONS, NEEDLES, [0.1])  # seconds each

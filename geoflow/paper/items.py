@@ -132,7 +132,11 @@ def origins(results: Results) -> str:
             row += [how["guidance"], how.get("schedule", ""), solver]
             row += [", ".join(map(str, how["seeds"])), f"{1000 * report.seconds / images:.0f}"]
             rows.append([*row, report.machine])
-    return tables.markdown_table([*head, "ms per image", "machine"], rows) if rows else ""
+    return (
+        tables.markdown_table([*head, "ms per image, whole evaluation", "machine"], rows)
+        if rows
+        else ""
+    )
 
 
 def steps_of(names: Iterable[str]) -> list[str]:

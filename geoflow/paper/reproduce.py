@@ -150,6 +150,7 @@ def page(folder, out) -> str:
         if table := origins(results):
             data = next(iter(results.values())).data
             sections += [f"## How the scores on {data} were obtained", "", table, ""]
+            sections += [TEXTS["times"], ""]
     figures = [f"[Figure {name.removeprefix('fig')}](#what-is-absent)" for name in ELSEWHERE]
     rows += [[figure, *[""] * 5, "absent: nothing to compute"] for figure in figures]
     sections += ["## What is absent", "", TEXTS["absent"], *_absent(runs.values()), ""]

@@ -9,7 +9,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from geoflow import sphere
@@ -195,7 +195,7 @@ def ahead_figure(differences: dict[str, dict[str, list[float]]], title: str) -> 
                     clear = abs(mean) > 2 * error
                     style = {"fmt": "o", "ms": 5, "capsize": 3, "mfc": None if clear else "white"}
                     ax.errorbar(mean, row, xerr=2 * error, color=color_of(method), **style)
-                    text = f"{mean:+.2f}" if score == "nll" else f"{mean:+.0f}"
+                    text = f"{mean:+.2f}" if score == "nll" else f"{round(mean):+d}"
                     ax.text(mean, row - 0.2, text, ha="center", va="bottom", fontsize=7)
             ax.axvline(0, color="black", lw=0.8)
             ax.set(title=SCORES[score], yticks=range(len(names)), yticklabels=names)
@@ -221,13 +221,12 @@ def groups_figure(panels: dict[str, dict[str, Tensor]], log: tuple[str, ...] = (
                 place = torch.arange(4) + 0.08 * (shift - (len(methods) - 1) / 2)
                 style = {"fmt": "o-", "ms": 5, "capsize": 3, "color": color_of(method)}
                 ax.errorbar(place, groups[:, 0], yerr=groups[:, 1], label=TITLES[method], **style)
-            ax.set(
-                ylabel=label,
-                xlabel="quarter of the tiles",
-                yscale="log" * (label in log) or "linear",
-            )
+            ax.set(ylabel=label, xlabel="quarter of the tiles")
+            if label in log:
+                ax.set_yscale("log")
+                ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.yaxis.set_minor_formatter(NullFormatter())
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.set_xticks(range(4), labels=["1\nambiguous", "2", "3", "4\nclear"])
         _legend(axes[-1])
     return figure

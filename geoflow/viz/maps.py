@@ -210,10 +210,12 @@ def _narrow_peaks(
     centers = np.stack([lat, lon], 1) + 0.5
     centers = centers * [-180 / len(field), 360 / field.shape[1]] + [90, first_lon]
     lost = basemap.project(ax, centers - [0, 180 / field.shape[1]])
-    near = np.nan_to_num((lost - [x0, y1]) / scale).astype(int)
-    near = near.clip(0, np.array(shown.shape)[::-1] - 1)
+    near = np.floor(np.nan_to_num((lost - [x0, y1]) / scale, nan=-1)).astype(int)
+    size = np.array(shown.shape)[::-1]
+    inside, near = ((near >= 0) & (near < size)).all(1), near.clip(0, size - 1)
+    inside &= np.isfinite(shown[near[:, 1], near[:, 0]])
     around = pool(padded, 2 * far + 1, 1)[0].numpy()[near[:, 1], near[:, 0]]
-    kept = np.isfinite(lost).all(1) & (field[lat, lon] > 10 * np.maximum(around, 1))
+    kept = inside & (field[lat, lon] > 10 * np.maximum(around, 1))
     xy = np.concatenate([xy, lost[kept]])
     values = np.concatenate([shown[row, column], field[lat, lon][kept]])
     return xy[values.argsort()], np.sort(values)

@@ -209,7 +209,8 @@ class TrajectoryPlayer(anywidget.AnyWidget):
             grid = figure.add_gridspec(rows, columns)
             for cell, (panel, share, view) in enumerate(cells):
                 ends = share == moments[0], share == moments[-1]
-                ax = _draw_panel(panel, share, view, grid[divmod(cell, columns)], ends)
+                place = grid[divmod(cell, columns)]
+                ax = _draw_panel(panel, share, view, place, ends, bar=len(cells) == 1)
                 ax.set_title(textwrap.fill(ax.get_title(), 100 // columns), pad=2)
                 if panel.truth is not None:
                     maps.draw_truth(ax, panel.truth)
@@ -261,18 +262,25 @@ def _script(value) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool]):
-    """A panel's map at a share of the way; `ends`: it is the first, the last of its row."""
+def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, bool], bar: bool):
+    """A panel's map at a share of the way; `ends`: it is the first, the last of its row.
+
+    `bar` adds a colour bar to a density.
+    """
     latlon, times = maps.checked(panel.trajectories, panel.times, least=1)
     latlon = latlon[:, latlon.isfinite().all(-1).all(0)]
     (state,) = maps.states_along(latlon, (share,))
     lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
     ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
-    time = f"t = {times[state]:.2f}" if len(latlon) > 1 and not panel.moved_by_hand else ""
+    time = (
+        f"t\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{times[state]:.2f}"
+        if len(latlon) > 1 and not panel.moved_by_hand
+        else ""
+    )
     words = panel.title if ends[0] else "", time, panel.note if ends[1] else ""
     ax.set_title(" · ".join(filter(None, words)))
     if panel.density is not None:
-        maps.draw_density(ax, panel.density, colorbar=False)
+        maps.draw_density(ax, panel.density, colorbar=bar)
     if panel.moved_by_hand:
         maps.draw_trajectories(ax, latlon)
     else:
