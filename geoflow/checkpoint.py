@@ -82,7 +82,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
     """A folder that `save` wrote."""
     config, weights = model_files.read(folder)
     file = folder / CONFIG
-    if config.get("format") != FORMAT:
+    if type(config.get("format")) is not int or config["format"] != FORMAT:
         raise ValueError(f"{file} has format {config.get('format')!r}; this version reads {FORMAT}")
     model_files.check_keys(file, config, set(ENTRIES), {"format", "averaged"})
     if method is not None and choose("method", method, flowmap.NETWORKS) != config["method"]:
@@ -116,11 +116,17 @@ def _check(file: Path, config: dict[str, Any]) -> None:
             if not isinstance(config[name], kind):
                 raise ValueError(f"{name} = {config[name]!r}; expected {kind}")
         network, encoder = config["network"], config["encoder"]
+        if type(config.get("averaged", False)) is not bool:
+            raise ValueError(f"averaged = {config['averaged']!r}; expected true or false")
+        if not isinstance(config["provenance"].get("recipe", {}), dict):
+            raise ValueError("provenance.recipe is no object")
         schedules.by_name(config["schedule"])
         if choose("method", config["method"], flowmap.NETWORKS) in flowmap.FLOWS:
-            tangent = flowmap.path_of(config["method"]).tangent
-            if network.get("tangent", True) is not tangent:
-                raise ValueError(f"tangent = {network.get('tangent')}; expected {tangent}")
+            path = flowmap.path_of(config["method"])
+            if network.get("tangent", True) is not path.tangent:
+                raise ValueError(f"tangent = {network.get('tangent')}; expected {path.tangent}")
+            if network.get("guess", "") not in ("", path.name):
+                raise ValueError(f"guess = {network['guess']!r}; expected {path.name!r}")
         if isinstance(encoder, dict):
             choose("encoder", encoder.get("name", ""), encoders.ENCODERS)
         elif encoder is not None:

@@ -106,7 +106,7 @@ class DensityMap(Raster):
         what these hold. Where the density is constant, that may be more than `probability`.
         """
         features = []
-        several = [probabilities] if np.isscalar(probabilities) else probabilities
+        several = [probabilities] if np.ndim(probabilities) == 0 else probabilities
         chosen = {runtime.number(f"probability {p!r}", p) for p in several}
         for probability in sorted(chosen, reverse=True):
             inside = self.cell_log_density >= self.region_threshold(probability)

@@ -104,7 +104,10 @@ def cache_dir() -> Path:
         OSError: it cannot be made or written to.
     """
     chosen = os.environ.get("GEOFLOW_CACHE") or platformdirs.user_cache_dir("geoflow", False)
-    path = Path(chosen).expanduser()
+    try:
+        path = Path(chosen).expanduser()
+    except RuntimeError as error:  # ~user, and there is no such user
+        raise OSError(f"GEOFLOW_CACHE = {chosen!r}: {error}") from error
     with contextlib.suppress(OSError):
         path.mkdir(parents=True, exist_ok=True)
     if not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
@@ -228,12 +231,22 @@ def read_json(file: Path, kind: type = object) -> Any:
         ValueError: the file is damaged, or holds something else than a `kind`, such as `dict`.
     """
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        text = Path(file).read_text(encoding="utf-8")
+        found = json.loads(text, object_pairs_hook=unrepeated)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: it is no JSON ({error})") from error
     if not isinstance(found, kind):
         wrong = f"it holds a {type(found).__name__}, expected a {kind.__name__}"
         raise ValueError(f"{file} is damaged: {wrong}")
+    return found
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a `ValueError` if a name occurs twice, since only one value would count."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} occurs twice in one object")
     return found
 
 

@@ -40,7 +40,8 @@ def from_latlon(latlon) -> Tensor:
         raise ValueError(f"{text} ({error}); expected (..., 2): degrees") from error
     if latlon.is_complex():
         raise ValueError("latlon holds complex numbers; expected (..., 2): degrees")
-    latlon = latlon if latlon.is_floating_point() else latlon.to(torch.get_default_dtype())
+    if latlon.dtype not in (torch.float32, torch.float64):  # half precision errs by kilometres
+        latlon = latlon.to(torch.get_default_dtype())
     if latlon.ndim == 0 or latlon.shape[-1] != 2:
         raise ValueError(f"latlon has shape {tuple(latlon.shape)}; expected (..., 2): degrees")
     for column, name, limit in ((0, "latitude", 90.0), (1, "longitude", 360.0)):

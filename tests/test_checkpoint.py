@@ -205,6 +205,8 @@ def test_a_network_that_is_large_within_bounds_takes_no_memory_before_its_weight
         ({"method": 3}, "method = 3; expected"), ({"method": None}, "method = None"), ({"schedule": "lineal"}, "unknown schedule 'lineal'.*did you mean 'linear'"), ({"schedule": 1}, "schedule = 1"),
         ({"network": [8]}, "network = "), ({"network": {}}, "cond_dim"), ({"provenance": "me"}, "provenance = 'me'"), ({"tempo": 3, "mood": 1}, "does not know: mood, tempo"),
         ({"format": "1"}, "has format '1'"), ({"format": [1]}, "has format"), ({"averaged": True, "method": "vmf"}, "config.json"),
+        ({"averaged": "false"}, "averaged = 'false'; expected true or false"), ({"averaged": 3}, "averaged = 3"), ({"format": True}, "has format True"),
+        ({"provenance": {"recipe": 5}}, "provenance.recipe is no object"), ({"provenance": {"recipe": None}}, "provenance.recipe"),
     ],
 )  # fmt: skip
 def test_settings_of_the_wrong_kind_are_named(folder, changes, match):
@@ -228,6 +230,32 @@ def test_weights_of_the_wrong_kind_are_named(folder, change, match):
     name = "network.embed_location.weight"
     save_file({**weights, name: change(weights[name]).contiguous()}, folder / "model.safetensors")
     with pytest.raises(ValueError, match=rf"model\.safetensors: weight {name} .*{match}"):
+        Geolocator.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("method", "guess"), [("diffusion", "flow"), ("flow", "diffusion")])
+def test_the_guess_of_a_network_is_that_of_its_method(tmp_path, method, guess):
+    """Another guess moves the answers, without any other sign."""
+    shutil.copytree(runtime.DATA / "models" / f"tiles-{guess}", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["network"]["guess"] == guess
+    edit(tmp_path / "model", method=method)
+    with pytest.raises(ValueError, match=f"guess = '{guess}'; expected '{method}'"):
+        Geolocator.from_pretrained(tmp_path / "model")
+
+
+def test_a_setting_that_occurs_twice_is_named(folder):
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace("{", '{"schedule": "linear",', 1))
+    with pytest.raises(ValueError, match=r"config\.json is damaged.*'schedule' occurs twice"):
+        Geolocator.from_pretrained(folder)
+
+
+def test_a_negative_variance_is_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("running_var"))
+    save_file({**weights, name: weights[name] - 10}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"weight {name}, a variance, holds a negative number"):
         Geolocator.from_pretrained(folder)
 
 

@@ -390,6 +390,21 @@ print(*sorted({"lightning", "transformers", "matplotlib", "cartopy", "IPython"} 
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("../../x", "x.json"), ("/etc/x", "etc-x.json"), ("..", "data.json"), ("osv5m test", "osv5m-test.json"), ("a" * 500, f"{'a' * 100}.json")],
+)  # fmt: skip
+def test_a_report_stays_in_its_folder(tmp_path, monkeypatch, name, file):
+    def report(geo, images, *_, **how):
+        return geoflow.evaluation.Report(name, {"images": 1}, {}, {}, 1.0, "here")
+
+    monkeypatch.setattr(geoflow, "evaluate", report)
+    result = run("evaluate", "--out", tmp_path / "a" / "reports")
+    assert result.returncode == 0, result.stderr
+    assert [p.name for p in (tmp_path / "a" / "reports").iterdir() if p.name != ".lock"] == [file]
+    assert [p.name for p in tmp_path.rglob("*.json")] == [file]
+
+
 def test_evaluate_loads_no_heavy_library(tmp_path):
     result = in_a_process(EVALUATE, tmp_path)
     assert result.returncode == 0, result.stderr

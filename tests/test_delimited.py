@@ -48,6 +48,9 @@ ACCEPTED = {
     "spaces after commas": lines("id, lat, lon, path", ", "),
     "quoted header": lines('"id","lat","lng","file name"', ","),
     "units": lines("key;Latitude (deg);Longitude (°);File_Name", ";"),
+    "units of other kinds": lines("id,lat [decimal degrees],lon (WGS84),file (of the photo)", ","),
+    "degrees north and east": lines("id,lat (°N),lon (degrees_east),path", ","),
+    "excel with tabs": "sep=\t\r\n" + lines("id\tlatitude\tlongitude\tpath", "\t", comma).replace("\n", "\r\n"),
     "GPS names": lines("photo_id,GPS Latitude,GPS Longitude,image path", ","),
     "GBIF names": lines("key,decimalLatitude,decimalLongitude,filename", ","),
     "x and y": "y,x,key,image\n" + "".join(f"{lat},{lon},{i},{path}\n" for i, ((lat, lon), path) in enumerate(zip(PLACES, PATHS, strict=True))),
@@ -128,7 +131,7 @@ def test_what_was_taken_is_told(tmp_path):
     ]
     assert str(records) == "photos.csv: 3 listed; 3 usable"
     wrapped = read(tmp_path, ACCEPTED["0 to 360"]).describe()
-    assert "longitudes of 0 to 360 taken as −180 to 180" in wrapped
+    assert "longitudes of 0 to 360 taken as −180 to 180 (the first: 281.75 in line 4)" in wrapped
     assert "longitudes -78.2500 to 151.2153" in wrapped
     nowhere = read(tmp_path, PLAIN.replace("0.5,-78.25", "0,0")).describe()
     assert "1 at (0, 0), which often stands for no place" in nowhere
@@ -201,9 +204,16 @@ REFUSED = {
     "empty id": ("id,lat,lon,path\na,1,2,p\n  ,3,4,q\n", 3, "no id"),
     "latitude beyond the pole": ("id,lat,lon,path\na,90.0001,2,p\n", 2, "latitude 90.0001; expected −90 to 90"),
     "swapped": ("id,lat,lon,path\na,1,2,p\nb,151.2,-33.9,p\n", 3, "latitude 151.2; .*are latitude and longitude swapped"),
-    "metres": ("id,y,x,path\na,5411952,253434,p\n", 2, r"latitude 5.41195e\+06; .*are these degrees"),
+    "metres": ("id,y,x,path\na,5411952,253434,p\n", 2, "latitude 5411952; .*are these degrees"),
     "longitude beyond 360": ("id,lat,lon,path\na,1,361,p\n", 2, "longitude 361; expected −180 to 180"),
     "0 to 360 with negatives": ("id,lat,lon,path\na,1,-5,p\nb,1,300,q\n", 3, "longitude 300; expected −180 to 180"),
+    "a hair beyond the pole": ("id,lat,lon,path\na,90.0000001,2,p\n", 2, "latitude 90.0000001; expected −90 to 90"),
+    "radians": ("id,lat (rad),lon (rad),path\na,0.5,1,p\n", 1, r"no column of latitude; .*the columns are 'id', 'lat \(rad\)'"),
+    "metres in brackets": ("id,y [m],x [m],path\na,0.5,1,p\n", 1, "no column of latitude"),
+    "one axis in radians": ("id,lat (deg),lon [radians],path\na,0.5,1,p\n", 1, "no column of longitude"),
+    "parts of degrees, and minutes": ("id,lat,lon,path\na,48.9°51'24\"N,2,p\n", 2, "latitude .48.9°51.*; expected decimal degrees"),
+    "parts of minutes, and seconds": ("id,lat,lon,path\na,48°51.4'24\"N,2,p\n", 2, "latitude .48°51.4.*; expected decimal degrees"),
+    "parts of degrees with a comma, and minutes": ("id;lat;lon;path\na;1;2,5°30'E;p\n", 2, "longitude .2,5°30.*; expected decimal degrees"),
     "infinite": ("id,lat,lon,path\na,inf,2,p\n", 2, "latitude 'inf'; expected decimal degrees"),
     "huge": ("id,lat,lon,path\na,1e999,2,p\n", 2, "latitude inf; expected −90 to 90"),
     "a side of the other": ("id,lat,lon,path\na,1,2,p\nb,48°51'24\"E,2,q\n", 3, ".*48°51.*E'; expected decimal degrees"),

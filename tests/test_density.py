@@ -390,7 +390,8 @@ def test_probabilities_of_many_types_come_once_each(given, coast_map):
     regions = [f for f in features if f["geometry"]["type"].endswith("Polygon")]
     assert [r["properties"]["probability"] for r in regions] == pytest.approx([0.9, 0.5])
     json.dumps(features)
-    assert coast_map.to_geojson(0.5)["features"] == features[1:]
+    for half in (0.5, torch.tensor(0.5), np.array(0.5), np.float64(0.5)):
+        assert coast_map.to_geojson(half)["features"] == features[1:]
     for wrong in ("a", None, math.nan):
         with pytest.raises(ValueError, match=f"probability {wrong!r}"):
             coast_map.to_geojson((0.5, wrong))

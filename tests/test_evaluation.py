@@ -204,6 +204,23 @@ def test_two_processes_count_every_image_once(tmp_path):
         assert together["images"] == 301
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dataset": 5}, "dataset = '5'; expected a str"), ({"dataset": ""}, "the name of a data set"), ({"metrics": None}, "metrics = 'None'; expected a dict"),
+        ({"metrics": {"images": 5, "a": None}}, r"metrics\.a = 'None'; expected a float"), ({"metrics": {"images": 0}}, "at least one image"), ({"metrics": {}}, "at least one image"),
+        ({"deviations": "x"}, "deviations = 'x'"), ({"seconds": True}, "seconds = 'True'"), ({"machine": []}, r"machine = '\[\]'"), ({"rows": {"nll": [1.0]}}, "rows.nll"),
+        ({"mood": 1}, "see mood"), ({"metrics": {"images": 5, "a": float("nan")}}, "metrics.a = nan; expected a finite number"),
+    ],
+)  # fmt: skip
+def test_a_report_of_other_types_is_named(tmp_path, changes, match):
+    values = {"dataset": "d", "metrics": {"images": 5}, "deviations": {}, "settings": {}}
+    values |= {"seconds": 1.0, "machine": "here"}
+    (tmp_path / "a.json").write_text(json.dumps(values | changes))
+    with pytest.raises(ValueError, match=rf"a\.json is no report of this version: .*{match}"):
+        geoflow.evaluation.read_report(tmp_path / "a.json")
+
+
 def test_mean_over_training_seeds(tmp_path):
     reports = [
         geoflow.evaluation.Report(

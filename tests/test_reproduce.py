@@ -244,6 +244,16 @@ def committed():
     return {step: result for results in found for step, result in results.items()}
 
 
+@pytest.mark.parametrize("key", ["settings", "values", "seconds", "machine", "data", "step"])
+def test_a_result_of_other_types_is_named(tmp_path, key):
+    file = next((reproduce.COMMITTED / "tiles-laptop").glob("score-*.json"))
+    values = json.loads(file.read_text(encoding="utf-8"))
+    (tmp_path / "tiles-laptop").mkdir()
+    (tmp_path / "tiles-laptop" / "a.json").write_text(json.dumps(values | {key: [5]}))
+    with pytest.raises(ValueError, match=rf"a\.json is no result .*: {key} = '\[5\]'; expected"):
+        reproduce.read_results(tmp_path)
+
+
 def test_the_committed_densities_integrate_to_one(committed):
     """Volcanoes by importance sampling: their peaks are too narrow for a map."""
     values = {step: result.values for step, result in committed.items()}

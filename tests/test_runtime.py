@@ -74,6 +74,12 @@ def test_a_cache_that_cannot_be_written_names_the_variable(monkeypatch, tmp_path
             runtime.cache_dir()
 
 
+def test_a_cache_of_an_unknown_user_names_the_variable(monkeypatch):
+    monkeypatch.setenv("GEOFLOW_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(OSError, match="GEOFLOW_CACHE = '~nobody-of-this-name/cache'"):
+        runtime.cache_dir()
+
+
 def test_data_is_the_projects():
     root = Path(__file__).resolve().parent.parent
     assert root / "data" == runtime.DATA

@@ -295,6 +295,14 @@ def test_coordinates_agree_with_the_official_code():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_places_in_half_precision_are_computed_in_single(dtype):
+    latlon = torch.tensor([[48.9, 2.4], [-33.9, 151.2]], dtype=dtype)
+    x = sphere.from_latlon(latlon)
+    assert x.dtype == torch.float32
+    assert torch.equal(x, sphere.from_latlon(latlon.float()))
+
+
 def test_latlon_round_trip_in_float32_is_right_to_three_metres_everywhere():
     x = torch.cat([points(5000), sphere.unit(torch.tensor([0.0, 0, 1.0]) + 1e-3 * points(5000, 5))])
     latlon = sphere.to_latlon(x.float())

@@ -1,5 +1,6 @@
 """The commands that score and reproduce: `evaluate`, `tables`, `reproduce` and `results`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ def evaluate(
     for report in reports:
         if runtime.is_first_process():
             if out is not None:
-                stem = report.dataset.replace(", ", "-").replace(" ", "-")
+                stem = re.sub(r"[^\w.-]+", "-", report.dataset)[:100].strip(".-") or "data"
                 report.to_json(out / f"{stem}.json")
             print(report.table())
 

@@ -48,6 +48,7 @@ NAMES = {  # our name → names that mean the same, in small letters and digits 
 }
 AFFIXES = r"^(geo|gps|location|position|coordinates?|coords?|decimal|exif)+|(deg|degrees?|wgs84)$"
 AXES = {"latitude": "y", "longitude": "x"}  # where no other column is meant
+DEGREES = r"([\W_º]|dd|dms|deg|degrees?|decimals?|wgs84|epsg|4326|84|wgs|north|east|[nsew])*"
 COORDINATES = {"latitude": 90, "longitude": 180}
 SIDES = {"latitude": ("north_south", NORTH_SOUTH), "longitude": ("east_west", EAST_WEST)}
 # Missing numbers; "NA" as an id or a country is a value.
@@ -169,7 +170,7 @@ def _skip_to_header(lines: io.StringIO) -> int:
         at, line = lines.tell(), lines.readline()
         blank = bool(line) and not line.strip()
         comment = line.startswith("#") and max(_known(line, each)[0] for each in DELIMITERS) < 2
-        if not blank and not comment and not re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):
+        if not blank and not comment and not re.fullmatch(r"sep=.\s*", line, re.IGNORECASE):
             lines.seek(at)
             return passed
         passed += 1
@@ -193,11 +194,14 @@ def _plain(name: str) -> str:
     >>> [_plain(name) for name in (" GPS-Latitude (deg)", "Länge", "geo.lat", "image_id")]
     ['latitude', 'lange', 'lat', 'imageid']
     """
-    name = unicodedata.normalize("NFKD", re.sub(r"[(\[].*", "", name).casefold())
+    name, _, unit = name.replace("[", "(").partition("(")
+    name = unicodedata.normalize("NFKD", name.casefold())
     name = re.sub(r"[\W_]", "", name.replace("ł", "l"))
     bare = re.sub(AFFIXES, "", name)
-    stays = itertools.chain(*(NAMES[ours] for ours in (*COORDINATES, "north_south", "east_west")))
-    return bare if bare in stays else name
+    places = {*itertools.chain(*(NAMES[ours] for ours in COORDINATES))}
+    if bare in {*places, *AXES.values()} and not re.fullmatch(DEGREES, unit, re.IGNORECASE):
+        return f"{name} ({unit}"  # in radians or metres it is another column
+    return bare if bare in {*places, *NAMES["north_south"], *NAMES["east_west"]} else name
 
 
 def _rows(
@@ -306,12 +310,13 @@ def checked(table: Columns) -> Columns:
             values[name] = [
                 _on_side(words, *both, f"{table.at(row)}: {name}") for row, both in sided
             ]
-    if _wrap(values["longitude"]):
-        notes.append("longitudes of 0 to 360 taken as −180 to 180")
+    if wrapped := _wrap(values["longitude"]):
+        first = f"{wrapped[1]:g} in {table.at(wrapped[0]).rpartition(', ')[2]}"
+        notes.append(f"longitudes of 0 to 360 taken as −180 to 180 (the first: {first})")
     for row, place in enumerate(zip(*(values[name] for name in COORDINATES), strict=True)):
         for (name, most), number in zip(COORDINATES.items(), place, strict=True):
             if number is not None and not -most <= number <= most:
-                text = f"{table.at(row)}: {name} {number:g}; expected −{most} to {most}"
+                text = f"{table.at(row)}: {name} {number:.15g}; expected −{most} to {most}"
                 others = filter(None, values["longitude"])
                 swapped = (
                     name == "latitude" and abs(number) <= 180 and all(abs(x) <= 90 for x in others)
@@ -344,7 +349,8 @@ def _degrees(value, name: str, table: Columns, row: int) -> float | None:
     told = (sign + side).upper() in ("+", "-", *sides)
     beside = table.values.get(SIDES[name][0])  # the sides, in a column of their own
     elsewhere = angle and not sign + side and beside and beside[row]
-    if not (told or elsewhere) or max(minutes, seconds) >= 60:
+    twice = any(re.search("[.,]", a) and b for a, b in itertools.pairwise(parts))  # 48.9°51'
+    if not (told or elsewhere) or twice or max(minutes, seconds) >= 60:
         expected = f"decimal degrees such as −33.86, or 33°51′36″{sides[1]}"
         raise ValueError(f"{table.at(row)}: {name} {text!r}; expected {expected}")
     size = degrees + minutes / 60 + seconds / 3600
@@ -360,10 +366,12 @@ def _on_side(words: dict[str, int], number: float | None, text: str, where: str)
     return number if number is None or sign is None else sign * abs(number)
 
 
-def _wrap(longitudes: list[float | None]) -> bool:
-    """Whether the longitudes go from 0 to 360; if so, those beyond 180 lose a turn."""
+def _wrap(longitudes: list[float | None]) -> tuple[int, float] | None:
+    """If longitudes go from 0 to 360, those beyond 180 lose a turn: row and value of the first."""
     known = [x for x in longitudes if x is not None]
     if not known or min(known) < 0 or not 180 < max(known) <= 360:
-        return False
-    longitudes[:] = [x if x is None or x <= 180 else x - 360 for x in longitudes]
-    return True
+        return None
+    beyond = [(row, x) for row, x in enumerate(longitudes) if x is not None and x > 180]
+    for row, x in beyond:
+        longitudes[row] = x - 360
+    return beyond[0]

@@ -120,3 +120,5 @@ def _check_weights(file: Path, mine: dict[str, Tensor], wanted: dict[str, Tensor
             raise ValueError(f"{file}: weight {name} holds {weight.dtype}; expected {kind}")
         if not weight.float().isfinite().all():
             raise ValueError(f"{file}: weight {name} holds numbers that are not finite")
+        if name.endswith("running_var") and (weight < 0).any():
+            raise ValueError(f"{file}: weight {name}, a variance, holds a negative number")

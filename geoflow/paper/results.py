@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 import geoflow
 from geoflow import runtime, sphere
+from geoflow.data import typed
 from geoflow.density import DensityMap, Raster, raster_axes
 
 FORMAT = 1
@@ -59,9 +60,10 @@ def read_versioned(file, what: str, version: int) -> dict[str, Any]:
 def read_result(file) -> Result:
     """A result that was written. Errors as `read_versioned`."""
     found = read_versioned(file, what := "result of `geoflow reproduce`", FORMAT)
-    if wrong := found.keys() ^ {field.name for field in fields(Result)}:
-        raise ValueError(f"{file} is no {what}: see {', '.join(sorted(wrong))}")
-    return Result(**found)
+    try:
+        return typed.from_json(Result, found)
+    except ValueError as error:
+        raise ValueError(f"{file} is no {what}: {error}") from error
 
 
 def read_results(folder) -> dict[Path, dict[str, Result]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from geoflow import inputs, runtime, samplers, sphere
-from geoflow.data import towns
+from geoflow.data import towns, typed
 from geoflow.data.tiles import Tiles
 from geoflow.methods import REFERENCES, Flow
 from geoflow.runtime import choose
@@ -279,9 +279,12 @@ def read_report(file) -> Report:
     True
     """
     try:
-        return Report(**runtime.read_json(Path(file)))
-    except (ValueError, TypeError) as error:
+        report = typed.from_json(Report, runtime.read_json(Path(file), dict))
+        if not report.dataset or report.metrics.get("images", 0) < 1:
+            raise ValueError("expected the name of a data set, and at least one image")
+    except ValueError as error:
         raise ValueError(f"{file} is no report of this version: {error}") from error
+    return report
 
 
 def mean_report(reports: list[Report]) -> Report:
