@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from geoflow.data.images import load_image, pixels_for
-from geoflow.data.photo_encoders import PHOTO_ENCODERS, PhotoEncoder
+from geoflow.data.photo_encoders import PHOTO_ENCODERS, PhotoEncoder, finite
 from geoflow.runtime import choose
 
 
@@ -78,7 +78,7 @@ class TileEncoder(nn.Module):
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # exact as on a CPU
             embeddings = torch.cat([self(chunk.to(device)).cpu() for chunk in pixels.split(batch)])
         self.train(was_training)
-        return embeddings
+        return finite(embeddings)
 
 
 ENCODERS = {

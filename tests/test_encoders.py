@@ -106,3 +106,12 @@ def test_config_rebuilds_the_encoder():
     assert torch.equal(net.embed(pixels), twin.embed(pixels))
     with pytest.raises(ValueError, match="unknown encoder 'tile' .did you mean 'tiles'"):
         encoders.from_config({"name": "tile"})
+
+
+def test_an_encoder_that_overflows_is_an_error():
+    net = encoder()
+    with torch.no_grad():
+        net.body[0][1].running_var.fill_(-1.0)
+    pixels = torch.full((3, 3, 32, 32), 200, dtype=torch.uint8)
+    with pytest.raises(FloatingPointError, match="3 of 3 embeddings are not finite; the weights"):
+        net.embed(pixels)

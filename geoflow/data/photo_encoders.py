@@ -98,7 +98,7 @@ class PhotoEncoder(nn.Module):
         body, device = self.load(), self.get_buffer("place").device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states = (body(part.to(device)).last_hidden_state for part in pixels.split(batch))
-            return torch.cat([state[:, 0].float().cpu() for state in states])
+            return finite(torch.cat([state[:, 0].float().cpu() for state in states]))
 
     def describe(self) -> dict:
         """What a manifest of embeddings says of it, beside its name and weights."""
@@ -155,3 +155,11 @@ def _central_square(image: Image.Image, whole: Callable[[float], int]) -> Image.
     side = min(image.size)
     left, top = (whole((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
+
+
+def finite(embeddings: Tensor) -> Tensor:
+    """The embeddings (n, C); a FloatingPointError if a number of one is NaN or infinite."""
+    if bad := int((~embeddings.isfinite()).any(-1).sum()):
+        text = f"{bad} of {len(embeddings)} embeddings are not finite"
+        raise FloatingPointError(f"{text}; the weights of the encoder are damaged")
+    return embeddings
