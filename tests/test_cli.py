@@ -419,3 +419,36 @@ def test_every_command_has_help():
     for name in names:
         assert name in listed
         assert "Usage" in run(name, "--help").stdout
+
+
+def stopped(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("files", [["notes.txt"], ["loss.png"], [".lock", "a.json"], ["encoder/model.py"], ["metrics-test.txt"], ["model/weights.bin"]])  # fmt: skip
+def test_demo_leaves_a_folder_of_other_files_as_it_is(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    result = run("demo", "--out", tmp_path)
+    assert result.returncode == 1
+    assert f"--out {tmp_path} holds other files than a demo's; choose another" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert all((tmp_path / name).read_text() == "mine" for name in files)
+
+
+@pytest.mark.parametrize("kept", [["encoder/.lock", "encoder/run.json.77.partial"], ["encoder/run.json", "plot.png", "notes.txt", "photos.json"]])  # fmt: skip
+def test_demo_goes_on_after_an_interruption_and_keeps_what_others_put_there(tmp_path, monkeypatch, kept):  # fmt: skip
+    """What an earlier model was scored and drawn with is made anew, nothing else is removed."""
+    (tmp_path / "encoder").mkdir()
+    stale = ["metrics-test.txt", "metrics-held-out.json", "density-taiga.png"] * (len(kept) > 2)
+    for name in [*kept, *stale]:
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(geoflow.training, "trained_on_tiles", stopped)
+    assert run("demo", "--out", tmp_path).returncode == 130
+    assert {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")} == {
+        ".lock",
+        "encoder",
+        *kept,
+    }

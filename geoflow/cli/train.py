@@ -1,5 +1,6 @@
 """The commands that train: `train`, `distil`, `plan` and `demo`."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from geoflow.cli.common import (
 from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
+# All that a demo holds until its first training is marked as its own.
+BEGUN = re.compile(r"\.lock|encoder|run\.json\.\d+\.partial")
 ON_SHARDS = ("photos", *SOURCES, "combined")
 Encoder = Annotated[str, option("model whose encoder to use; default: the shards', or a new one")]
 Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]
@@ -275,6 +278,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     again to go on, or to see the results again.
     """
     start = time.perf_counter()
+    _check_is_demos(out)
     with working_in(out):
         _demo(out, seed)
     took = runtime.duration(time.perf_counter() - start)
@@ -284,12 +288,23 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     )
 
 
+def _check_is_demos(out: Path) -> None:
+    """A ValueError if a folder holds other files than a demo's or a training's."""
+    marks = (out / name for name in ("encoder/run.json", "flow/run.json", "model/config.json"))
+    others = (file for file in out.rglob("*") if not BEGUN.fullmatch(file.name))
+    if not any(mark.exists() for mark in marks) and any(others):
+        raise ValueError(f"--out {out} holds other files than a demo's; choose another folder")
+
+
 def _demo(out: Path, seed: int) -> None:
+    from geoflow.data import tiles
+
     scale = "smoke" if runtime.scale() == "smoke" else "demo"
     print("geoflow demo: about 5 minutes on 2 CPU cores; Ctrl-C stops, running it again goes on")
-    if not (out / "model").exists():
-        for stale in (*out.glob("*.png"), *out.glob("*.json"), *out.glob("*.txt")):
-            stale.unlink()
+    if not (out / "model").exists():  # what was drawn and scored is another model's
+        scores = [f"metrics-{name}.{kind}" for name in JUDGED for kind in ("txt", "json")]
+        for stale in (*scores, *(f"density-{name}.png" for name in tiles.EXAMPLES)):
+            (out / stale).unlink(missing_ok=True)
     geo = geoflow.training.trained_on_tiles(read_recipe("tiles", scale), out, seed)
     for name in JUDGED:
         table = out / f"metrics-{name}.txt"
