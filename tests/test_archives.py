@@ -159,3 +159,21 @@ def test_a_changed_archive_is_listed_anew(tmp_path):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             archive.writestr(name, b"123")
         assert list(archives.members(tmp_path / "a.zip")) == [name]
+
+
+@pytest.mark.parametrize("path", ["n" * 300 + ".jpg", "n" * 300 + ".zip/1.jpg", "a/" * 3000 + "1.jpg", "é" * 130 + ".jpg"])  # fmt: skip
+def test_a_name_too_long_for_a_file_is_not_there(tmp_path, tar, path):
+    assert not archives.exists(tmp_path / path)
+    assert not archives.exists(tar / path)
+    assert archives.state(tmp_path / path) is None
+
+
+def test_a_path_that_cannot_be_looked_up_is_not_taken_for_missing(tmp_path, monkeypatch):
+    """As when a network drive does not answer: its images are not gone."""
+
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.is_file", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        archives.exists(tmp_path / "1.jpg")

@@ -14,7 +14,7 @@ import synthetic
 import torch
 
 from geoflow.data import inat21, osv5m, yfcc
-from geoflow.data.records import Records, clean, read_table, read_tars
+from geoflow.data.records import Records, clean, read_ids, read_table, read_tars, write_ids
 
 
 def places(seed, n):
@@ -90,6 +90,7 @@ def test_images_of_tars_that_nothing_describes_are_counted(tmp_path):
     [
         ([("a.jpg", b""), ("a.json", b"{")], "0.tar: a.json is not the json of a sample"), ([("a.jpg", b""), ("a.json", b"[]")], "a list, not an object"),
         ([("a.json", b'{"latitude": "x", "longitude": 1}')], "latitude 'x'; expected degrees"), ([("a.json", b"[" * 100_000)], "0.tar: a.json is not the json"),
+        ([("a.jpg", b""), ("a.json", b'{"latitude": 1, "longitude": 2, "latitude": 50}')], "0.tar: a.json is not the json .*'latitude' occurs twice"),
         ([("a.json", b'{"id": "\\ud800", "latitude": 1, "longitude": 1}')], "0.tar: a.json is not the json of a sample: .*surrogates"),
         ([("a.json", b'{"id": "\\u0000", "latitude": 1, "longitude": 1}')], r"the id '\\x00' holds a control character"),
         ([("a.jpg", b"")], "hold no .json, which says where"),
@@ -293,3 +294,29 @@ def test_a_damaged_image_in_an_archive_is_an_oserror(tmp_path):
     assert records.read("a.zip/1.jpg") == b"123"
     with pytest.raises(OSError, match=r"2.jpg cannot be read"):
         records.read("a.zip/2.jpg")
+
+
+def test_ids_are_read_as_they_were_written(tmp_path):
+    ids = pa.chunked_array([["a", "b"], ["é"]])
+    write_ids(tmp_path / "ids.parquet", ids)
+    assert read_ids(tmp_path / "ids.parquet") == ids
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"x": ["a"]}, r"x \(string\)"), ({"id": [1, 2]}, r"id \(int64\)"), ({}, "no column"), ({"id": [b"a"]}, r"id \(binary\)"), ({"id": ["a"], "x": [1]}, r"id \(string\), x"),
+        ({"id": ["a", "b", "a", "a"]}, "2 rows without an id or with that of another row"), ({"id": ["a", None]}, "1 row without an id"), ({"id": pa.nulls(2)}, r"id \(null\)"),
+    ],
+)  # fmt: skip
+def test_other_tables_than_lists_of_ids_are_named(tmp_path, columns, said):
+    file = tmp_path / "ids.parquet"
+    pa.parquet.write_table(pa.table(columns), file)
+    with pytest.raises(ValueError, match=rf"ids.parquet is damaged: it holds {said}.*; expected"):
+        read_ids(file)
+
+
+def test_tars_in_the_present_folder_have_its_name(tmp_path, monkeypatch):
+    pack(tmp_path / "0.tar", [("a.jpg", b""), ("a.json", PLACE)])
+    monkeypatch.chdir(tmp_path)
+    assert read_tars(".").name == tmp_path.name

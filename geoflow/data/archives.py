@@ -4,6 +4,7 @@ A path may lead into an archive: `images/test/00.zip/00/1.jpg`, `0000.tar/1.jpg`
 missing, damaged or truncated raises an `OSError` that names it.
 """
 
+import errno
 import functools
 import os
 import tarfile
@@ -14,7 +15,13 @@ from pathlib import Path, PurePosixPath
 def exists(path: Path) -> bool:
     """Whether a file is there, in a folder or in an archive."""
     archive, member = _split(path)
-    return path.is_file() if archive is None else archive.is_file() and member in members(archive)
+    try:
+        there = (archive or path).is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False  # no file has such a name
+    return there and (archive is None or member in members(archive))
 
 
 def read(path: Path) -> bytes:
@@ -52,18 +59,25 @@ def members(archive: Path) -> dict:
 
 @functools.lru_cache(maxsize=128)
 def _members(archive: Path, _process: int, _size: int, _date: int) -> dict:
-    found: dict = {}
-    for name, get in _list_tar(archive) if archive.suffix == ".tar" else _list_zip(archive):
-        name = PurePosixPath(name).as_posix()  # without the ./ that `tar -c .` writes
-        if name in found:
+    listed = _list_tar(archive) if archive.suffix == ".tar" else _list_zip(archive)
+    # without the ./ that `tar -c .` writes
+    listed = [(PurePosixPath(name).as_posix(), get) for name, get in listed]
+    check_unrepeated(archive, [name for name, _get in listed])
+    return dict(listed)
+
+
+def check_unrepeated(archive: Path, names: list[str]) -> None:
+    """An OSError if an archive holds two files of one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise OSError(f"{archive} holds {name} twice; which one is meant is unknown")
-        found[name] = get
-    return found
+        seen.add(name)
 
 
 def _list_tar(archive: Path) -> list:
     spans = tar_members(archive)
-    return [(name, functools.partial(_span, archive, *span)) for name, *span in spans]
+    return [(name, functools.partial(read_span, archive, *span)) for name, *span in spans]
 
 
 def _list_zip(archive: Path) -> list:
@@ -98,7 +112,8 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
     return [(each.name, each.offset_data, each.size) for each in listed]
 
 
-def _span(file: Path, start: int, size: int) -> bytes:
+def read_span(file: Path, start: int, size: int) -> bytes:
+    """Some bytes of a file, such as a member that `tar_members` lists."""
     with file.open("rb") as opened:
         opened.seek(start)
         return opened.read(size)

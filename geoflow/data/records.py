@@ -206,7 +206,16 @@ def write_ids(file: Path, ids: pa.ChunkedArray) -> None:
 def read_ids(file: Path) -> pa.ChunkedArray:
     """A list that `write_ids` wrote; a damaged one is a `ValueError`."""
     with naming(file):
-        return pa.parquet.read_table(file, page_checksum_verification=True)["id"]
+        table = pa.parquet.read_table(file, page_checksum_verification=True)
+    expected = "expected one column id of texts, each of which occurs once"
+    if table.schema.names != ["id"] or table.schema.types != [pa.string()]:
+        columns = ", ".join(f"{column.name} ({column.type})" for column in table.schema)
+        raise ValueError(f"{file} is damaged: it holds {columns or 'no column'}; {expected}")
+    ids = table["id"]
+    if different := len(ids) - pc.count_distinct(ids, mode="only_valid").as_py():
+        wrong = f"{runtime.count(different, 'row')} without an id or with that of another row"
+        raise ValueError(f"{file} is damaged: it holds {wrong}; {expected}")
+    return ids
 
 
 @contextlib.contextmanager
@@ -252,13 +261,15 @@ def read_tars(folder) -> Records:
         alone += len(images.keys() - described.keys())
         for key, name in described.items():
             try:
-                rows.append({**_row(json.loads(members[name]()), key), "path": images.get(key)})
+                found = json.loads(members[name](), object_pairs_hook=runtime.unrepeated)
+                rows.append({**_row(found, key), "path": images.get(key)})
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file}: {name} is not the json of a sample: {error}") from error
     if not rows:
         raise ValueError(f"the tars in {folder} hold no .json, which says where an image was taken")
     table = pa.Table.from_pylist(rows, schema=pa.schema(types_of(COLUMNS)))
-    records = clean(folder.name, table, folder, {"image without a json of its place": alone})
+    name = folder.name or folder.resolve().name
+    records = clean(name, table, folder, {"image without a json of its place": alone})
     return records.with_images(records.rows["path"].is_valid())
 
 
