@@ -469,3 +469,18 @@ def test_a_published_network_becomes_a_flow_map(tmp_path):
     assert geo.provenance["teacher"] == runtime.sha256_of_weights(teacher.network)[:16]
     assert (geo.model.schedule_name, geo.encoder) == ("few-steps", None)
     assert geo.sample(cond=torch.zeros(1, 32), n=3, guidance=2.0).shape == (1, 3, 2)
+
+
+def test_an_encoder_with_settings_that_it_does_not_take_is_named(tmp_path):
+    about = {"name": "dinov2", "config": {"size": 3}}
+    shards = open_shards(write(tmp_path, field="dinov2_vitl14_registers", encoder=about))
+    with pytest.raises(ValueError, match=r"encoder 'dinov2' with config = {'size': 3}, which fits"):
+        own.encoder_of(shards)
+
+
+@pytest.mark.parametrize("model", [[1], {"a": 1}, 5])
+@pytest.mark.parametrize("command", ["train", "plan", "data verify", "evaluate"])
+def test_a_model_of_shards_that_is_no_name_is_told(tmp_path, command, model):
+    shards = write(tmp_path / "shards", encoder={"model": model})
+    data = str(shards) if command == "data verify" else f"--data {shards}"
+    assert f"encoder.model = {model!r}, expected a text" in fails(f"{command} {data}")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoflow import runtime
-from geoflow.data.shards import ShardWriter, key_of, open_shards, samples
+from geoflow.data.shards import ShardWriter, dataset_name, key_of, open_shards, samples
 from geoflow.training.runs import train_shards
 
 
@@ -263,7 +263,14 @@ def test_damaged_rows_are_one_line_that_names_the_tar(tmp_path, row):
         ({"shards": {"../00000.tar": 5}}, "expected a file's name"), ({"shards": {"00000.tar": "5"}}, "expected a file's name"),
         ({"shards": {"00000.tar": -5}}, "expected a file's name"), ({"shards": ["00000.tar"]}, "expected dict"), ({"dim": 0}, "expected 1 to"),
         ({"dim": 1e9}, "expected int"), ({"dim": 10**9}, "expected 1 to"), ({"field": None}, "field = None"), ({"encoder": "tiles"}, "encoder = 'tiles'"),
-        ({"sha256": "abc"}, "sha256 = 'abc'"), ({"dataset": 3}, "dataset = 3"),
+        ({"sha256": "abc"}, "sha256 = 'abc'"), ({"sha256": {"00000.tar": 5}}, "sha256 of 00000.tar = 5, expected a text"), ({"dataset": 3}, "dataset = 3"),
+        ({"shards": {"00000.tar": 10**30}}, "at most 1,000,000,000"), ({"shards": {"00000.tar": True}}, "expected a file's name"),
+        ({"shards": {}}, "shards lists no sample"), ({"shards": {"00000.tar": 0, "00001.tar": 0}}, "shards lists no sample"),
+        ({"encoder": {"model": [1]}}, r"encoder.model = \[1\], expected a text"), ({"encoder": {"model": {"a": 1}}}, "encoder.model = {'a': 1}"),
+        ({"encoder": {"name": 5}}, "encoder.name = 5"), ({"encoder": {"weights": [1]}}, r"encoder.weights = \[1\]"), ({"encoder": {"preprocessing": {}}}, "encoder.preprocessing"),
+        ({"encoder": {"config": "x"}}, "encoder.config = 'x', expected dict"), ({"encoder": {"config": {"source": 5}}}, "encoder.config.source = 5"),
+        ({"dataset": "../../x"}, "dataset = '../../x', expected 1 to 255 characters"), ({"dataset": ""}, "dataset = ''"), ({"dataset": "/etc/x"}, "dataset = '/etc/x'"),
+        ({"dataset": "x" * 5000}, "dataset = 'x{40}', expected"), ({"dataset": "a\\b"}, "dataset"), ({"dataset": "a\nb"}, "dataset"), ({"dataset": "\ud800"}, "dataset"),
     ],
 )  # fmt: skip
 def test_damaged_manifests_are_named(tmp_path, change, match):
@@ -286,8 +293,8 @@ def test_a_count_that_is_too_large_takes_no_memory(tmp_path):
     write(tmp_path)
     manifest = tmp_path / "manifest.json"
     described = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(described | {"shards": {"00000.tar": 10**15}}))
-    with pytest.raises(OSError, match=r"00000.tar holds 5 samples, expected 1000000000000000"):
+    manifest.write_text(json.dumps(described | {"shards": {"00000.tar": 10**9}}))
+    with pytest.raises(OSError, match=r"00000.tar holds 5 samples, expected 1000000000;"):
         open_shards(tmp_path).read(0)
 
 
@@ -414,3 +421,82 @@ def test_a_damaged_shard_is_refused_by_name_before_training(tmp_path):
     with pytest.raises(OSError, match=r"00000.tar differs from its checksum"):
         train_shards({"flow": {}}, [open_shards(tmp_path)], tmp_path / "run")  # no network yet
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["osv5m train", "photos.csv", "My photos, 2024 (é).tsv", "..", "a" * 251 + ".csv", "写真" * 20])  # fmt: skip
+def test_names_of_data_sets_that_embed_writes_are_read(tmp_path, name):
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"dataset": name}))
+    assert open_shards(tmp_path).name == name == dataset_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", "images"),
+        ("a/b\\c\0\x85\ud800", "a_b_c___"),
+        ("../../x", ".._.._x"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+def test_other_names_of_data_sets_become_such(text, name):
+    assert dataset_name(text) == name == dataset_name(name)
+
+
+def test_shards_in_the_present_folder_have_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(foreign(tmp_path))
+    assert open_shards(".").name == tmp_path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"shards": {"00000.tar": 4, "00001.tar": 3}}, "00000.tar holds 5 samples, expected 4"), ({"shards": {"00000.tar": 5, "00001.tar": 0}}, "00001.tar holds 3 samples, expected 0"),
+        ({"shards": {"00000.tar": 6, "00001.tar": 2}}, "expected 6; .*also damaged: 00001.tar"), ({"dim": 7}, "00000.tar: its embeddings have width 8, expected 7; also damaged: 00001.tar"),
+        ({"field": "street_clip"}, "00000.tar holds 0 samples, expected 5"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_contradicts_its_tars_is_not_whole(tmp_path, change, match):
+    """Although every checksum is right."""
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    with pytest.raises(OSError, match=match):
+        open_shards(tmp_path).verify()
+
+
+def packed(folder, *members):
+    """A tar of the given members, in this order."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "0.tar", "w") as opened:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    return folder
+
+
+PLACE, ARRAY = b'{"latitude": 1.0, "longitude": 2.0}', npy(np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("names", "twice"),
+    [
+        (["a.json", "a.json", "a.tiles.npy"], "a.json"), (["a.json", "a.tiles.npy", "a.tiles.npy"], "a.tiles.npy"),
+        (["a.json", "a.tiles.npy", "b.json", "b.tiles.npy", "a.json", "a.tiles.npy"], "a.json"),
+    ],
+)  # fmt: skip
+def test_a_member_that_is_there_twice_is_refused(tmp_path, names, twice):
+    """The last would win without a word, or a sample would count twice."""
+    packed(tmp_path, *((name, ARRAY if name.endswith("npy") else PLACE) for name in names))
+    with pytest.raises(OSError, match=rf"0.tar holds {twice} twice; which one is meant is unknown"):
+        open_shards(tmp_path).read(0)
+
+
+def test_a_name_that_a_json_holds_twice_is_refused(tmp_path):
+    foreign(tmp_path, b'{"latitude": 1, "longitude": 2, "latitude": 50}')
+    with pytest.raises(
+        ValueError, match=r"0.tar: the json of sample 'a' is damaged: 'latitude' occurs twice"
+    ):
+        open_shards(tmp_path).read(0)

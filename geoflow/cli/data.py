@@ -112,8 +112,9 @@ def verify(
     folder: Annotated[Path, argument("folder of shards, from `geoflow embed` or from others")],
     field: Annotated[str | None, option("which embedding, if the tars hold several")] = None,
 ) -> None:
-    """Check that shards are complete: by their checksums or, where they have none, by reading every
-    sample. A training does the same before its first step.
+    """Check that shards are complete: by their checksums, number of samples and width or, where
+    they have no checksum, by reading every sample. A training compares the checksums before its
+    first step, and the rest while it reads.
     """
     from geoflow.data.shards import open_shards
 

@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +22,16 @@ import torch
 from torch import Tensor
 
 from geoflow import runtime, sphere
-from geoflow.data.archives import tar_members
+from geoflow.data.archives import check_unrepeated, read_span, tar_members
 from geoflow.data.arrays import cached
 
 MOST_DIM = 65_536  # width of an embedding above which a file is damaged
+MOST_SAMPLES = 10**9  # number of samples of a shard above which a manifest is damaged
+MOST_NAME = 255  # characters in the name of a data set: as many as in that of a file
 SAMPLE_OVERHEAD = 2048  # bytes of a sample apart from its embedding: headers, a json, padding
 # encoder → field of its embeddings
 FIELDS = {"tiles": "tiles", "dinov2": "dinov2_vitl14_registers", "streetclip": "street_clip"}
+ENCODER = ("name", "weights", "preprocessing", "model")  # what a manifest says of one in words
 
 
 def key_of(id_: str) -> str:
@@ -38,6 +41,15 @@ def key_of(id_: str) -> str:
     'photo%2E1'
     """
     return re.sub(r"[%./\\\x00-\x1f\x7f]", lambda match: f"%{ord(match[0]):02X}", id_)
+
+
+def dataset_name(text: str) -> str:
+    """The name of a data set as a manifest holds it, which may become that of a file.
+
+    >>> dataset_name("../photos.csv")
+    '.._photos.csv'
+    """
+    return re.sub(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]", "_", text)[:MOST_NAME] or "images"
 
 
 class ShardWriter(contextlib.ExitStack):
@@ -135,9 +147,7 @@ class Shards:
                 text = f"the embedding of {row['id']!r} is not finite in float16"
                 raise ValueError(f"{file}: {text}")
             rows.append(row)
-        if len(rows) != expected:
-            text = f"{file} holds {runtime.count(len(rows), 'sample')}, expected {expected}"
-            raise OSError(f"{text}; it has changed since it was listed")
+        _check_count(file, len(rows), expected)
         places = [(row["latitude"], row["longitude"]) for row in rows]
         latlon = torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
         embeddings = np.array(halves, np.float16).reshape(-1, self.dim)
@@ -149,6 +159,20 @@ class Shards:
         if known and runtime.sha256(file) != known:
             advice = "if `geoflow embed` made it, the same command makes it anew"
             raise OSError(f"{file} differs from its checksum; it is damaged: {advice}")
+
+    def _check_list(self, number: int) -> None:
+        """An OSError if a tar differs from its checksum or lists another number of samples, a
+        ValueError if its first embedding has another width.
+        """
+        self._check(number)
+        file, suffix = self.files[number], f"{self.field}.npy"
+        members = [(_split(name), span) for name, *span in tar_members(file)]
+        found = [(key, span) for (key, kind), span in members if kind == suffix]
+        _check_count(file, len(found), self.counts[number])
+        for key, span in found[:1]:
+            width = len(_array(f"{file}: {suffix} of {key!r}", read_span(file, *span)))
+            if width != self.dim:
+                raise ValueError(f"{file}: its embeddings have width {width}, expected {self.dim}")
 
     def but_last(self) -> "Shards":
         """All but the last shard."""
@@ -178,24 +202,26 @@ class Shards:
                 bar.update(count)
 
     def verify_recorded(self) -> None:
-        """Verify shards with checksums; others are read whole, and so checked, when they are used.
+        """Compare shards with their checksums, if all have one.
 
-        Errors as of `verify`.
+        What they hold is checked when it is read. An OSError names the damaged ones.
         """
         if all(self.recorded):
-            self.verify()
+            self._verify(self._check)
 
     def verify(self) -> None:
-        """Compare every tar with its checksum, and read those that have none.
-
-        An OSError names the damaged ones.
+        """Compare every tar with its checksum, its samples and their width with what is said of
+        them, and read those that have no checksum. An OSError names the damaged ones.
         """
+        known = self.recorded or (None,) * len(self.files)
+        self._verify(lambda n: self._check_list(n) if known[n] else self.read(n))
+
+    def _verify(self, check: Callable[[int], object]) -> None:
         damaged: dict[str, str] = {}
         numbers = range(len(self.files))
         for number in runtime.progress(numbers, desc="checking shards", unit="shard"):
             try:
-                known = self.recorded and self.recorded[number]
-                self._check(number) if known else self.read(number)
+                check(number)
             except (OSError, ValueError) as error:
                 damaged[self.files[number].name] = str(error)
         if damaged:
@@ -219,7 +245,7 @@ def open_shards(folder, field: str | None = None) -> Shards:
     folder = Path(folder)
     manifest = folder / "manifest.json"
     if manifest.is_file():
-        described = _read_manifest(manifest)
+        described = read_manifest(manifest)
         files = tuple(folder / name for name in described["shards"])
         if gone := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f"{gone[0]} is gone; {manifest} lists it")
@@ -247,26 +273,50 @@ def open_shards(folder, field: str | None = None) -> Shards:
     first = next((embedding for file in files for _row, embedding in samples(file, field)), ())
     if not len(first):
         raise ValueError(f"{folder}: its tars hold no sample with an embedding {field}")
-    return Shards(files, counts, field, len(first), {}, folder.name, tuple(map(_beside, files)))
+    name, recorded = folder.name or folder.resolve().name, tuple(map(_beside, files))
+    return Shards(files, counts, field, len(first), {}, name, recorded)
 
 
-def _read_manifest(file: Path) -> dict:
+def read_manifest(file: Path) -> dict:
     """A manifest whose entries are what `embed` writes; anything else is a ValueError."""
     found = runtime.read_json(file, dict)
-    kinds = {"dataset": str, "field": str, "dim": int, "encoder": dict, "shards": dict}
     found.setdefault("sha256", {})  # earlier versions wrote it beside each tar only
+    if wrong := _wrong_entries(found):
+        raise ValueError(f"{file} is damaged: {wrong}")
+    return found
+
+
+def _wrong_entries(found: dict) -> str:
+    """What is wrong with a manifest, in words; empty if it is whole."""
+    kinds = {"dataset": str, "field": str, "dim": int, "encoder": dict, "shards": dict}
     for name, kind in {**kinds, "sha256": dict}.items():
         if type(found.get(name)) is not kind:
-            wrong = f"{name} = {found.get(name)!r}, expected {kind.__name__}"
-            raise ValueError(f"{file} is damaged: {wrong}")
+            return f"{name} = {found.get(name)!r}, expected {kind.__name__}"
+    if found["dataset"] != dataset_name(found["dataset"]):
+        expected = f"expected 1 to {MOST_NAME} characters, and no / or \\ or control character"
+        return f"dataset = {found['dataset'][:40]!r}, {expected}"
     if not 1 <= found["dim"] <= MOST_DIM:
-        wrong = f"dim = {found['dim']}, expected 1 to {MOST_DIM:,}"
-        raise ValueError(f"{file} is damaged: {wrong}")
+        return f"dim = {found['dim']}, expected 1 to {MOST_DIM:,}"
     for name, count in found["shards"].items():
-        if Path(name).name != name or type(count) is not int or count < 0:
-            wrong = f"shards has {name!r}: {count!r}, expected a file's name and its samples"
-            raise ValueError(f"{file} is damaged: {wrong}")
-    return found
+        if Path(name).name != name or type(count) is not int or not 0 <= count <= MOST_SAMPLES:
+            expected = f"expected a file's name and its samples, at most {MOST_SAMPLES:,}"
+            return f"shards has {name!r}: {count!r}, {expected}"
+    if not any(found["shards"].values()):
+        return "shards lists no sample, expected at least one"
+    if not isinstance(config := found["encoder"].get("config") or {}, dict):
+        return f"encoder.config = {config!r}, expected dict"
+    texts = {f"encoder.{name}": found["encoder"].get(name) for name in ENCODER}
+    texts |= {"encoder.config.source": config.get("source")}
+    texts |= {f"sha256 of {name}": checksum for name, checksum in found["sha256"].items()}
+    wrong = [name for name, text in texts.items() if not isinstance(text, str | None)]
+    return f"{wrong[0]} = {texts[wrong[0]]!r}, expected a text" if wrong else ""
+
+
+def _check_count(file: Path, found: int, expected: int) -> None:
+    """An OSError if a tar holds another number of samples than expected."""
+    if found != expected:
+        text = f"{file} holds {runtime.count(found, 'sample')}, expected {expected}"
+        raise OSError(f"{text}; it has changed since it was listed")
 
 
 def _beside(tar: Path) -> str | None:
@@ -282,27 +332,34 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
     The members of a sample follow each other, as in every webdataset. A tar that is gone or
     damaged is an OSError, a sample that lacks its embedding or its coordinates a ValueError.
     """
-    listed = [(*_split(name), start, size) for name, start, size in tar_members(file)]
+    members = tar_members(file)
+    check_unrepeated(file, [name for name, *_span in members])
+    listed = [(*_split(name), start, size) for name, start, size in members]
     content = file.read_bytes()
     for key, members in itertools.groupby(listed, lambda member: member[0]):
         spans = {suffix: content[start : start + size] for _, suffix, start, size in members}
         if f"{field}.npy" not in spans:
             raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
         row = _row(f"{file}: the json of sample {key!r}", spans.get("json", b"{}"))
-        array = f"{file}: {field}.npy of {key!r}"
-        try:
-            embedding = np.lib.format.read_array(io.BytesIO(spans[f"{field}.npy"])).ravel()
-        except Exception as error:  # numpy parses headers as Python, with all errors of its parser
-            raise ValueError(f"{array} is damaged: {' '.join(str(error).split())}") from error
-        if embedding.dtype.kind != "f":
-            raise ValueError(f"{array} holds {embedding.dtype}, not floats")
-        yield {"id": key, **row}, embedding
+        array = _array(f"{file}: {field}.npy of {key!r}", spans[f"{field}.npy"])
+        yield {"id": key, **row}, array
+
+
+def _array(where: str, content: bytes) -> np.ndarray:
+    """The floats of an npy file, without axes."""
+    try:
+        array = np.lib.format.read_array(io.BytesIO(content)).ravel()
+    except Exception as error:  # numpy parses headers as Python, with all errors of its parser
+        raise ValueError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+    if array.dtype.kind != "f":
+        raise ValueError(f"{where} holds {array.dtype}, not floats")
+    return array
 
 
 def _row(where: str, text: bytes) -> dict:
     """The row in a sample's json, which has a place on Earth."""
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=runtime.unrepeated)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is damaged: {error}") from error
     limits = {"latitude": 90, "longitude": 360}

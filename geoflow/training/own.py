@@ -253,7 +253,12 @@ def encoder_of(shards: Shards, given: str = "", log=print) -> TileEncoder | Phot
         return found
     for photo in PHOTO_ENCODERS:
         if shards.field == FIELDS[photo]:
-            return from_config({"name": photo, **(shards.encoder.get("config") or {})})
+            config = shards.encoder.get("config") or {}
+            try:
+                return from_config({**config, "name": photo})
+            except TypeError as error:
+                text = f"the shards name an encoder {photo!r} with config = {config}"
+                raise ValueError(f"{text}, which fits none: {error}") from error
     named = shards.encoder.get("model")
     for model in dict.fromkeys([named, *shipped_models()] if named else shipped_models()):
         try:
