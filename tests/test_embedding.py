@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -22,8 +23,8 @@ from small import picture
 
 from geoflow import Geolocator, runtime
 from geoflow.data import osv5m
-from geoflow.data.records import Records, read_table
-from geoflow.data.shards import ShardWriter, open_shards
+from geoflow.data.records import Records, read_ids, read_table, write_ids
+from geoflow.data.shards import ShardWriter, dataset_name, open_shards
 from geoflow.training.embedding import embed
 
 
@@ -523,6 +524,109 @@ def test_a_folder_of_other_files_stays_as_it_is(tmp_path, encoder, records):
     with pytest.raises(ValueError, match="holds other files than shards; expected a folder of"):
         embed(records, encoder, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["photos.csv"]
+
+
+WEB = {"manifest.json": '{"name": "my web app"}', "index.html": "x", "big.iso.partial": "half"}
+RUN = '{"shard": 5, "field": "tiles", "dim": 256, "encoder": %s}'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        WEB, {".lock": "", "thesis.tex": "x"}, {"run.json": '{"recipe": {}, "seed": 0}'}, {"run.json": "{}"}, {"run.json.x.partial": ""}, {"00000.tar": "x"},
+        {"big.iso.7.partial": ""}, {"run.json": '{"shard": 5}', "manifest.json": "{}"}, {"manifest.json": "no json"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shard", [None, 5])
+def test_a_folder_that_only_looks_like_one_of_shards_stays_as_it_is(
+    tmp_path, encoder, records, files, shard
+):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{tmp_path} holds other files than shards; expected a"):
+        embed(records, encoder, tmp_path, shard=shard)
+    assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == files
+
+
+def test_only_what_a_killed_process_was_writing_is_removed(tmp_path, encoder, records):
+    left = ["run.json.7.partial", "00001.tar.8.partial", "00001.json.9.partial"]
+    for name in [".lock", *left]:  # all that one leaves which is killed before its first shard
+        (tmp_path / name).write_text("half", encoding="utf-8")
+    shards = embed(records, encoder, tmp_path, shard=20)
+    assert not list(tmp_path.glob("*.partial"))
+    others = ["big.iso.partial", "photos.csv.7.partial", "notes.txt"]
+    for name in others:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    assert embed(records, encoder, tmp_path).fingerprint == shards.fingerprint
+    assert all((tmp_path / name).read_text(encoding="utf-8") == "mine" for name in others)
+
+
+@pytest.mark.parametrize("about", ['"x"', "[1]", "null", "5"])
+def test_a_run_that_names_no_encoder_is_damaged(tmp_path, encoder, records, about):
+    (tmp_path / "run.json").write_text(RUN % about, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged: encoder = .*, expected dict"):
+        embed(records, encoder, tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["-5", "true", '"15"', "0"])
+def test_a_run_with_an_impossible_shard_is_named(tmp_path, encoder, records, shard):
+    run = RUN.replace('"shard": 5', f'"shard": {shard}') % '{"name": "tiles"}'
+    (tmp_path / "run.json").write_text(run, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds embeddings made in shards of .*, not 2 .--shard"):
+        embed(records, encoder, tmp_path)
+
+
+def test_a_folder_without_its_run_is_known_by_its_manifest(tmp_path, encoder, records):
+    shards = embed(records, encoder, tmp_path, shard=15)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match="by the encoder 'tiles' with other weights"):
+        embed(records, type(encoder)(**encoder.config), tmp_path)
+    assert embed(records, encoder, tmp_path).fingerprint == shards.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": None}, {"count": "15"}, {"count": 5}, {"count": 15.0}, {"count": True}, {"skipped": None}, {"skipped": ["a"]}, {"skipped": {"a": 5}},
+        {"skipped": {"a": "b"}}, {"sha256": 5}, {"rows": None},
+    ],
+)  # fmt: skip
+def test_a_shard_whose_description_is_damaged_is_made_anew(
+    tmp_path, encoder, records, change, capsys
+):
+    shards = embed(records, encoder, tmp_path, shard=15)
+    file = tmp_path / "00000.json"
+    whole = runtime.read_json(file, dict)
+    runtime.write_json(file, {**whole, **change})
+    assert embed(records, encoder, tmp_path).fingerprint == shards.fingerprint
+    assert "shards made anew, as they are damaged, or" in capsys.readouterr().out
+    assert runtime.read_json(file, dict) == whole
+    for name in change:
+        runtime.write_json(file, {key: value for key, value in whole.items() if key != name})
+    embed(records, encoder, tmp_path)
+    assert runtime.read_json(file, dict) == whole
+
+
+def test_an_order_of_ids_with_one_twice_is_refused(tmp_path, encoder, records):
+    """It would count more embeddings than there are images."""
+    embed(records, encoder, tmp_path)
+    order = read_ids(tmp_path / "ids.parquet")
+    write_ids(tmp_path / "ids.parquet", pa.chunked_array([*order.chunks, order[:3].chunk(0)]))
+    with pytest.raises(ValueError, match=r"ids\.parquet is damaged: it holds 3 rows without an id"):
+        embed(records, encoder, tmp_path)
+
+
+def test_a_path_too_long_for_a_file_is_a_missing_image(tmp_path, encoder):
+    own(tmp_path)
+    records = edit_row(tmp_path, 3, path="n" * 300 + ".jpg")
+    assert str(records) == "photos.csv: 20 listed, 1 whose image is missing; 19 usable"
+    assert len(embed(records, encoder, tmp_path / "out")) == 19
+
+
+@pytest.mark.parametrize("name", ["", "../../x", "a\\b\n.csv", "x" * 300])
+def test_a_data_set_has_a_name_that_its_manifest_may_hold(tmp_path, encoder, records, name):
+    shards = embed(replace(records, name=name), encoder, tmp_path, shard=20)
+    assert shards.name == open_shards(tmp_path).name == dataset_name(name)
 
 
 def test_fewer_than_no_workers(tmp_path, encoder, records):

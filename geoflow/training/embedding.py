@@ -10,6 +10,7 @@ now.
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -27,12 +28,21 @@ from geoflow import runtime
 from geoflow.data import archives
 from geoflow.data.images import load_image
 from geoflow.data.records import Records, read_ids, write_ids
-from geoflow.data.shards import FIELDS, SAMPLE_OVERHEAD, Shards, ShardWriter, open_shards
+from geoflow.data.shards import (
+    FIELDS,
+    SAMPLE_OVERHEAD,
+    Shards,
+    ShardWriter,
+    dataset_name,
+    open_shards,
+    read_manifest,
+)
 from geoflow.runtime import count
 from geoflow.training.interruptions import end_quietly
 
 IDS = "ids.parquet"
-OURS = (".lock", "run.json", "manifest.json")  # a folder of shards holds at least one of these
+# What a killed process was writing.
+PARTIAL = re.compile(r"(run\.json|manifest\.json|ids\.parquet|\d{5,}\.(tar|json))\.\d+\.partial")
 PATIENCE = 8.0  # seconds to wait until the readers of a killed run have ended and released its lock
 # Encoders that differ in one of these are different ones.
 CONTENT = ("name", "weights", "preprocessing")
@@ -76,8 +86,9 @@ def embed(
         KeyboardInterrupt: it was interrupted; the message says what is kept.
     """
     out = Path(out)
-    shard = _usual(out, len(records)) if shard is None else shard
-    _check(out, len(records), shard, batch, workers, devices)
+    usual = _usual(_before(out), len(records))
+    shard = usual if shard is None else shard
+    _check(len(records), shard, batch, workers, devices)
     fabric = L.Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     first = fabric.global_rank == 0
@@ -109,30 +120,53 @@ def embed(
         if not all(file.exists() for file in spans):
             log("the other processes have not finished; the last one writes the manifest")
             return None
-        layout |= {"dataset": records.name, "images": len(records)}
+        layout |= {"dataset": dataset_name(records.name), "images": len(records)}
         about |= {"model": model}
         return _write_manifest(out, {**layout, "encoder": about}, list(spans), log)
 
 
-def _usual(out: Path, images: int) -> int:
+def _usual(before: dict, images: int) -> int:
     """The default number of samples in a shard: that of the folder's shards, if there are any."""
-    file = out / "run.json"
-    there = runtime.read_json(file, dict).get("shard") if file.is_file() else None
-    return there if type(there) is int else max(1, min(10_000, images // 20))
+    there = before.get("shard")
+    return there if type(there) is int and there > 0 else max(1, min(10_000, images // 20))
 
 
-def _check(out: Path, images: int, shard: int, batch: int, workers: int, devices: int) -> None:
-    """A ValueError if numbers make no sense, or the folder is one for something else."""
+def _before(out: Path) -> dict:
+    """What the shards of a folder are, by its `run.json` or else its manifest; empty if it is new.
+
+    A ValueError if it holds other files, or is one.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder for the shards")
+    run, manifest = out / "run.json", out / "manifest.json"
+    if run.is_file():
+        found = runtime.read_json(run, dict)
+        if found.keys() >= {"shard", "field", "dim"}:
+            if isinstance(found.get("encoder"), dict):
+                return found
+            wrong = f"encoder = {found.get('encoder')!r}, expected dict"
+            raise ValueError(f"{run} is damaged: {wrong}")
+    elif manifest.is_file():
+        with contextlib.suppress(ValueError):
+            return read_manifest(manifest)
+    elif not out.exists() or all(_is_ours(file.name) for file in out.iterdir()):
+        return {}
+    raise ValueError(f"{out} holds other files than shards; expected a folder of their own")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is a lock, or what a killed process was writing."""
+    return name == ".lock" or PARTIAL.fullmatch(name) is not None
+
+
+def _check(images: int, shard: int, batch: int, workers: int, devices: int) -> None:
+    """A ValueError if numbers make no sense."""
     if min(shard, batch, devices, images) < 1:
         text = f"shards of {shard}, batches of {batch}, {count(devices, 'device')}"
         text = f"{text}, {count(images, 'image')}"
         raise ValueError(f"{text}; expected at least 1 of each")
     if workers < 0:
         raise ValueError(f"--workers {workers}; expected 0, which reads in this process, or more")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; expected a folder for the shards")
-    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in OURS):
-        raise ValueError(f"{out} holds other files than shards; expected a folder of their own")
 
 
 @contextlib.contextmanager
@@ -160,19 +194,20 @@ def _identity(encoder, shard: int) -> tuple[dict, dict]:
 
 def _claim(out: Path, now: dict) -> None:
     """Mark a folder as one of these embeddings; a `ValueError` if it holds some of another kind."""
-    file = out / "run.json"
-    before = runtime.read_json(file, dict) if file.exists() else now
-    if other := runtime.difference({name: before.get(name) for name in now}, now):
-        names = [(run.get("encoder") or {}).get("name") for run in (before, now)]
-        if before.get("shard") != now["shard"]:
-            other = f"in shards of {before.get('shard')}, not {now['shard']} (--shard)"
+    there = _before(out)
+    before = {name: there.get(name, value) for name, value in now.items()}
+    before["encoder"] = {name: before["encoder"].get(name) for name in CONTENT}
+    if other := runtime.difference(before, now):
+        names = [run["encoder"]["name"] for run in (before, now)]
+        if before["shard"] != now["shard"]:
+            other = f"in shards of {before['shard']!r}, not {now['shard']} (--shard)"
         elif names[0] != names[1]:
             other = f"by the encoder {names[0]!r}, not {names[1]!r}"
         else:
             other = f"by the encoder {names[0]!r} with other weights or settings ({other})"
         advice = f"choose another --out, or delete {out} to embed anew"
         raise ValueError(f"{out} holds embeddings made {other}; {advice}")
-    runtime.write_json(file, now)
+    runtime.write_json(out / "run.json", now)
 
 
 def _add_ids(out: Path, records: Records, log) -> None:
@@ -212,7 +247,7 @@ def _todo(records: Records, spans: dict[Path, range], log) -> list[Path]:
     """The shards that are not there, or not made of the rows and images as they are now."""
     there = [file for file in spans if file.exists()]
     bar = runtime.progress(there, desc="looking for changes", unit="shard")
-    changed = {file for file in bar if _made_of(file) != _made_now(records, spans[file])}
+    changed = {file for file in bar if not _is_as_now(file, records, spans[file])}
     if changed:
         names = ", ".join(sorted(file.name for file in changed)[:5])
         why = "as they are damaged, or their rows or image files have changed"
@@ -231,13 +266,21 @@ def _line(row: dict, state: tuple[int, int] | None) -> str:
     return json.dumps([row, state], sort_keys=True) + "\n"
 
 
-def _made_of(tar: Path) -> str | None:
-    """What a shard was made of, by its description; None if it is damaged or has none."""
+def _is_as_now(tar: Path, records: Records, span: range) -> bool:
+    """Whether a shard is whole, by its description, and was made of the rows as they are now."""
     try:
         described = runtime.read_json(tar.with_suffix(".json"), dict)
     except (ValueError, FileNotFoundError):
-        return None
-    return described.get("rows") if described.get("sha256") == runtime.sha256(tar) else None
+        return False
+    embedded, skipped = described.get("count"), described.get("skipped")
+    return (
+        isinstance(skipped, dict)
+        and all(isinstance(why, str) for why in skipped.values())
+        and type(embedded) is int
+        and embedded + len(skipped) == len(span)
+        and described.get("sha256") == runtime.sha256(tar)
+        and described.get("rows") == _made_now(records, span)
+    )
 
 
 def _write_shards(
@@ -310,7 +353,7 @@ def _write_manifest(out: Path, about: dict, files: list[Path], log) -> Shards:
     filled = {name: shard for name, shard in described.items() if shard["count"]}
     columns = {to: {n: s[name] for n, s in filled.items()} for to, name in columns.items()}
     runtime.write_json(out / "manifest.json", {**about, **columns, "skipped": skipped})
-    for left in out.glob("*.partial"):
+    for left in filter(lambda file: PARTIAL.fullmatch(file.name), out.iterdir()):
         left.unlink(missing_ok=True)  # left by a process that was killed
     shards = open_shards(out)
     written = f"{count(len(shards), 'embedding')} in {count(len(filled), 'shard')}"
