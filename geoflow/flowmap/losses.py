@@ -29,7 +29,7 @@ from geoflow.schedules import Schedule, linear
 UNGUIDED, FROM_NOISE = 0.5, 0.5  # shares of the images without guidance; of the jumps from t = 0
 JUMPING = 4  # alone, one of so many images learns a jump, the others the velocity
 STEPS, PAIRS, DIAGONAL = 10, 5, 0.1  # of a teacher's trajectory; jumps on it; weight of velocities
-FOLLOWING, TWICE = 5, 3  # one image of so many follows a teacher; one cloud of so many jumps twice
+FOLLOWING = 5  # one image of so many follows a teacher
 NEAR, FAR = ((1492.7, 1.0), (300.0, 0.3)), 5000.0  # km: the kernels of clouds, their weights
 
 
@@ -208,8 +208,7 @@ def cloud_loss(
 
     The cloud of an image has `draws` jumps from fresh noise. It is compared with the true place,
     without guidance. For a fifth of the images, half of which are guided, it is compared with the
-    ends of the teacher's trajectories, as there are no data under guidance. A third of the clouds
-    takes two jumps; no gradient passes through the first.
+    ends of the teacher's trajectories, as there are no data under guidance.
 
     >>> from geoflow import paths
     >>> from geoflow.velocity import VelocityTransformer
@@ -227,22 +226,14 @@ def cloud_loss(
     if draws < 2:
         raise ValueError(f"draws={draws}; expected at least 2, as one point is no cloud")
     drawn, x1 = _Draws(generator, share), x1[:, None].expand(-1, draws, -1)  # (B, N, 3)
-    cond, index = drawn.condition(cond, dropout), drawn.index(x1)
-    follows, twice = index % FOLLOWING == 0, index % TWICE == 0
+    cond, follows = drawn.condition(cond, dropout), drawn.index(x1) % FOLLOWING == 0
     omega = drawn.guidance(x1) * follows[:, None]
     noise, x0, plan = drawn.noise(path, x1), drawn.noise(path, x1), drawn.plan(x1, schedule)
+    cloud = network.jump(noise, 0.0, 1.0, cond, omega)
 
-    def request(rows: Tensor):
-        return None if cond is None else cond[rows], omega[rows]
-
-    middle, start = drawn.times(x1, (1,), schedule) * twice[:, None], noise.clone()
-    with torch.no_grad():
-        start[twice] = network.jump(noise[twice], 0.0, middle[twice], *request(twice))
-    cloud = network.jump(start, middle, 1.0, cond, omega)
-
-    c, guidance = request(follows)
-    field, plan = _Guided(teacher, guidance), plan.of(follows)
-    errors, ends = _followed(network, field, path, x0[follows], x1[follows], c, plan)
+    some, field = None if cond is None else cond[follows], _Guided(teacher, omega[follows])
+    way = path, x0[follows], x1[follows], some, plan.of(follows)
+    errors, ends = _followed(network, field, *way)
     scores = torch.empty_like(x1[:, 0, 0])
     scores[~follows] = cloud_score(cloud[~follows], x1[~follows, :1])
     scores[follows] = cloud_score(cloud[follows], ends) + FOLLOWING * errors
