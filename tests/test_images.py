@@ -297,3 +297,64 @@ def test_without_the_extra_the_message_names_it(brand, monkeypatch):
         load_image(data, "IMG_1.HEIC")
     with pytest.raises(ValueError, match="it is damaged, or none of JPEG, PNG"):
         load_image(data.replace(brand, b"qt  "), "film.mov")
+
+
+# What only some formats can tell
+
+
+def damaged_pngs():
+    """One flipped bit of the pixels; half of them replaced by NULs; a lost end; a later frame."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    whole = encoded("PNG", noise)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    moving = encoded("PNG", noise, save_all=True, append_images=[picture(64)])
+    later = bytearray(moving)
+    later[moving.index(b"fdAT") + 20] ^= 1
+    zeros = b"\0" * (len(whole) - len(whole) // 2)
+    return {
+        "a bit": bytes(flipped),
+        "zeros": whole[: len(whole) // 2] + zeros,
+        "no end": whole[:-12],
+        "a later frame": bytes(later),
+    }
+
+
+@pytest.mark.parametrize("name", damaged_pngs())
+def test_the_checksums_of_a_png_are_compared(name):
+    """Pillow's decoder passes over them, and would show other pixels."""
+    with pytest.raises(ValueError, match=r"^a\.png cannot be read as an image: .*PNG"):
+        load_image(damaged_pngs()[name], "a.png")
+
+
+def test_a_whole_png_passes_whatever_follows_it():
+    moving = encoded("PNG", picture(), save_all=True, append_images=[picture(32, 1)])
+    for data in (encoded("PNG"), encoded("PNG") + b"more", moving):
+        assert load_image(data).tobytes() == picture().tobytes()
+
+
+def tiff(greys, bits, photometric):
+    """A TIFF of one strip of greys, (H, W), written byte by byte."""
+    height, width = greys.shape
+    if bits == 12:
+        pairs = greys.reshape(-1, 2).astype(int)
+        high, low = pairs[:, 0], pairs[:, 1]
+        packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], -1)
+        strip = packed.astype(np.uint8).tobytes()
+    else:
+        strip = greys.astype(f"<u{bits // 8}").tobytes()
+    fields = {256: width, 257: height, 258: bits, 259: 1, 262: photometric}
+    fields |= {273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + b"\0" * 4 + strip
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 0), (8, 1), (16, 0), (16, 1), (12, 1)])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_tiff_says_whether_zero_is_white(bits, photometric, opened):
+    greys = np.linspace(0, 2**bits - 1, 32 * 16).reshape(16, 32).astype(np.uint16)
+    data = tiff(greys, bits, photometric)
+    expected = greys >> (bits - 8)
+    expected = 255 - expected if photometric == 0 else expected
+    image = load_image(Image.open(io.BytesIO(data)) if opened else data)
+    assert np.array_equal(np.asarray(image)[..., 0], expected)

@@ -5,11 +5,12 @@ import functools
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 from torch import Tensor
 
@@ -70,6 +71,8 @@ def load_image(image, name: str = "") -> Image.Image:
 def open_photo(data: bytes) -> Image.Image:
     """The image in the bytes of a file, not yet decoded: its size, mode and EXIF are known.
 
+    Of a PNG, the one format whose checksums Pillow's decoder passes over, they are compared here.
+
     Raises:
         ValueError: no known format, HEIC without pillow-heif, or more pixels than Pillow's limit,
             twice `PIL.Image.MAX_IMAGE_PIXELS`; decoders may raise anything else.
@@ -78,7 +81,7 @@ def open_photo(data: bytes) -> Image.Image:
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:
-        return Image.open(io.BytesIO(data), formats=known)
+        image = Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
         raise ValueError(f"it has more than {most}, the limit; make a smaller copy") from error
@@ -88,6 +91,10 @@ def open_photo(data: bytes) -> Image.Image:
             needs = "HEIC needs the extra 'heic': pip install pillow-heif"
             why = "it is a damaged HEIC file" if heic else needs
         raise ValueError(why) from error
+    if image.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as again:  # verifying uses it up
+            again.verify()
+    return image
 
 
 @functools.cache
@@ -104,17 +111,26 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"it has {image.width} × {image.height} pixels")
     image.load()
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
     # Pillow's exif_transpose writes all EXIF fields anew, and fails at one of a wrong type.
     turn = None
     with contextlib.suppress(Exception):  # damaged EXIF data say nothing
         turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        image = _eight_bits(image, tags)
     if image.mode[0] in "IF":
         expected = "expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
         raise ValueError(f"it has mode {image.mode!r}; {expected}")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, tags: Mapping) -> Image.Image:
+    """Greys of 16 bits with 8; the tags of a TIFF may say that they have 12, or that 0 is white."""
+    bits = 12 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 16
+    greys = (np.asarray(image).astype(np.uint16) >> (bits - 8)).astype(np.uint8)
+    white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    return Image.fromarray(255 - greys if white_is_zero else greys)
 
 
 def _from_array(values: np.ndarray | Tensor) -> Image.Image:
