@@ -197,3 +197,13 @@ def test_damaged_blocks_are_no_place(block):
 def test_the_camera_is_named(fields, blocks, expected):
     with Image.open(io.BytesIO(forged.jpeg(forged.exif(fields, **blocks)))) as image:
         assert exif.camera(image) == expected
+
+
+@pytest.mark.parametrize(
+    "block",
+    [gps(north="N" * 50_000), gps(east="E" * 50_000), gps(north="N" + "\0" * 50_000) | {LAT: rationals(-48.5, kind=forged.SRATIONAL)}, gps() | {LAT: text("4" * 50_000)}],
+)  # fmt: skip
+def test_what_is_said_of_a_long_field_is_short(block):
+    found, why = place(block)
+    assert found is None
+    assert len(why) < 300 and "\n" not in why

@@ -264,3 +264,11 @@ def test_netcdf(peak, tmp_path):
             grid = variables[variables[name].grid_mapping.decode()]
             assert rasterio.CRS.from_wkt(grid.crs_wkt.decode()).to_epsg() == 4326
             assert grid.grid_mapping_name == b"latitude_longitude"
+
+
+@pytest.mark.parametrize("write", [files.write_geotiff, files.write_netcdf])
+def test_a_file_without_a_name_is_refused(write, tmp_path):
+    for given in ("", tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match=r"^'.*' is no file; expected a path to write to"):
+            write(given, torch.zeros(4, 8))
+    assert list(tmp_path.iterdir()) == []

@@ -58,7 +58,8 @@ def _block(image: Image.Image, which: int | None = None) -> dict:
         exif = image.getexif()
         return dict(exif if which is None else exif.get_ifd(which))
     except Exception as error:  # damaged blocks make Pillow raise nearly anything
-        raise ValueError(f"its EXIF data are damaged ({type(error).__name__}: {error})") from error
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+        raise ValueError(f"its EXIF data are damaged ({why})") from error
 
 
 def _word(value) -> str:
@@ -68,13 +69,18 @@ def _word(value) -> str:
     return text.partition("\0")[0].strip(" .\t\r\n").upper()
 
 
+def _brief(value) -> str:
+    """A value of a field as messages show it."""
+    return repr(value)[:80]
+
+
 def _degrees(name: str, gps: dict, tag: int, side: int, most: float, sides: dict) -> float:
     """Signed degrees of (degrees, minutes, seconds), of which the last ones may be absent."""
     if tag not in gps:
         raise ValueError(f"its EXIF data have no {name}")
     value = gps[tag]
     parts = value if isinstance(value, (tuple, list)) else [value]
-    text = f"its EXIF data have the {name} {repr(value)[:80]}"
+    text, facing = f"its EXIF data have the {name} {_brief(value)}", _brief(gps.get(side))
     try:
         parts = [float(part) for part in parts if not isinstance(part, bytes)]
         degrees, *smaller = parts
@@ -90,7 +96,7 @@ def _degrees(name: str, gps: dict, tag: int, side: int, most: float, sides: dict
     sign = sides.get(_word(gps.get(side)))
     if sign is None:
         expected = " or ".join(word for word in sides if len(word) > 1).lower()
-        raise ValueError(f"{text} and the side {gps.get(side)!r}; expected {expected}")
+        raise ValueError(f"{text} and the side {facing}; expected {expected}")
     if degrees < 0 < sign:
-        raise ValueError(f"{text} and the side {gps[side]!r}, which contradict each other")
+        raise ValueError(f"{text} and the side {facing}, which contradict each other")
     return sign * size

@@ -27,11 +27,19 @@ def layers(log_density: Tensor) -> dict[str, np.ndarray]:
     return {name: values.float().numpy() for name, values in named.items()}
 
 
+def _to_write(path) -> Path:
+    """The path of a file to be written; a ValueError if it is empty or a folder."""
+    if not str(path) or Path(path).is_dir():
+        raise ValueError(f"{str(path)!r} is no file; expected a path to write to, such as map.tif")
+    return Path(path)
+
+
 def write_geotiff(path, log_density: Tensor) -> Path:
     """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path."""
     import rasterio
     from rasterio.transform import from_bounds
 
+    target = _to_write(path)
     bands, (height, width) = layers(log_density), log_density.shape
     profile: dict[str, Any] = dict(driver="GTiff", dtype="float32")
     profile |= dict(count=len(bands), height=height, width=width)
@@ -44,9 +52,9 @@ def write_geotiff(path, log_density: Tensor) -> Path:
             file.set_band_description(band, name)
             file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
         file.update_tags(unit=PER_KM2, description=NOTE)
-    with runtime.replacing(path) as partial:
+    with runtime.replacing(target) as partial:
         partial.write_bytes(memory.getvalue())
-    return Path(path)
+    return target
 
 
 def write_netcdf(path, log_density: Tensor) -> Path:
@@ -57,13 +65,14 @@ def write_netcdf(path, log_density: Tensor) -> Path:
     from rasterio import CRS
     from scipy.io import netcdf_file
 
+    target = _to_write(path)
     axes = (
         ("lat", 90, -1, "degrees_north", "latitude"),
         ("lon", -180, 1, "degrees_east", "longitude"),
     )
     density, mass = layers(log_density).items()
     shown = {"density": (*density, "km-2"), "probability": (*mass, "1")}
-    with runtime.replacing(path) as partial, netcdf_file(partial, "w", version=2) as file:
+    with runtime.replacing(target) as partial, netcdf_file(partial, "w", version=2) as file:
         file.Conventions, file.comment = "CF-1.8", NOTE
         for (name, start, way, units, words), count in zip(axes, log_density.shape, strict=True):
             file.createDimension(name, count)
@@ -76,4 +85,4 @@ def write_netcdf(path, log_density: Tensor) -> Path:
             variable = file.createVariable(name, "f4", ("lat", "lon"))
             variable[:], variable.units, variable.long_name = values, units, words
             variable.grid_mapping = "crs"
-    return Path(path)
+    return target
