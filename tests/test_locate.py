@@ -148,6 +148,100 @@ def test_results_beside_the_photos_overwrite_none_and_are_not_asked(locate, tmp_
     }
 
 
+@pytest.mark.parametrize("changed", [("--seed", 1), ("--guidance", 1.5), "photo", "model"])
+@pytest.mark.parametrize("written", ["geojson", "geotiff"])
+def test_an_interrupted_answer_is_not_taken_for_another_questions(
+    changed, written, locate, models, tmp_path, monkeypatch
+):
+    """Whatever it had written, the first question asked again gets its own files."""
+    a, out = save(tmp_path / "a.png"), tmp_path / "out"
+    first = a.read_bytes()
+    other = changed if isinstance(changed, tuple) else ()
+    other += ("--model", models["photos"]) if changed == "model" else ()
+    assert locate("a.png", maps=True)[0] == 0
+    files = [out / f"a{ending}" for ending in (".geojson", ".tif", ".png")]
+    answered, before = table(tmp_path), [file.read_bytes() for file in files]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if written == "geojson":
+            patch.setattr("geoflow.density.DensityMap.to_geotiff", interrupted)
+        else:
+            patch.setattr("geoflow.viz.charts.save_figure", interrupted)
+        if changed == "photo":
+            save(a, seed=5)
+        assert locate("a.png", *other, maps=True)[0] == 130
+    assert files[0].read_bytes() != before[0]
+    assert table(tmp_path) == []
+    a.write_bytes(first)
+    assert locate("a.png", maps=True)[1].startswith("1 image\n")
+    assert table(tmp_path) == answered
+    assert files[0].read_bytes() == before[0]
+
+
+def test_an_interruption_before_the_first_file_keeps_the_former_answer(
+    locate, tmp_path, monkeypatch
+):
+    save(tmp_path / "a.png")
+    assert locate("a.png", maps=True)[0] == 0
+    before = table(tmp_path)
+
+    def interrupted(self, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Geolocator, "density", interrupted)
+        assert locate("a.png", "--seed", 1, maps=True)[0] == 130
+    assert table(tmp_path) == before
+    assert locate("a.png", maps=True)[1].startswith("1 image, 1 answered before\n")
+
+
+def test_no_result_leaves_the_folder(locate, tmp_path):
+    save(tmp_path / "plain.png").rename(tmp_path / "..png")
+    before = {file.name for file in tmp_path.iterdir()}
+    assert locate("..png", "--out", "in/out", maps=True)[0] == 0
+    assert {file.name for file in tmp_path.iterdir()} == before | {"in"}
+    assert [file.name for file in (tmp_path / "in").iterdir()] == ["out"]
+    assert {file.stem for file in (tmp_path / "in" / "out").glob("p*")} == {"photo", "places"}
+
+
+def test_files_that_are_not_looked_at_are_counted(locate, tmp_path):
+    save(tmp_path / "in" / "a.png")
+    for name in ("b.MOV", "c.txt", "d.txt", "README", ".hidden"):
+        save(tmp_path / "in" / name, b"no image")
+    for count in ("1 image\n", "1 image, 1 answered before\n"):
+        status, out, err = locate("in", "--out", "in", maps=True)
+        assert (status, err) == (0, "")
+        line = "4 other files not looked at, by the ending: .mov, .txt, none\n"
+        assert out.startswith(line + count)
+
+
+def test_damaged_rows_of_the_table_are_told(locate, tmp_path):
+    save(tmp_path / "a.png")
+    locate("a.png")
+    before = table(tmp_path)
+    text = (tmp_path / "out" / "places.csv").read_text(encoding="utf-8")
+    damaged = text.replace(before[0]["latitude"], "nan", 1)
+    (tmp_path / "out" / "places.csv").write_text(damaged, encoding="utf-8")
+    status, out, err = locate("a.png")
+    assert (status, out.startswith("1 image\n")) == (0, True)
+    assert err.startswith("geoflow: out/places.csv: of 1 damaged row the first: the latitude is 'n")
+    assert table(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [("",), ("a.png", ""), ("a.png", "--out", ""), ("a.png", "--out=")]
+)
+def test_an_empty_path_is_refused(arguments, locate, tmp_path):
+    """As a shell hands it over where a variable is not set."""
+    save(tmp_path / "a.png")
+    message = "geoflow: an empty path; expected a file or a folder (is a variable unset?)\n"
+    assert locate(*arguments) == (1, "", message)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_a_photo_and_the_tile_model(locate, tmp_path):
     save(tmp_path / "in" / "photo.jpg", forged.jpeg(PHOTO, (64, 48)))
     save(tmp_path / "in" / "tile.png")
@@ -220,7 +314,7 @@ def test_odd_names(locate, tmp_path):
     status, out, err = locate(f"./{odd}", maps=True)
     assert (status, err) == (0, "")
     name = table(tmp_path)[-1]["map"]
-    assert name == "-_x__東__.png"
+    assert name == "_x__東__.png"
     assert (tmp_path / "out" / name).stat().st_size > 1000
 
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import forged
@@ -12,7 +13,7 @@ import torch
 from PIL import ExifTags, Image
 
 from geoflow import Geolocator, photos, sphere
-from geoflow.data import towns
+from geoflow.data import images, towns
 from geoflow.encoders import load_image
 from geoflow.geolocator import Places
 
@@ -100,10 +101,7 @@ def test_an_image_is_found_once_through_links_too(tmp_path):
 
 def test_results_are_no_photos(tmp_path):
     photo = save(tmp_path / "a.jpg")
-    for file in photos.results(tmp_path / "a").values():
-        file.write_text(
-            json.dumps({"features": [{"properties": {"file": photos.identity(photo)}}]})
-        )
+    write_results(tmp_path / "a", photo)
     save(tmp_path / "b.png")
     (tmp_path / "b.geojson").write_text('{"features": []}')  # somebody else's
     assert photos.find([tmp_path]) == [photo, tmp_path / "b.png"]
@@ -113,11 +111,73 @@ def test_results_are_no_photos(tmp_path):
         photos.find([tmp_path / "a.png"])
 
 
-def write_results(stem, file):
+def write_results(stem, file, /, **asked):
+    about = {"file": photos.identity(file), "sha256": photos.read(file).sha256, **ASKED, **asked}
     for result in photos.results(stem).values():
-        result.write_text(
-            json.dumps({"features": [{"properties": {"file": photos.identity(file)}}]})
-        )
+        result.write_text(json.dumps({"features": [{"properties": about}]}))
+
+
+@pytest.mark.parametrize(
+    "features",
+    [[{"properties": {"file": "IMG_1.png"}}], [{"properties": {"file": "a.png", "sha256": "0"}}],
+     [{"properties": ["file"]}], {}, [{}], "text"],
+)  # fmt: skip
+def test_a_photo_beside_somebody_elses_geojson_is_a_photo(features, tmp_path):
+    photo = save(tmp_path / "IMG_1.png")
+    (tmp_path / "IMG_1.geojson").write_text(json.dumps({"features": features}))
+    for given in (tmp_path, photo, str(tmp_path / "*.png")):
+        assert photos.find(given) == [photo]
+    assert photos.stem_for(tmp_path, photo) == tmp_path / "IMG_1-2"
+
+
+def test_every_ending_of_a_format_that_is_read_is_looked_for(tmp_path):
+    assert images._reads_heic() in (True, False)  # it registers HEIC, where there is pillow-heif
+    Image.init()
+    formats = {*images.FORMATS, "MPO"}  # which is JPEG with a second picture
+    endings = {end for end, name in Image.registered_extensions().items() if name in formats}
+    assert endings - {".pfm"} <= set(photos.SUFFIXES)  # a pfm holds floating-point numbers
+    found = [save(tmp_path / f"a{ending}") for ending in (".JFIF", ".jpe")]
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.mpo", "MPO")
+    assert photos.find(tmp_path) == [*found, tmp_path / "b.mpo"]
+
+
+def test_files_of_a_folder_that_are_not_looked_at_are_told(tmp_path):
+    photo = save(tmp_path / "a.jpg")
+    write_results(tmp_path / "a", photo)
+    for name in ("notes.txt", "film.MOV", "places.csv", ".hidden", "._b.jpg", "track.geojson"):
+        (tmp_path / name).write_text("{}")
+    ignored = []
+    assert photos.find(tmp_path, ignored=ignored.append) == [photo]
+    assert [file.name for file in ignored] == ["film.MOV", "notes.txt", "track.geojson"]
+
+
+def test_a_pattern_finds_what_its_folder_has(tmp_path):
+    """Broken links and pipes are told; macOS's files and folders are left out."""
+    good = save(tmp_path / "good.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nothing")
+    (tmp_path / "._good.jpg").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    by_pattern, by_folder = [], []
+    assert photos.find(str(tmp_path / "*.jpg"), by_pattern.append) == [good]
+    assert photos.find(tmp_path, by_folder.append) == [good]
+    assert by_pattern == by_folder != []
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*d\*\.jpg"):
+        photos.find(str(tmp_path / "d*.jpg"))
+
+
+@pytest.mark.parametrize("given", ["", [""], ["a.jpg", ""]])
+def test_an_empty_path_is_not_the_current_folder(given, tmp_path, monkeypatch):
+    save(tmp_path / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="an empty path; expected an image file, a folder or"):
+        photos.find(given)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="it is a pattern there")
+def test_a_pattern_that_is_none_is_named():
+    with pytest.raises(ValueError, match=r"no image file at q/\*\*x, and as a pattern it is not"):
+        photos.find("q/**x")
 
 
 def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path):
@@ -142,15 +202,18 @@ def test_what_somebody_else_put_there_is_not_overwritten(tmp_path):
     ("name", "expected"),
     [
         ("it's here.jpg", "it's here"), ("two\nlines.jpg", "two_lines"), ("caf\udce9.jpg", "caf_"), ("café.jpg", "café"), ("東京.jpg", "東京"), ("a/b:c.jpg", "b_c"),
-        ("100%$x$.jpg", "100__x_"), ("a.b.jpg", "a.b"), ("x" * 240 + ".jpg", "x" * 50), (".jpg", ".jpg"), ('say "hi".jpg', "say _hi_"),
+        ("100%$x$.jpg", "100__x_"), ("a.b.jpg", "a.b"), ("x" * 240 + ".jpg", "x" * 50), (".jpg", "jpg"), ('say "hi".jpg', "say _hi_"),
+        ("..jpg", "photo"), ("...jpg", "photo"), ("....jpg", "photo"), (".-.a.jpg", "a"), ("-rf.jpg", "rf"), ("--.jpg", "photo"), ("../..jpg", "photo"), ("a..jpg", "a"),
     ],
 )  # fmt: skip
 def test_names_of_results_are_fit_for_any_disk(name, expected, tmp_path):
-    assert photos.stem_for(tmp_path, tmp_path / name).name == expected
+    stem = photos.stem_for(tmp_path, tmp_path / name)
+    assert stem.name == expected
+    assert {file.resolve().parent for file in photos.results(stem).values()} == {tmp_path}
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"), [("a b/c's.jpg", "a b/c's.jpg"), ("x\ny.jpg", "x\\ny.jpg"), ("caf\udce9.jpg", "caf\\udce9.jpg"), ("東京/é.jpg", "東京/é.jpg"), ("\x1b[2J.jpg", "\\x1b[2J.jpg")]
+    ("path", "expected"), [("a b/c's.jpg", "a b/c's.jpg"), ("x\ny.jpg", "x\\ny.jpg"), ("caf\udce9.jpg", "caf\\udce9.jpg"), ("東京/é.jpg", "東京/é.jpg"), ("\x1b[2J.jpg", "\\x1b[2J.jpg"), (r"x\ny.jpg", r"x\\ny.jpg")]
 )  # fmt: skip
 def test_paths_are_shown_on_one_line(path, expected):
     assert photos.shown(path) == expected
@@ -364,9 +427,66 @@ def test_an_answer_includes_its_maps_where_they_are_wanted(files, tmp_path):
     write_results(tmp_path / "a", files[0])
     assert opened(table, mapped=True).hold(files[0])
     assert column(table, "map") == ["a.png"]
+    for name in names.values():
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"")
+        assert not opened(table, mapped=True).hold(files[0])
+        (tmp_path / name).unlink()
+        assert not opened(table, mapped=True).hold(files[0])
+        (tmp_path / name).write_bytes(content)
+    assert opened(table, mapped=True).hold(files[0])
     (tmp_path / "a.tif").unlink()
-    assert not opened(table, mapped=True).hold(files[0])
     assert opened(table).hold(files[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 1), ("guidance", 2.0), ("model", "plonk-yfcc"), ("samples", 50), ("sha256", "0"), ("file", "b.jpg")]
+)  # fmt: skip
+def test_files_of_another_question_are_no_answer(name, value, files, tmp_path):
+    names = {kind: file.name for kind, file in photos.results(tmp_path / "a").items()}
+    answer(opened(tmp_path / "places.csv"), files[0], **names)
+    write_results(tmp_path / "a", files[0], **{name: value})
+    assert not opened(tmp_path / "places.csv", mapped=True).hold(files[0])
+    write_results(tmp_path / "a", files[0])
+    assert opened(tmp_path / "places.csv", mapped=True).hold(files[0])
+
+
+def test_names_that_differ_by_a_backslash_are_different_images(tmp_path):
+    table, names = tmp_path / "places.csv", ("a\nb.jpg", r"a\nb.jpg", r"a\\nb.jpg")
+    odd = [save(tmp_path / "in" / name, color=7) for name in names]
+    answers = opened(table)
+    for file in odd:
+        answer(answers, file)
+    assert len(set(column(table, "file"))) == 3
+    assert all(map(opened(table).hold, odd))
+    assert photos.identity(odd[0]) == str(tmp_path / "in" / r"a\nb.jpg")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("30.2", "nan", "the latitude is 'nan', expected a finite number"), ("30.2", "north", "the latitude is 'north'"), ("67.0", "-inf", "the longitude is '-inf'"), ("67.0", "", "the longitude is ''"),
+        (",0.5,", ",NaN,", "the mass is 'NaN'"), (",1,", ",,", "the rank is ''"), ("3.2", "near", "the town_km is 'near'"), ("tiles", "ti\0les", "it holds NUL bytes"),
+    ],
+)  # fmt: skip
+def test_damaged_rows_are_told_and_asked_again(before, after, told, files, tmp_path):
+    table, lines = tmp_path / "places.csv", []
+    first = opened(table, k=2)
+    for file in files:
+        answer(first, file, k=2)
+    header, damaged, *others = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = damaged.replace(before, after, 1)
+    assert changed != damaged
+    table.write_text("".join([header, changed, *others]), encoding="utf-8")
+    again = opened(table, k=2, told=lines.append)
+    (line,) = lines
+    assert line.startswith(f"{table}: of 1 damaged row the first: {told}")
+    assert line.endswith("; what they answered is asked again")
+    assert [again.hold(file) for file in files] == [False, True, True]
+    answer(again, files[0], k=2)
+    assert table.read_text(encoding="utf-8") == "".join([header, damaged, *others])
+    assert all(map(opened(table, k=2, told=lines.append).hold, files))
+    assert len(lines) == 1
 
 
 OLD = (

@@ -7,7 +7,7 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,19 +19,31 @@ from geoflow import runtime
 JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks that training never sees
 
 
-def option(text: str):
-    return typer.Option(help=text)
+def path(text: str | Path) -> Path:
+    """A path as it was given. An empty one, which a shell makes of an unset variable, would be the
+    current folder: it is refused.
+    """
+    if not str(text):
+        raise FileNotFoundError("an empty path; expected a file or a folder (is a variable unset?)")
+    return Path(text)
 
 
-def argument(text: str):
-    return typer.Argument(help=text)
+def option(text: str, parser: Callable | None = None):
+    """An option with its help; `path` parses those that are paths."""
+    return typer.Option(help=text, parser=parser)
 
 
-Out = Annotated[Path, option("folder for results")]
+def argument(text: str, parser: Callable | None = None):
+    return typer.Argument(help=text, parser=parser)
+
+
+Out = Annotated[Path, option("folder for results", path)]
 Seed = Annotated[int, option("seed of all random numbers")]
 Model = Annotated[str, option("a shipped model, a photo model such as plonk-yfcc, or a folder")]
 Method = Annotated[str, option("riemannian, flow, diffusion, vmf, vmf-mixture or flow-map")]
-ShardsFolder = Annotated[Path | None, option("shards from `geoflow embed`; default: Earth tiles")]
+ShardsFolder = Annotated[
+    Path | None, option("shards from `geoflow embed`; default: Earth tiles", path)
+]
 Weights = Annotated[str, option("folder of the photo encoder's weights; default: published ones")]
 
 

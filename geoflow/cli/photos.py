@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from tqdm import tqdm
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import Model, Out, Seed, Weights, option, working_in
+from geoflow.cli.common import Model, Out, Seed, Weights, argument, option, path, working_in
 from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder
@@ -27,9 +26,7 @@ ADVICE = (
 
 
 def locate(
-    images: Annotated[
-        list[Path], typer.Argument(help="image files, folders, or patterns", readable=False)
-    ],
+    images: Annotated[list[Path], argument("image files, folders, or patterns", path)],
     model: Model = "tiles",
     weights: Weights = "",
     out: Out = Path("outputs/locate"),
@@ -68,12 +65,17 @@ def locate(
         unreadable.append(line)
         _complain(line)
 
-    files = geoflow.photos.find(images, told)
+    others: list[Path] = []
+    files = geoflow.photos.find(images, told, others.append)
+    if others:
+        print(_not_looked_at(others))
     how = {"guidance": guidance, "seed": seed}
     with working_in(out):
         geo = _model(model, weights)
         asked = {"model": model, "weights": _fingerprint(geo), "samples": samples, "exif": exif}
-        answers = geoflow.photos.Answers(out / "places.csv", k, maps, **asked, **how)
+        answers = geoflow.photos.Answers(
+            out / geoflow.photos.TABLE, k, maps, _complain, **asked, **how
+        )
         question = _Question(geo, model, answers, k, samples, maps, exif, how)
         try:
             failed = _answer_all(question, files) + len(unreadable)
@@ -90,6 +92,14 @@ def locate(
 
 def _complain(line: str) -> None:
     tqdm.write(f"geoflow: {line}", file=sys.stderr)  # this does not break a progress bar
+
+
+def _not_looked_at(files: list[Path]) -> str:
+    """How many files of folders are no images by their names, and how those end."""
+    endings = sorted({geoflow.photos.shown(file.suffix.lower()) or "none" for file in files})
+    more = ", …" if len(endings) > 8 else ""
+    what = f"{count(len(files), 'other file')} not looked at"
+    return f"{what}, by the ending: {', '.join(endings[:8])}{more}"
 
 
 def _model(name: str, weights: str):
@@ -226,6 +236,9 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
     about |= question.how
     samples = geo.sample(n=question.samples, **how)[0]
     collection = geoflow.photos.to_geojson(density, samples, rows, about)
+    # An interruption must not leave the row of a former answer beside the files of this one.
+    if any(row["geojson"] for row in question.answers.of(photo.file)):
+        question.answers.drop(photo.file)
     # First, since it says which image the results belong to.
     runtime.write_atomically(files["geojson"], json.dumps(collection))
     density.to_geotiff(files["geotiff"])
@@ -256,7 +269,7 @@ def _sentence(row: dict) -> str:
 
 
 def explore(
-    out: Annotated[Path, option("the page to write")] = Path("explore.html"),
+    out: Annotated[Path, option("the page to write", path)] = Path("explore.html"),
     points: Annotated[int, option("points of each flow")] = 240,
     seed: Seed = 0,
 ) -> None:

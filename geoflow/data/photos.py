@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 import os
 import re
 import warnings
@@ -17,14 +18,18 @@ from geoflow import runtime, sphere
 from geoflow.data import exif, tiles, towns
 from geoflow.data.images import load_image, open_photo
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".heic", ".heif", ".avif"),
+SUFFIXES = (  # of what `images.FORMATS` reads
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"),
+    *(".bmp", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif", ".avif", ".avifs"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm"),
 )
+TABLE = "places.csv"
 RESULTS = {"map": ".png", "geojson": ".geojson", "geotiff": ".tif"}  # of each image
 ASKED = ("model", "weights", "guidance", "seed", "samples", "exif")
+MARKS = ("file", "sha256", "model", "guidance", "seed", "samples")  # columns that a GeoJSON has too
+NUMBERS = ("rank", "latitude", "longitude", "mass", "half_within_km")
 COLUMNS = (
-    *("file", "sha256", "rank", "latitude", "longitude", "mass", "half_within_km"),
+    *("file", "sha256", *NUMBERS),
     *("nearest_town", "town_km", "exif_km", "warning", *RESULTS, *ASKED),
 )
 
@@ -32,31 +37,39 @@ COLUMNS = (
 
 
 def find(
-    paths: Iterable | str | Path, unreadable: Callable[[str], object] = lambda line: None
+    paths: Iterable | str | Path,
+    unreadable: Callable[[str], object] = lambda line: None,
+    ignored: Callable[[Path], object] = lambda file: None,
 ) -> list[Path]:
     """Image files: a file itself, all in a folder and below, those that match `trip/*.jpg`.
 
-    What `geoflow locate` wrote is no photo, wherever it lies, nor are files that begin with `._`,
-    in which macOS keeps what it knows of a photo.
+    What `geoflow locate` wrote is no photo, wherever it lies, nor are files of folders and patterns
+    that begin with `._`, in which macOS keeps what it knows of a photo.
 
     >>> [file.name for file in find(__file__)]
     ['photos.py']
 
     Args:
         paths: one, or several.
-        unreadable: called with a line about each path, or entry of a folder, that may be an image,
-            or hold some, and cannot be read, such as a link to nothing.
+        unreadable: called with a line about each path, entry of a folder, or match of a pattern,
+            that may be an image, or hold some, and cannot be read, such as a link to nothing.
+        ignored: called with each file of a folder that is not looked at, since its name has none of
+            the endings `SUFFIXES`. Hidden files and those of `geoflow locate` are passed over.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: a folder without an image file, or nothing but results of `geoflow locate`.
+        ValueError: an empty path, a folder without an image file, a pattern that is none, or
+            nothing but results of `geoflow locate`.
     """
-    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if "" in paths:
+        raise ValueError("an empty path; expected an image file, a folder or a pattern")
+    paths = [Path(path) for path in paths]
     found: list[Path] = []
     written: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [file for file in _below(path, unreadable) if not _is_result(file)]
+            inside = list(_below(path, unreadable, ignored))
             if not inside:
                 ends = f"expected one that ends in {', '.join(SUFFIXES)}"
                 raise ValueError(f"no image file in {shown(path)}; {ends}")
@@ -66,9 +79,7 @@ def find(
                 continue
             inside = [path] if _is_regular(path, unreadable) else []
         else:
-            pattern = str(path.relative_to(path.anchor))
-            matching = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
-            inside = [file for file in matching if not _is_result(file)]
+            inside = [file for file in _matching(path) if _is_photo(file, unreadable)]
             if not inside:
                 raise FileNotFoundError(f"no image file at {shown(path)}")
         found += inside
@@ -82,7 +93,19 @@ def find(
     return list(once.values())
 
 
-def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
+def _matching(pattern: Path) -> list[Path]:
+    """What matches a pattern and is no folder."""
+    try:
+        matching = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except (ValueError, NotImplementedError) as error:
+        text = f"no image file at {shown(pattern)}, and as a pattern it is not valid"
+        raise ValueError(f"{text}: {error}") from error
+    return [file for file in matching if not file.is_dir()]
+
+
+def _below(
+    folder: Path, unreadable: Callable[[str], object], ignored: Callable[[Path], object]
+) -> Iterator[Path]:
     """Image files in a folder and below, through links too, each folder once."""
     seen = set()
 
@@ -96,9 +119,17 @@ def _below(folder: Path, unreadable: Callable[[str], object]) -> Iterator[Path]:
         seen.add(real)
         folders.sort()
         for file in (Path(here, name) for name in sorted(names)):
-            wanted = file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
-            if wanted and _is_regular(file, unreadable):
-                yield file
+            if file.suffix.lower() in SUFFIXES:
+                if _is_photo(file, unreadable):
+                    yield file
+            elif not (file.name.startswith(".") or file.name == TABLE or _is_result(file)):
+                ignored(file)
+
+
+def _is_photo(file: Path, unreadable: Callable[[str], object]) -> bool:
+    """Whether a file that a folder or a pattern holds may be a photo."""
+    macos = file.name.startswith("._")
+    return not macos and _is_regular(file, unreadable) and not _is_result(file)
 
 
 def _is_regular(file: Path, unreadable: Callable[[str], object]) -> bool:
@@ -112,10 +143,13 @@ def _is_regular(file: Path, unreadable: Callable[[str], object]) -> bool:
 def shown(path) -> str:
     """A path on one line of text: line breaks, and bytes that are no text, are escaped.
 
+    So are backslashes, unless they separate folders: different paths are shown differently.
+
     >>> shown("two\\nlines.jpg")
     'two\\\\nlines.jpg'
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+    plain = str.maketrans({} if os.sep == "\\" else {"\\": r"\\"})
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path).translate(plain))
 
 
 def identity(file) -> str:
@@ -129,26 +163,33 @@ def results(stem: Path) -> dict[str, Path]:
 
 
 def stem_for(folder: Path, file) -> Path:
-    """Where the results of an image go: its own stem, numbered where other files have that name."""
+    """Where the results of an image go: its own stem, numbered where other files have that name.
+
+    It never begins with a dot, which hides files, or a dash, which programs take for an option.
+    """
     name = re.sub(r"[^\w .,()&'+=@~-]", "_", Path(file).stem)[:50]
+    name = name.lstrip(".-").rstrip(".") or "photo"
     for number in itertools.count(1):
         stem = folder / (name if number == 1 else f"{name}-{number}")
-        files = results(stem).values()
-        if _owner(stem) == identity(file) or not any(map(os.path.lexists, files)):
+        files = results(stem)
+        owner = _about(files["geojson"]).get("file")
+        if owner == identity(file) or not any(map(os.path.lexists, files.values())):
             return stem
     raise AssertionError  # the count has no end
 
 
-def _owner(stem: Path) -> str | None:
-    """The image whose results have this stem, as their GeoJSON says; None if there are none."""
+def _about(geojson: Path) -> dict:
+    """The image and the question of a GeoJSON, as `MARKS`; empty if geoflow did not write it."""
     try:
-        return runtime.read_json(results(stem)["geojson"])["features"][0]["properties"]["file"]
+        found = runtime.read_json(geojson)["features"][0]["properties"]
+        return {name: found[name] for name in MARKS}
     except (OSError, ValueError, LookupError, TypeError):
-        return None  # there is no file, or geoflow did not write it
+        return {}
 
 
 def _is_result(file: Path) -> bool:
-    return file.suffix in RESULTS.values() and _owner(file.with_suffix("")) is not None
+    geojson = file.with_name(file.stem + RESULTS["geojson"])
+    return file.suffix in RESULTS.values() and bool(_about(geojson))
 
 
 # What a photo says
@@ -213,18 +254,26 @@ class Answers:
     """A table of places: a CSV of `COLUMNS` that grows image by image.
 
     A table that is there is continued: an interruption loses one image at most. An image is known
-    by its path and its content. Its rows are replaced when its new answer is there. A `ValueError`
-    refuses another table, or a damaged one.
+    by its path and its content. A `ValueError` refuses another table, or a damaged one. Rows with
+    NUL bytes, or whose numbers are not finite, are left out, so that their images are asked again.
 
     Args:
         k: places of each image.
         mapped: whether an answer includes the files of `RESULTS`.
+        told: called with a line about rows that are left out.
         asked: the columns `ASKED`: model, its weights, guidance, seed, samples, and whether the
             camera was asked.
     """
 
-    def __init__(self, table: Path, k: int, mapped: bool = False, **asked):
-        self.table, self.k, self.mapped = table, k, mapped
+    def __init__(
+        self,
+        table: Path,
+        k: int,
+        mapped: bool = False,
+        told: Callable[[str], object] = lambda line: None,
+        **asked,
+    ):
+        self.table, self.k, self.mapped, self.told = table, k, mapped, told
         self.asked = {name: str(value) for name, value in asked.items()}
         self.rows: dict[str, list[dict]] = {}
         for row in self._read():
@@ -232,13 +281,14 @@ class Answers:
         self._write()
 
     def _read(self) -> list[dict]:
-        """The rows of the table, without one that was cut off."""
+        """The rows of the table, without one that was cut off, and without damaged ones."""
         if not self.table.exists():
             return []
         try:
             text = self.table.read_text(encoding="utf-8-sig")
-            lines = io.StringIO(text[: text.rfind("\n") + 1], newline="")
-            reader = csv.DictReader(lines, strict=True)
+            lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+            whole = [line for line in lines if "\0" not in line]
+            reader = csv.DictReader(io.StringIO("".join(whole), newline=""), strict=True)
             columns, rows = tuple(reader.fieldnames or COLUMNS), list(reader)
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{self.table} is damaged: {error}; mend it or delete it") from error
@@ -249,7 +299,13 @@ class Answers:
             if None in row or None in row.values():
                 what = f"{self.table} is damaged: row {number} has not {len(COLUMNS)} columns"
                 raise ValueError(f"{what}; mend it or delete it")
-        return rows
+        faults = [_fault(row) for row in rows]
+        lost = ["it holds NUL bytes"] * (len(lines) - len(whole)) + list(filter(None, faults))
+        if lost:
+            of = runtime.count(len(lost), "damaged row")
+            what = f"{self.table}: of {of} the first: {lost[0]}"
+            self.told(f"{what}; what they answered is asked again")
+        return [row for row, fault in zip(rows, faults, strict=True) if not fault]
 
     def _write(self) -> None:
         text = io.StringIO(newline="")
@@ -267,17 +323,23 @@ class Answers:
         rows = self.of(file)
         if len(rows) != self.k or not all(self.asked.items() <= row.items() for row in rows):
             return False
-        if self.mapped:
-            names = [rows[0][kind] for kind in RESULTS]
-            if not all(name and (self.table.parent / name).is_file() for name in names):
-                return False
+        if self.mapped and not self._are_there(rows[0]):
+            return False
         try:
             return rows[0]["sha256"] == runtime.sha256(file)[:16]
         except OSError:
             return False  # reading it later raises an error that names the file
 
+    def _are_there(self, row: dict) -> bool:
+        """Whether the files of an answer are there, not empty, and those of its own question."""
+        files = [self.table.parent / row[kind] for kind in RESULTS]
+        if not all(file.is_file() and file.stat().st_size for file in files):
+            return False
+        about = _about(self.table.parent / row["geojson"])
+        return all(str(about.get(name)) == row[name] for name in MARKS)
+
     def add(self, photo: Photo, places: Iterable[dict], **more) -> None:
-        """Write the places of one image, as `rows` has them, in place of its former ones."""
+        """Write the places of one image, as `rows` has them, in place of any former ones."""
         about = {"file": identity(photo.file), "sha256": photo.sha256, **self.asked, **more}
         former = self.rows.get(about["file"])
         added = [{**row, **about} for row in places]
@@ -289,9 +351,22 @@ class Answers:
             self._write()
 
     def drop(self, file: Path) -> None:
-        """Forget an image that can no longer be read."""
+        """Forget an image that can no longer be read, or whose files will be another answer's."""
         if self.rows.pop(identity(file), None):
             self._write()
+
+
+def _fault(row: dict) -> str:
+    """Which number of a row is none; empty if all are finite. Distances may be absent."""
+    given = [name for name in ("town_km", "exif_km") if row[name]]
+    for name in (*NUMBERS, *given):
+        try:
+            finite = math.isfinite(float(row[name]))
+        except ValueError:
+            finite = False
+        if not finite:
+            return f"the {name} is {row[name][:40]!r}, expected a finite number"
+    return ""
 
 
 def rows(best, camera: tuple[float, float] | None = None) -> list[dict]:
