@@ -308,25 +308,14 @@ class Everywhere(Exact):
         return torch.where(whole, end, x)
 
 
-class Stays(Exact):
-    """A teacher whose flow ends at one place: it is there at once."""
-
-    def __init__(self, place):
-        self.place = place
-
-    def __call__(self, x, t, cond=None):
-        return 30 * sphere.log_unchecked(x, self.place.expand_as(x))
-
-
 def test_clouds_are_compared_with_true_places_and_guided_ones_with_the_teacher():
     truth, guided, other = points(3, seed=4)
-    x1, cond = truth.expand(400, 3), torch.zeros(400, 8).double()
+    x1, cond, teacher = truth.expand(400, 3), torch.zeros(400, 8).double(), OnePlace()
+    teacher.place = guided
 
     def loss(place, far):
         how = dict(draws=4, dropout=0.0, generator=seeded())
-        return float(
-            losses.cloud_loss(Everywhere(place, far), Stays(guided), PATH, x1, cond, **how)
-        )
+        return float(losses.cloud_loss(Everywhere(place, far), teacher, PATH, x1, cond, **how))
 
     right = loss(truth, guided)
     assert loss(other, guided) > right + 0.5

@@ -107,6 +107,14 @@ def test_fit_ends_with_the_best_weights(tmp_path, saves_every_step):
     assert float(loss) == pytest.approx(min(value for _, value in curve), rel=1e-5)
 
 
+def test_files_of_others_stay(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "big.iso.partial").touch()
+    (tmp_path / "run" / "last.ckpt.7.partial").touch()
+    train(tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").glob("*.partial")] == ["big.iso.partial"]
+
+
 def test_nothing_is_written_elsewhere(tmp_path):
     train(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

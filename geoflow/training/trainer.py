@@ -107,8 +107,9 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
     """Run Lightning's loop to the end of the training, from the newest checkpoint."""
     o = module.optimization
     if runtime.is_first_process():
-        for left in folder.glob("*.partial"):
-            left.unlink()  # left by a process that was killed
+        for own in ("*.ckpt", "run.json", "done.json"):
+            for left in folder.glob(f"{own}.*.partial"):
+                left.unlink()  # left by a process that was killed
         size = 4 * sum(weight.numel() for weight in module.state_dict().values())
         runtime.require_space(folder, COPIES * (4 if o.ema else 3) * size, "choose another folder")
     found = checkpoints.newest(folder / "last.ckpt", _needed(module, batches), log)
