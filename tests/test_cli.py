@@ -405,6 +405,23 @@ def test_a_report_stays_in_its_folder(tmp_path, monkeypatch, name, file):
     assert [p.name for p in tmp_path.rglob("*.json")] == [file]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--out", ""), ("evaluate", "--data", ""), ("tables", ""), ("results", ""), ("results", "x", "--out="), ("reproduce", "table1", "--out", ""),
+        ("train", "--data", ""), ("train", "tiles", "--out", ""), ("distil", "tiles", "--data="), ("embed", "a.csv", "--out", ""), ("embed", "a.csv", "--out", "x", "--root", ""),
+        ("data", "verify", ""), ("demo", "--out", ""), ("compare", "--out="), ("explore", "--out", ""),
+    ],
+)  # fmt: skip
+def test_an_empty_path_is_refused(arguments, tmp_path, monkeypatch):
+    """As a shell hands it over where a variable is not set; it is not the current folder."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.returncode == 1, result.stdout
+    assert result.stderr.startswith("geoflow: an empty path; expected a file or a folder")
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluate_loads_no_heavy_library(tmp_path):
     result = in_a_process(EVALUATE, tmp_path)
     assert result.returncode == 0, result.stderr

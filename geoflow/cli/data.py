@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import geoflow
-from geoflow.cli.common import Weights, argument, interruptible, option
+from geoflow.cli.common import Weights, argument, interruptible, option, path
 from geoflow.runtime import choose, count
 
 SOURCES = ("osv5m", "inat21", "yfcc")
@@ -14,7 +14,9 @@ Split = Annotated[str, option("train or test")]
 
 def fetch(
     dataset: Annotated[str, argument("osv5m, inat21 or earth-events")],
-    root: Annotated[Path | None, option("folder of the data; earth-events has a default")] = None,
+    root: Annotated[
+        Path | None, option("folder of the data; earth-events has a default", path)
+    ] = None,
     split: Split = "test",
 ) -> None:
     """Show the licence of a data set, download it, and check sizes and checksums. After an
@@ -34,9 +36,10 @@ def fetch(
 
 def embed(
     dataset: Annotated[str, argument("osv5m, inat21 or yfcc; or a table; or a folder of tars")],
-    out: Annotated[Path, option("folder for the shards")],
+    out: Annotated[Path, option("folder for the shards", path)],
     root: Annotated[
-        Path | None, option("folder of the data; for a table, of its images (default: beside it)")
+        Path | None,
+        option("folder of the data; for a table, of its images (default: beside it)", path),
     ] = None,
     columns: Annotated[
         list[str] | None,
@@ -109,7 +112,9 @@ def _images(dataset: str, root: Path | None, split: str | None, columns: list[st
 
 
 def verify(
-    folder: Annotated[Path, argument("folder of shards, from `geoflow embed` or from others")],
+    folder: Annotated[
+        Path, argument("folder of shards, from `geoflow embed` or from others", path)
+    ],
     field: Annotated[str | None, option("which embedding, if the tars hold several")] = None,
 ) -> None:
     """Check that shards are complete: by their checksums, number of samples and width or, where

@@ -15,6 +15,7 @@ from geoflow.cli.common import (
     argument,
     check_out,
     option,
+    path,
     score_tiles,
     working_in,
 )
@@ -23,7 +24,7 @@ from geoflow.cli.common import (
 def evaluate(
     model: Model = "tiles",
     data: ShardsFolder = None,
-    out: Annotated[Path | None, option("folder for the reports as JSON")] = None,
+    out: Annotated[Path | None, option("folder for the reports as JSON", path)] = None,
     samples: Annotated[int, option("samples per image")] = 24,
     steps: Annotated[int | None, option("steps of the solver; default: the model's own")] = None,
     solver: Annotated[
@@ -72,10 +73,12 @@ def evaluate(
 
 
 def tables(
-    results: Annotated[Path, argument("folder with reports of `geoflow evaluate`, at any depth")],
+    results: Annotated[
+        Path, argument("folder with reports of `geoflow evaluate`, at any depth", path)
+    ],
     only: Annotated[str, option("one table, such as table1; default: all that have a report")] = "",
     dataset: Annotated[str, option("data set of the reports; default: that of each table")] = "",
-    out: Annotated[Path | None, option("Markdown file to write")] = None,
+    out: Annotated[Path | None, option("Markdown file to write", path)] = None,
 ) -> None:
     """Print the paper's tables 1, 2, A and B: the printed numbers, ours, and the differences.
 
@@ -100,7 +103,9 @@ def tables(
 def reproduce(
     names: Annotated[list[str], argument("table1, fig5, …; all; earth-events; list: all names")],
     scale: Annotated[str, option("smoke, laptop, gpu or paper; default: GEOFLOW_SCALE")] = "",
-    models: Annotated[Path | None, option("from `geoflow compare --out`; default: shipped")] = None,
+    models: Annotated[
+        Path | None, option("from `geoflow compare --out`; default: shipped", path)
+    ] = None,
     data: ShardsFolder = None,
     out: Out = Path("outputs/reproduce"),
 ) -> None:
@@ -128,8 +133,12 @@ def reproduce(
 
 
 def results(
-    folder: Annotated[Path, argument("results of `geoflow reproduce`")] = Path("outputs/reproduce"),
-    out: Annotated[Path | None, option("Markdown file; default: RESULTS.md in the folder")] = None,
+    folder: Annotated[Path, argument("results of `geoflow reproduce`", path)] = Path(
+        "outputs/reproduce"
+    ),
+    out: Annotated[
+        Path | None, option("Markdown file; default: RESULTS.md in the folder", path)
+    ] = None,
 ) -> None:
     """Write a page of all results of `geoflow reproduce`: the printed numbers and ours, with scale,
     machine and minutes.

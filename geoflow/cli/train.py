@@ -14,6 +14,7 @@ from geoflow.cli.common import (
     Seed,
     argument,
     option,
+    path,
     score_tiles,
     tile_encoder,
     working_in,
@@ -30,7 +31,9 @@ Scale = Annotated[
     str,
     option("tiles: smoke, demo, laptop, gpu; photos: smoke, laptop, gpu; else smoke, paper"),
 ]
-Data = Annotated[list[Path] | None, option("from `geoflow embed`; given twice, it counts twice")]
+Data = Annotated[
+    list[Path] | None, option("from `geoflow embed`; given twice, it counts twice", path)
+]
 Steps = Annotated[int | None, option("training steps; default: the recipe's, or what fits")]
 Batch = Annotated[int | None, option("images per step; default: the recipe's, or what fits")]
 Patience = Annotated[
