@@ -153,7 +153,7 @@ def test_embedded_page_is_escaped():
             lambda: TrajectoryPlayer(
                 [Panel(torch.zeros(1, 0, 2), density=widgets.smoothed(sphere.uniform(5)))]
             ),
-            1,
+            2,  # a map and its colour bar
         ),
         (widgets.explore_sphere, 2),
     ],
