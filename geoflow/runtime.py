@@ -9,6 +9,7 @@ variable               meaning                                              defa
 =====================  ===================================================  ==================
 """
 
+import collections
 import contextlib
 import difflib
 import hashlib
@@ -182,6 +183,9 @@ def progress(iterable=None, disable: bool = False, **options):
 # Files that are whole or not there
 
 
+PARTIAL = r"\.\d+\.partial"  # how the name of a file ends that a process is writing, or was
+
+
 @contextlib.contextmanager
 def replacing(target) -> Generator[Path]:
     """A path to write a file or folder to, which becomes `target` if the block ends without error.
@@ -245,8 +249,8 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; a `ValueError` if a name occurs twice, since only one value would count."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{max(names, key=names.count)!r} occurs twice in one object")
+        ((name, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} occurs twice in one object")
     return found
 
 

@@ -573,7 +573,7 @@ for row, calls in enumerate((1, 2, 4, 8)):
 
 # %% [markdown]
 # **What was seen:** with one call the map is far ahead of Euler's method, the only solver that can answer with one call: it has the GeoScore that Euler reaches with two calls. With two, four and eight calls it is equal to the best solver in both scores, within two
-# standard errors. (On 1,000 tiles it is also ahead with two calls, by 88 ± 31 of GeoScore and 75 ± 24 km: [results](../data/results/flow-map.md).) More jumps hardly help the energy score: it stays 3 % above that of the flow, which the solvers reach with eight calls. Methods of higher order (midpoint, Heun, RK4) need
+# standard errors. (On 1,000 tiles it is also ahead with two calls, by 88 ± 31 of GeoScore and 75 ± 24 km: [results](../data/results/flow-map.md).) More jumps hardly help the energy score: it stays 3 % above that of the flow, while the solvers are within 0.4 to 2.2 % of it with eight calls. Methods of higher order (midpoint, Heun, RK4) need
 # several calls for a single step, and such a long step does them no good; Euler's method, the simplest one, is the best solver with few calls.
 #
 # So the map is for one call, or two. But one jump does not reach the flow. The aims of this project were higher:
@@ -610,7 +610,7 @@ lessons_maps.quality_figure(curves, levels, f"{guided_count} test tiles, guidanc
 # %% [markdown]
 # **What was seen:** with guidance the map gains most. The guided velocity is long and turns quickly, so a solver with few steps goes far astray: with two and four calls
 # hardly any of its answers is near. A jump has learned where the whole way leads, and it pays one call where the solver pays two. One call has 92 % of the GeoScore of the guided flow (the aim was 95 %; on 1,000 tiles it is 87.5 ± 1.6 %). Two jumps are
-# worse than one, with 79 %, and four have 94 %: whole jumps were compared as clouds, shorter ones were not. In the energy score, one call is 291 ± 123 km better than the guided flow, because its answers are spread more; with two and four calls the map is level with the flow.
+# worse than one, with 79 %, and four have 94 %. We do not know why: a training with clouds of two jumps as well had the same weakness. In the energy score, one call is 291 ± 123 km better than the guided flow, because its answers are spread more; with two and four calls the map is level with the flow.
 #
 # ## Time
 #
@@ -867,7 +867,7 @@ for name, share in stray.items():
 # with two jumps it is a fifth, and with four a twelfth, because a later jump begins where the point has already chosen its side. Exercise 2 asks where the
 # second jump should begin.
 #
-# This is the difficulty of the beginning again. One step of Euler's method gives the mean of *all* answers. A map gives something between those that are still possible for *this* noise point, as far as its network can tell; near an edge several are left. The objective of clouds makes the bands narrower, since what lies between two places costs much there. It cannot remove them.
+# This is the difficulty of the beginning again. One step of Euler's method gives the mean of *all* answers. A map gives something between those that are still possible for *this* noise point, as far as its network can tell; near an edge several are left. The objective of clouds punishes answers between two places, but it cannot remove these bands.
 #
 # ## Live
 #

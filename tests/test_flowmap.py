@@ -31,6 +31,7 @@ from geoflow.flowmap.differentials import exp_differential
 from geoflow.flowmap.method import Diagonal
 from geoflow.flowmap.network import MOST_GUIDANCE, FlowMapTransformer, begun_as
 from geoflow.samplers import SolverOptions
+from geoflow.scores import metrics
 from geoflow.velocity_jvp import jvp
 from geoflow.viz import widgets
 
@@ -266,6 +267,7 @@ def test_velocities_are_the_guided_ones_of_the_teacher():
 
 def test_a_cloud_is_scored_as_its_pairs_say():
     cloud, places = points(2, 5), points(2, 3, seed=1)
+    assert losses.NEAR[0][0] == metrics.GEOSCORE_SCALE_KM
 
     def rho(x, y):
         km = 6371 * math.acos(float((x * y).sum()))

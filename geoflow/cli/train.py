@@ -23,7 +23,7 @@ from geoflow.cli.data import SOURCES
 from geoflow.training.recipes import read_recipe
 
 # All that a demo holds until its first training is marked as its own.
-BEGUN = re.compile(r"\.lock|encoder|run\.json\.\d+\.partial")
+BEGUN = re.compile(r"\.lock|encoder|run\.json" + runtime.PARTIAL)
 ON_SHARDS = ("photos", *SOURCES, "combined")
 Encoder = Annotated[str, option("model whose encoder to use; default: the shards', or a new one")]
 Recipe = Annotated[str, argument("photos (your own), osv5m, inat21, yfcc, combined; or tiles")]

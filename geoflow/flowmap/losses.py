@@ -232,8 +232,7 @@ def cloud_loss(
     cloud = network.jump(noise, 0.0, 1.0, cond, omega)
 
     some, field = None if cond is None else cond[follows], _Guided(teacher, omega[follows])
-    way = path, x0[follows], x1[follows], some, plan.of(follows)
-    errors, ends = _followed(network, field, *way)
+    errors, ends = _followed(network, field, path, x0[follows], x1[follows], some, plan.of(follows))
     scores = torch.empty_like(x1[:, 0, 0])
     scores[~follows] = cloud_score(cloud[~follows], x1[~follows, :1])
     scores[follows] = cloud_score(cloud[follows], ends) + FOLLOWING * errors

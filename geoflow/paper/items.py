@@ -120,6 +120,7 @@ ELSEWHERE = {
 def origins(results: Results) -> str:
     """How the scores among some results were obtained, a row for each step, as Markdown."""
     head = ["step", "method", "images", "samples, answer", "ω", "schedule", "solver", "seeds"]
+    head += ["ms per image, whole evaluation", "machine"]
     rows = []
     for step in steps_of(ITEMS):
         if step.startswith("score-") and step in results:
@@ -132,11 +133,7 @@ def origins(results: Results) -> str:
             row += [how["guidance"], how.get("schedule", ""), solver]
             row += [", ".join(map(str, how["seeds"])), f"{1000 * report.seconds / images:.0f}"]
             rows.append([*row, report.machine])
-    return (
-        tables.markdown_table([*head, "ms per image, whole evaluation", "machine"], rows)
-        if rows
-        else ""
-    )
+    return tables.markdown_table(head, rows) if rows else ""
 
 
 def steps_of(names: Iterable[str]) -> list[str]:

@@ -42,7 +42,9 @@ from geoflow.training.interruptions import end_quietly
 
 IDS = "ids.parquet"
 # What a killed process was writing.
-PARTIAL = re.compile(r"(run\.json|manifest\.json|ids\.parquet|\d{5,}\.(tar|json))\.\d+\.partial")
+PARTIAL = re.compile(
+    r"(run\.json|manifest\.json|ids\.parquet|\d{5,}\.(tar|json))" + runtime.PARTIAL
+)
 PATIENCE = 8.0  # seconds to wait until the readers of a killed run have ended and released its lock
 # Encoders that differ in one of these are different ones.
 CONTENT = ("name", "weights", "preprocessing")

@@ -12,6 +12,7 @@ import csv
 import errno
 import logging
 import math
+import re
 import threading
 import time
 import warnings
@@ -34,6 +35,7 @@ from geoflow.training.modules import Module, Optimization
 from geoflow.velocity import in_float32
 
 LONG = 10.0  # seconds after which no further step is measured
+PARTIAL = re.compile(r"(.+\.ckpt|run\.json|done\.json)" + runtime.PARTIAL)
 COPIES = 5  # checkpoints on the disk at a time: last, best, those before, and one being written
 
 
@@ -107,9 +109,8 @@ def _train(module: Module, batches: Batches, folder: Path, machines: tuple, log)
     """Run Lightning's loop to the end of the training, from the newest checkpoint."""
     o = module.optimization
     if runtime.is_first_process():
-        for own in ("*.ckpt", "run.json", "done.json"):
-            for left in folder.glob(f"{own}.*.partial"):
-                left.unlink()  # left by a process that was killed
+        for left in filter(lambda file: PARTIAL.fullmatch(file.name), folder.iterdir()):
+            left.unlink()  # left by a process that was killed
         size = 4 * sum(weight.numel() for weight in module.state_dict().values())
         runtime.require_space(folder, COPIES * (4 if o.ema else 3) * size, "choose another folder")
     found = checkpoints.newest(folder / "last.ckpt", _needed(module, batches), log)

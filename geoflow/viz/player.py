@@ -272,11 +272,8 @@ def _draw_panel(panel: Panel, share: float, view: str, place, ends: tuple[bool, 
     (state,) = maps.states_along(latlon, (share,))
     lat, lon = latlon[len(latlon) // 2, 0].tolist() if panel.moved_by_hand else (0.0, 0.0)
     ax = maps.world(view, (lat, lon if view == "orthographic" else 0.0), ax=place)
-    time = (
-        f"t\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{times[state]:.2f}"
-        if len(latlon) > 1 and not panel.moved_by_hand
-        else ""
-    )
+    moving = len(latlon) > 1 and not panel.moved_by_hand
+    time = f"t\u00a0=\u00a0{times[state]:.2f}" if moving else ""  # a line does not break there
     words = panel.title if ends[0] else "", time, panel.note if ends[1] else ""
     ax.set_title(" · ".join(filter(None, words)))
     if panel.density is not None:
