@@ -421,7 +421,7 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2045 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (128 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer, by 36 ± 15 of GeoScore, and in the energy score the flow is ahead of sixteen (61 ± 26 km) and level with three and eight. In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer ([how far](../data/results/README.md#several-trainings)). In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
 # Riemannian flow does not notice when it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
@@ -554,8 +554,8 @@ for method, latlon in answers.items():
     )
 
 # %% [markdown]
-# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. All half areas here include the smoothing by 200 km, which widens thin coasts most: 1.6 to 1.8 million km² for the generative methods, 3.8 for the mixture. The exact maps of this tile (figure A in [RESULTS](RESULTS.md)) have 0.22, 0.41 and 0.62 million km² for the Riemannian flow, flow
-# matching and diffusion, and 3.3 for the mixture. The candidates have different weights: 22 to 33 % of the samples lie within 1,000 km of the truth. The best answers are 1,857 to 5,155 km off, and they depend on the draw where two candidates have nearly equal weight: from 1,024 other samples the answer of the diffusion is 158 km off (figure A). The
+# *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. All half areas here include the smoothing by 200 km, which widens thin coasts most: 1.6 to 1.8 million km² for the generative methods, 3.8 for the mixture. In the exact maps of this tile (figure A in [RESULTS](RESULTS.md)) the areas of the generative methods are several times smaller and differ
+# more. The candidates have different weights: 22 to 33 % of the samples lie within 1,000 km of the truth. The best answers are 1,857 to 5,155 km off, and they depend on the draw where two candidates have nearly equal weight: from other samples the diffusion answers with a place near the truth (figure A). The
 # mixture of three covers North Africa and the Horn of Africa with two round peaks, and has 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
 #
 # ### Are these densities?

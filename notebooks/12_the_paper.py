@@ -103,8 +103,8 @@ rerun("table2")
 
 # %% [markdown]
 # **What was seen:** in the paper's unit the two R³ methods seem far ahead of the Riemannian flow. On S² the three are level, and ahead of the mixture and the single vMF.
-# These errors are those of separate images, for 500 tiles. Tile by tile, on 2,000 tiles, the Riemannian flow is ahead of both by 0.08 ± 0.03 nats; over several trainings, by 0.09 ± 0.04 of flow matching, and level with
-# diffusion (notebook 08).
+# These errors are those of separate images, for 500 tiles. Tile by tile, on 2,000 tiles, the Riemannian flow is a little ahead of both; over several trainings it is
+# ahead of flow matching, and level with diffusion (notebook 08 has the numbers).
 #
 # ## Table B: generation
 #
