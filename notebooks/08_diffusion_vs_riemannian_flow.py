@@ -421,7 +421,7 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2045 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (128 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer ([how far](../data/results/README.md#several-trainings)). In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer ([how far](../data/results/README.md)). In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
 # Riemannian flow does not notice when it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
