@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small import model as make
-from small import picture
+from small import picture, samples_in_double
 
 from geoflow import Geolocator, checkpoint, methods, runtime, sphere
 
@@ -369,12 +369,24 @@ def test_shipped_models_give_the_samples_they_gave(key, shipped):
     assert metres.max() < (25 if options["guidance"] == 0 else 100)
 
 
+@pytest.mark.parametrize("key", [key for key in sorted(BEFORE) if "/exact/" in key])
+def test_shipped_flows_give_every_sample_they_gave_to_a_metre(key, shipped):
+    """In double precision, where rounding does not hide a change."""
+    model, _, solver, steps, guidance = key.split("/")
+    now = samples_in_double(
+        shipped(model), BEFORE["cond"], BEFORE[key].shape[1], int(steps), solver, float(guidance)
+    )
+    assert 1000 * float(sphere.distance_km(now, BEFORE[key]).max()) < 1
+
+
 def test_every_shipped_model_has_numbers():
     kinds = {tuple(key.split("/")[:2]) for key in BEFORE if "/" in key}
     expected = {
         (model, kind) for model in checkpoint.shipped_models() for kind in ("samples", "log_prob")
     }
     assert kinds >= expected
+    flows = {model for model in checkpoint.shipped_models() if "vmf" not in model}
+    assert {model for model, kind in kinds if kind == "exact"} == flows
 
 
 R3 = ("tiles-flow/", "tiles-diffusion/")
