@@ -13,7 +13,7 @@ from torch import nn
 
 from geoflow import encoders, flowmap, methods, plonk, runtime, schedules
 from geoflow.data import model_files
-from geoflow.data.published import CONFIG, MODELS, WEIGHTS
+from geoflow.data.published import CONFIG, MODELS, WEIGHTS, is_official
 from geoflow.runtime import choose
 from geoflow.schedules import FEW_STEPS
 
@@ -60,7 +60,7 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
     if revision is not None:
         text = "only models on a hub have revisions"
         raise ValueError(f"revision {revision!r} of {name_or_dir}: {text}")
-    if plonk.is_official(folder):
+    if is_official(folder):
         published = plonk.named_after(folder) or plonk.Published("", "riemannian", "")
         method = choose("method", method or published.method, methods.GENERATIVE)
         published = plonk.Published(published.repository, method, published.encoder)

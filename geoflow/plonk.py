@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geoflow import likelihood, paths, runtime, samplers, schedules, sphere
+from geoflow import likelihood, paths, samplers, schedules, sphere
 from geoflow.data import model_files
 from geoflow.data.published import CONFIG
 from geoflow.data.published import MODELS as MODELS
@@ -21,6 +21,7 @@ from geoflow.data.published import WEIGHTS as WEIGHTS
 from geoflow.data.published import Published as Published
 from geoflow.data.published import download as download
 from geoflow.data.published import named_after as named_after
+from geoflow.data.published import official_name as official_name
 from geoflow.data.published import published as published
 from geoflow.velocity import VelocityTransformer
 
@@ -28,19 +29,12 @@ SCHEDULE = "skewed-sigmoid"
 STEPS = 250
 
 
-def is_official(folder: Path) -> bool:
-    """Whether a folder holds a model in the official layout, with `input_dim` in its config."""
-    try:
-        return "input_dim" in runtime.read_json(folder / CONFIG, dict)
-    except (OSError, ValueError):
-        return False
-
-
 def network(folder: Path, method: str) -> "TimeAveraged":
     """The network of a folder in the official layout.
 
     >>> import tempfile
     >>> from safetensors.torch import save_file
+    >>> from geoflow import runtime
     >>> config, folder = {"cond_dim": 8, "dim": 16, "depth": 1}, Path(tempfile.mkdtemp())
     >>> weights = averaged_network("flow", config).state_dict()
     >>> save_file({official_name(name): w for name, w in weights.items()}, folder / WEIGHTS)
@@ -72,24 +66,6 @@ def averaged_network(method: str, config: dict) -> "TimeAveraged":
     """
     own = {key: value for key, value in config.items() if key != "tangent"}
     return TimeAveraged(paths.by_name(method), **own)
-
-
-def official_name(name: str) -> str:
-    """The official name of one of our weights.
-
-    >>> official_name("embed_cond.weight")
-    'cond_mapper.weight'
-    """
-    for ours, theirs in (
-        ("embed_location.", "initial_mapper."),
-        ("embed_time.mlp.", "time_embedder.map_time."),
-        ("embed_cond.", "cond_mapper."),
-        ("head.", "final_linear."),
-        ("modulation.", "final_adaln.1."),
-    ):
-        if name.startswith(ours):
-            return name.replace(ours, theirs)
-    return name.replace(".mlp.2.", ".mlp.3.").replace(".modulation.", ".ada_map.1.")
 
 
 # The network, averaged over the steps of a solver

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import layer_norm, normalize, silu
 
 from geoflow import paths, schedules, sphere
 from geoflow.runtime import number
@@ -137,6 +137,10 @@ class VelocityTransformer(nn.Module):
         fourier: number of random Fourier features of x added to the input, which let a small
             network draw fine detail (Tancik et al., 2020); 0 is the paper's network.
         fourier_scale: standard deviation of their frequencies, radians⁻¹.
+        octaves: with K > 0 the frequencies are spread evenly over K octaves, 1 to 2^K radians⁻¹,
+            and a wave of frequency f is averaged over the noise of the time t, which multiplies it
+            by exp(−(f (1 − t))²/2): it says nothing until the noise is finer than the wave
+            (Barron et al., 2021, who average over the area that a pixel sees).
         time_scale: largest frequency of the time embedding; the paper's is 1000.
         clock: ε; the time that is embedded is `schedules.log_clock(t, ε)`; 0 embeds t itself, as
             the paper does.
@@ -157,6 +161,7 @@ class VelocityTransformer(nn.Module):
         cond_hidden: int = 0,
         fourier: int = 0,
         fourier_scale: float = 4.0,
+        octaves: float = 0.0,
         time_scale: float = 1000.0,
         clock: float = 0.0,
         guess: str = "",
@@ -167,14 +172,19 @@ class VelocityTransformer(nn.Module):
             raise ValueError(f"dim={dim}; expected a multiple of 8, at least 16")
         size = dict(cond_dim=cond_dim, dim=dim, depth=depth, expansion=expansion)
         waves = dict(fourier=fourier, fourier_scale=fourier_scale, time_scale=time_scale)
-        extras = dict(cond_hidden=cond_hidden, clock=clock, guess=guess)
+        extras = dict(cond_hidden=cond_hidden, clock=clock, guess=guess, octaves=octaves)
         extras = {name: value for name, value in extras.items() if value}
         self.config: dict[str, Any] = {**size, **waves, **extras, "tangent": tangent}
         self.tangent, self.clock = tangent, number(f"clock={clock!r}", clock)
         self.path = paths.by_name(guess) if guess else None
         if self.path is not None and self.path.tangent is not tangent:
             raise ValueError(f"tangent={tangent} with guess={guess!r}; expected {not tangent}")
-        frequencies = placed(fourier_scale * torch.randn(3, fourier, device="cpu"))
+        self.octaves = octaves
+        frequencies = torch.randn(3, fourier, device="cpu")
+        if octaves:
+            spread = 2 ** torch.linspace(0, octaves, fourier, device="cpu")
+            frequencies, fourier_scale = normalize(frequencies, dim=0) * spread, 1.0
+        frequencies = placed(fourier_scale * frequencies)
         self.register_buffer("frequencies", frequencies, persistent=fourier > 0)
         self.embed_location = nn.Linear(3 + 2 * fourier, dim)
         self.embed_time = TimeEmbedding(dim, time_scale)
@@ -210,14 +220,22 @@ class VelocityTransformer(nn.Module):
         if self.tangent:
             x = sphere.unit(x)
         with in_float32(x.device.type):
-            waves = x @ self.frequencies
-            h = self.embed_location(torch.cat([x, waves.sin(), waves.cos()], dim=-1))  # (B, N, d)
+            waves, kept = x @ self.frequencies, self.damping(t)
+            waves = torch.cat([kept * waves.sin(), kept * waves.cos()], dim=-1)
+            h = self.embed_location(torch.cat([x, waves], dim=-1))  # (B, N, d)
         for block in self.blocks:
             h = block(h, c)
         h = modulate(h, *self.modulation(c).chunk(2, dim=-1))
         with in_float32(x.device.type):
             v = self.answer(x, t, self.head(h.to(x.dtype)))  # (B, N, 3)
             return sphere.to_tangent(x, v) if self.tangent else v
+
+    def damping(self, t: Tensor) -> Tensor | float:
+        """What the noise of times t (B or 1, N or 1) leaves of each wave: (B or 1, N or 1, F)."""
+        if not self.octaves:
+            return 1.0
+        noise = self.frequencies.square().sum(0) * (1 - t[..., None]).square()
+        return (-noise / 2).exp()
 
     def answer(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """What the head's output y stands for, before the projection: (B, N, 3 or 7) → (B, N, 3).

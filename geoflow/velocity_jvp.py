@@ -78,7 +78,8 @@ def network_jvp(network: VelocityTransformer, x: Tensor, t: Tensor, c: Tensor, d
         directions = sphere.to_tangent(x, directions) / length
     with in_float32(x.device.type):
         waves, rates = x @ network.frequencies, directions @ network.frequencies
-        sin, cos = waves.sin(), waves.cos()
+        kept = network.damping(t)
+        sin, cos = kept * waves.sin(), kept * waves.cos()
         value = torch.cat([x, sin, cos], -1)[None]
         stack = torch.cat([value, torch.cat([directions, cos * rates, -sin * rates], -1)])
         stack = _linear(network.embed_location, stack)  # (1 + k, B, N, d)

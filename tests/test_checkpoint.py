@@ -167,7 +167,7 @@ def test_configs_that_do_not_fit_the_network(folder):
 ABSURD = [
     ("network", {"dim": 10**9}), ("network", {"dim": 1e9}), ("network", {"dim": -32}), ("network", {"dim": 0}), ("network", {"dim": "32"}), ("network", {"dim": None}),
     ("network", {"dim": 33}), ("network", {"dim": True}), ("network", {"dim": [32]}), ("network", {"depth": 10**9}), ("network", {"depth": -1}), ("network", {"depth": 2.0}),
-    ("network", {"fourier": -1}), ("network", {"fourier": 10**12}), ("network", {"fourier_scale": float("nan")}), ("network", {"fourier_scale": "4"}),
+    ("network", {"fourier": -1}), ("network", {"fourier": 10**12}), ("network", {"fourier_scale": float("nan")}), ("network", {"fourier_scale": "4"}), ("network", {"octaves": 1e6}), ("network", {"octaves": "9"}), ("network", {"octaves": -1}),
     ("network", {"time_scale": float("inf")}), ("network", {"time_scale": 0}), ("network", {"time_scale": -1e300}), ("network", {"cond_dim": 10**9}), ("network", {"cond_dim": -8}),
     ("network", {"expansion": 10**6}), ("network", {"expansion": 0}), ("network", {"tangent": False}), ("network", {"tangent": "yes"}),
     ("encoder", {"dim": 10**9}), ("encoder", {"dim": 1e9}), ("encoder", {"width": 10**9}), ("encoder", {"width": 0}), ("encoder", {"width": -4}), ("encoder", {"name": "tyles"}),

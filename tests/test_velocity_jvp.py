@@ -26,6 +26,7 @@ def agrees_with_torch(velocity, x, t, cond, tolerance=1e-12):
 OPTIONS = [
     *({}, {"fourier": 8}, {"tangent": False}, {"cond_dim": 0}, {"clock": 1e-3}),
     {"guess": "riemannian", "clock": 1e-3},
+    {"fourier": 8, "octaves": 5.0},
     {"guess": "flow", "tangent": False},
     {"guess": "diffusion", "tangent": False},
 ]

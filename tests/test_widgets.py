@@ -237,7 +237,7 @@ def test_a_map_for_the_browser_carries_its_weights_and_what_it_makes_of_each_ima
     with pytest.raises(ValueError, match="method 'riemannian'; expected 'flow-map'"):
         widgets.explore_jumps(geo)
     plain = FlowMapTransformer(8, dim=16, depth=1)
-    with pytest.raises(ValueError, match="expected cond_dim, fourier and guess"):
+    with pytest.raises(ValueError, match="expected cond_dim, fourier, guess and no octaves"):
         browser.pack_map(Geolocator(plain, "flow-map"), torch.zeros(1, 8))
 
 

@@ -28,6 +28,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # argument → least and greatest va
     "width": (1, 4096),
     "input_dim": (3, 3),
     "fourier_scale": (0.0, 1e6),
+    "octaves": (0.0, 24.0),
     "time_scale": (1e-6, 1e9),
     "clock": (0.0, 0.5),
     "cond_hidden": (0, 65_536),

@@ -1,4 +1,4 @@
-"""The paper's published models: nine checkpoints on the Hugging Face hub, and their download.
+"""The paper's published models: nine checkpoints on the Hugging Face hub, and their layout.
 
 ======================  =======================================  ==========  =======================
 alias                   repository                               method      photos go through
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from geoflow import runtime
 from geoflow.runtime import choose
 
 OWNER = "nicolas-dufour"
@@ -116,3 +117,29 @@ def hub_is_silent() -> bool:
     except Exception:  # of whichever HTTP library the client uses
         return True
     return False
+
+
+def is_official(folder: Path) -> bool:
+    """Whether a folder holds a model in the official layout, with `input_dim` in its config."""
+    try:
+        return "input_dim" in runtime.read_json(folder / CONFIG, dict)
+    except (OSError, ValueError):
+        return False
+
+
+def official_name(name: str) -> str:
+    """The official name of one of our weights.
+
+    >>> official_name("embed_cond.weight")
+    'cond_mapper.weight'
+    """
+    for ours, theirs in (
+        ("embed_location.", "initial_mapper."),
+        ("embed_time.mlp.", "time_embedder.map_time."),
+        ("embed_cond.", "cond_mapper."),
+        ("head.", "final_linear."),
+        ("modulation.", "final_adaln.1."),
+    ):
+        if name.startswith(ours):
+            return name.replace(ours, theirs)
+    return name.replace(".mlp.2.", ".mlp.3.").replace(".modulation.", ".ada_map.1.")

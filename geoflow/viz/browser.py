@@ -41,8 +41,9 @@ def pack_map(geo: Geolocator, cond: Tensor) -> tuple[dict[str, Any], bytes]:
         raise ValueError(f"method {geo.method!r}; expected {MAP!r}: solvers are not in the page")
     network: Any = geo.network
     config = network.config
-    if not (config.get("guess") and config["fourier"] and config["cond_dim"]):
-        raise ValueError(f"a network {config}; expected cond_dim, fourier and guess")
+    drawn = config.get("guess") and config["fourier"] and config["cond_dim"]
+    if not drawn or config.get("octaves"):
+        raise ValueError(f"a network {config}; expected cond_dim, fourier, guess and no octaves")
     state = {
         name: value for name, value in network.state_dict().items() if "embed_cond" not in name
     }
