@@ -1,6 +1,6 @@
 """The flow beside the mixture of three on north-up tiles, where nearly every tile has one answer:
 
-python tests/benchmarks/north_up.py [--scale demo] [--seeds 0 1 2] [--out outputs/north-up]   # demo: some 20 minutes of one CPU thread a seed
+python tests/benchmarks/north_up.py [--scale demo] [--seeds 0 1 2] [--out outputs/north-up]   # demo: some 10 minutes of one CPU thread a seed
 
 Both methods of a seed share an encoder that was trained with this seed, and have the settings of the recipe; only the tiles' views are
 others. Scores are of 2,000 tiles of seen regions, differences by a paired bootstrap over tiles and trainings. Run it again to go on.
