@@ -628,8 +628,14 @@ lessons_sphere.coasts_figure(pictures)
 # %% [markdown]
 # **What was seen:** without features the coasts are blurred and the Mediterranean is lost. With 32 features of scale 4 the same network makes about
 # half as many errors. With scale 64 it makes the fewest errors here, but its coasts are speckled, and its mean slope is three times as large. For a
-# velocity this matters: the divergence, and with it the likelihood, is made of slopes. Our recipes take scale 4. Exercise 3 explains what the scale means in
+# velocity this matters: the divergence, and with it the likelihood, is made of slopes. Our recipes for images take scale 4. Exercise 3 explains what the scale means in
 # kilometres.
+#
+# **Waves of all scales.** One scale cannot serve a whole flow. Early, the noise hides everything that is smaller than a continent, and a short wave of x is itself only noise.
+# Late, a point must know its place to a kilometre. With `octaves=10` the frequencies f are spread evenly over ten doublings, from 1 to 1,024 rad⁻¹, and
+# each wave is multiplied by exp(−(f (1 − t))²/2). This is its mean over a normal noise of standard deviation 1 − t (Barron et al., 2021, use the same formula for pixels).
+# So a wave counts only once the noise is finer than the wave. The flows of notebook 10 have such waves, since many fires lie within two kilometres of each
+# other. The [results](../data/results/README.md) say what they are worth.
 #
 # ## The tangent projection
 #
@@ -879,4 +885,6 @@ else:
 # * A. Vaswani et al., *Attention Is All You Need*, NeurIPS 2017, arXiv 1706.03762: attention, and the waves.
 # * M. Tancik et al., *Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains*, NeurIPS
 #   2020, arXiv 2006.10739.
+# * J. T. Barron et al., *Mip-NeRF: A Multiscale Representation for Anti-Aliasing Neural Radiance Fields*, ICCV 2021, arXiv 2103.13415: waves
+#   averaged over an area.
 # * J. Ho, T. Salimans, *Classifier-Free Diffusion Guidance*, 2022, arXiv 2207.12598.

@@ -301,7 +301,7 @@ def scales_of_recipes():
 def test_every_scale_of_every_recipe_is_complete(name, scale):
     """It has the keys of the smallest scale, and makes networks and optimisers."""
     recipe, smallest = read_recipe(name, scale), read_recipe(name, "smoke")
-    only_some = {"steps", "views", "methods"}  # of single event sets; of tiles; of single methods
+    only_some = {"events", "views", "methods"}  # of single event sets; of tiles; of single methods
     assert recipe.keys() - only_some == smallest.keys() - only_some
     assert recipe["flow"].keys() == smallest["flow"].keys()
     if name == "distil":  # the network and its schedule of steps are the teacher's

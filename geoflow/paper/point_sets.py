@@ -23,6 +23,7 @@ from geoflow.paper.kernels import KernelMixture, fit_kernels
 from geoflow.paper.mixtures import fit_mixture
 from geoflow.paper.results import read_versioned
 from geoflow.paper.tables import markdown_table, read_yaml
+from geoflow.training.recipes import overridden
 
 COMPONENTS = (10, 30, 100, 300)
 CONCENTRATIONS = tuple(10 ** (k / 4) for k in range(6, 33))  # kernels of 1,100 km to 0.6 km
@@ -117,15 +118,17 @@ def splits(latlon: Tensor, seed: int, distinct: bool = False) -> tuple[Tensor, T
 
 
 def recipe_of(recipe: dict, events: str) -> dict:
-    """The recipe with the number of steps that it has for these events.
+    """The recipe with the settings that its `events` says of this set.
 
-    >>> recipe_of({"flow": {"optimization": {"steps": 2}}, "steps": {"fire": 4}}, "fire")
+    >>> of_fire = {"fire": {"optimization": {"steps": 4}}}
+    >>> recipe_of({"flow": {"optimization": {"steps": 2}}, "events": of_fire}, "fire")
     {'flow': {'optimization': {'steps': 4}}}
+
+    Raises:
+        ValueError: an unknown setting.
     """
-    flow = recipe["flow"]
-    steps = recipe.get("steps", {}).get(events, flow["optimization"]["steps"])
-    flow = flow | {"optimization": flow["optimization"] | {"steps": steps}}
-    return {key: value for key, value in recipe.items() if key != "steps"} | {"flow": flow}
+    shared = {name: value for name, value in recipe.items() if name != "events"}
+    return shared | {"flow": overridden(recipe["flow"], recipe.get("events", {}).get(events, {}))}
 
 
 def known(x: Tensor, others: Tensor) -> Tensor:

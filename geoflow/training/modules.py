@@ -19,6 +19,7 @@ from geoflow.geolocator import Geolocator
 from geoflow.losses import WHOLE, Share
 from geoflow.runtime import choose
 from geoflow.training.graphs import RecordedLoss
+from geoflow.training.recipes import overridden
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,6 @@ class FlowMapModule(FlowModule):
         return cloud_loss(self.network, teacher.to(x.device), self.path, x, cond, **how)
 
 
-FLOW = ("schedule", "sampling_schedule", "draws", "dropout", "network", "optimization")
-
-
 def settings_for(recipe: dict, method: str) -> dict:
     """How a method is trained: the recipe's `flow`, and what its `methods` say of this one instead.
 
@@ -214,12 +212,7 @@ def settings_for(recipe: dict, method: str) -> dict:
     """
     for name in recipe.get("methods", {}):
         choose("method of a recipe", name, flowmap.NETWORKS)
-    settings = dict(recipe["flow"])
-    for name, value in recipe.get("methods", {}).get(method, {}).items():
-        settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
-    for name in settings:
-        choose("setting of a recipe's flow", name, FLOW)
-    return settings
+    return overridden(recipe["flow"], recipe.get("methods", {}).get(method, {}))
 
 
 def sampling_schedule_of(recipe: dict, method: str) -> str:
