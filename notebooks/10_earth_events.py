@@ -355,7 +355,7 @@ for name in sets:
 
 # %% [markdown]
 # *What was seen:* memory of single places is worth 10 nats on volcanoes, 1.7 on earthquakes, 2.5 on fires, and 0.06 on floods. What is left is a very simple density: a few smooth bumps around every training event. And
-# it reaches −0.27 on earthquakes, where our flow has −0.35, and 0.41 on floods (flow 0.47). On fires it has −1.12 and our flow −1.98, because the flow may still point at single places. So beyond memory there is little to learn in these columns that a smooth kernel density does not know.
+# it reaches −0.27 on earthquakes, where our flow has −0.40, and 0.41 on floods (flow 0.47). On fires it has −1.12 and our flow −1.98, because the flow may still point at single places. So beyond memory there is little to learn in these columns that a smooth kernel density does not know.
 #
 # ## Is it a density at all?
 #
