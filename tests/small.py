@@ -61,7 +61,7 @@ def model(cond_dim=8, schedule="linear", encoder=True, seed=0):
 def samples_in_double(geo, cond, n, steps, solver, guidance):
     """Samples of seed 0 as unit vectors (B, n, 3), computed by a copy of the model in double precision.
 
-    In single precision rounding moves the worst of a hundred samples by ten metres; here by less than a millimetre.
+    In single precision rounding moves the worst of a hundred samples by tens of metres; here by less than a millimetre.
     """
     options = inputs.solver_options(geo.model, steps, solver, guidance)
     noise = inputs.starting_points(geo.model, len(cond), n, 0, None, options)

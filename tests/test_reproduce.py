@@ -255,7 +255,7 @@ def test_a_result_of_other_types_is_named(tmp_path, key):
 
 
 def test_the_committed_densities_integrate_to_one(committed):
-    """Volcanoes by importance sampling: their peaks are too narrow for a map, and those of other events cost it up to 2 %."""
+    """Volcanoes by importance sampling: their peaks are too narrow for a map. Two maps had too few evaluations for 1 %."""
     values = {step: result.values for step, result in committed.items()}
     integrals = {
         step: found["density"]["integral"] for step, found in values.items() if "density" in found
@@ -266,9 +266,9 @@ def test_the_committed_densities_integrate_to_one(committed):
     }
     assert len(integrals) == 13
     integrals["events-volcano-map"] = values["events-volcano-integral"]["integral"]
-    events = {step: integrals.pop(step) for step in list(integrals) if step.startswith("events-")}
+    coarse = {f"events-{name}-map": 1.0 for name in ("earthquake", "flood")}
+    assert {step: integrals.pop(step) for step in coarse} == pytest.approx(coarse, abs=0.02)
     assert integrals == pytest.approx(dict.fromkeys(integrals, 1.0), abs=0.01)
-    assert events == pytest.approx(dict.fromkeys(events, 1.0), abs=0.025)
     assert values["events-volcano-integral"]["error"] < 0.025
 
 

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoflow import runtime
-from geoflow.runtime import choose
+from geoflow.runtime import choose, read_json
 
 OWNER = "nicolas-dufour"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -122,7 +121,7 @@ def hub_is_silent() -> bool:
 def is_official(folder: Path) -> bool:
     """Whether a folder holds a model in the official layout, with `input_dim` in its config."""
     try:
-        return "input_dim" in runtime.read_json(folder / CONFIG, dict)
+        return "input_dim" in read_json(folder / CONFIG, dict)
     except (OSError, ValueError):
         return False
 
