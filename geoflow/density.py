@@ -115,13 +115,13 @@ class DensityMap(Raster):
             features.append(outlines.region(self.cells[inside], self.levels[inside], *known))
         return {"type": "FeatureCollection", "features": features}
 
-    def to_geotiff(self, path) -> Path:
-        """Write a GeoTIFF, return its path: band 1 probability per km², band 2 per pixel."""
-        return files.write_geotiff(path, self.log_density)
+    def to_geotiff(self, path, about: dict | None = None) -> Path:
+        """Write a GeoTIFF tagged `about`, return its path: bands probability per km², per pixel."""
+        return files.write_geotiff(path, self.log_density, about)
 
-    def to_netcdf(self, path) -> Path:
+    def to_netcdf(self, path, about: dict | None = None) -> Path:
         """Write a NetCDF file, return its path: `density` per km², `probability` per pixel."""
-        return files.write_netcdf(path, self.log_density)
+        return files.write_netcdf(path, self.log_density, about)
 
 
 # Making a map

@@ -137,10 +137,11 @@ class VelocityTransformer(nn.Module):
         fourier: number of random Fourier features of x added to the input, which let a small
             network draw fine detail (Tancik et al., 2020); 0 is the paper's network.
         fourier_scale: standard deviation of their frequencies, radians⁻¹.
-        octaves: with K > 0 the frequencies are spread evenly over K octaves, 1 to 2^K radians⁻¹,
-            and a wave of frequency f is averaged over the noise of the time t, which multiplies it
-            by exp(−(f (1 − t))²/2): it says nothing until the noise is finer than the wave
-            (Barron et al., 2021, who average over the area that a pixel sees).
+        octaves: with K > 0 the frequencies are spread evenly over K octaves, 1 to 2^K radians⁻¹, in
+            place of `fourier_scale`, and a wave cos ω·x of frequency f = |ω| is multiplied by
+            exp(−(f (1 − t))²/2), its mean over x + (1 − t) ξ with ξ ~ N(0, I): it says nothing
+            until the noise of time t, of about this size on S² too, is finer than the wave (Barron
+            et al., 2021, who average over the volume that a pixel sees).
         time_scale: largest frequency of the time embedding; the paper's is 1000.
         clock: ε; the time that is embedded is `schedules.log_clock(t, ε)`; 0 embeds t itself, as
             the paper does.
@@ -179,7 +180,9 @@ class VelocityTransformer(nn.Module):
         self.path = paths.by_name(guess) if guess else None
         if self.path is not None and self.path.tangent is not tangent:
             raise ValueError(f"tangent={tangent} with guess={guess!r}; expected {not tangent}")
-        self.octaves = octaves
+        self.octaves = number(f"octaves={octaves!r}", octaves)
+        if octaves < 0 or (octaves and not fourier):
+            raise ValueError(f"octaves={octaves!r} with fourier={fourier}; expected waves, K ≥ 0")
         frequencies = torch.randn(3, fourier, device="cpu")
         if octaves:
             spread = 2 ** torch.linspace(0, octaves, fourier, device="cpu")
@@ -231,7 +234,7 @@ class VelocityTransformer(nn.Module):
             return sphere.to_tangent(x, v) if self.tangent else v
 
     def damping(self, t: Tensor) -> Tensor | float:
-        """What the noise of times t (B or 1, N or 1) leaves of each wave: (B or 1, N or 1, F)."""
+        """Factors of the waves at times t (B or 1, N or 1): (B or 1, N or 1, F), see `octaves`."""
         if not self.octaves:
             return 1.0
         noise = self.frequencies.square().sum(0) * (1 - t[..., None]).square()

@@ -632,10 +632,10 @@ lessons_sphere.coasts_figure(pictures)
 # kilometres.
 #
 # **Waves of all scales.** One scale cannot serve a whole flow. Early, the noise hides everything that is smaller than a continent, and a short wave of x is itself only noise.
-# Late, a point must know its place to a kilometre. With `octaves=10` the frequencies f are spread evenly over ten doublings, from 1 to 1,024 rad⁻¹, and
-# each wave is multiplied by exp(−(f (1 − t))²/2). This is its mean over a normal noise of standard deviation 1 − t (Barron et al., 2021, use the same formula for pixels).
-# So a wave counts only once the noise is finer than the wave. The flows of notebook 10 have such waves, since many fires lie within two kilometres of each
-# other. The [results](../data/results/README.md) say what they are worth.
+# Late, a point must know its place to some kilometres. With `octaves=10` the frequencies f are spread evenly over ten doublings, from 1 to 1,024 rad⁻¹, and
+# each wave is multiplied by exp(−(f (1 − t))²/2). This is its mean over points around x with a normal noise of standard deviation 1 − t (Barron et al., 2021, use the same formula for pixels).
+# So a wave counts only once the noise is finer than the wave. The flows of notebook 10 have such waves, down to 39 km; their waves of one scale before were all longer than
+# 1,000 km. The [results](../data/results/README.md) say what they are worth.
 #
 # ## The tangent projection
 #

@@ -21,7 +21,7 @@
 # 1. the protocol of a table on which papers compare densities on the sphere: random splits, choices by validation, one number;
 # 2. why a random split rewards memory when events come back to the same places, and how to see that in the data;
 # 3. a baseline that only remembers where events were, written in a few lines, and how the published rows look beside it;
-# 4. three ways to ask what was learnt instead: test events at new places, each place once, bumps that may not be narrow;
+# 4. three ways to ask what was learnt instead: test events at new places, each place once, a baseline without narrow bumps;
 # 5. how to check that a likelihood belongs to a density.
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
@@ -128,9 +128,9 @@ lessons_events.distances_figure(nearest, 2)
 # %% [markdown]
 # *What was seen:* four of five test events of the volcanoes lie exactly at the place of a training event. For the earthquakes it is one in six. Fires almost never
 # repeat a place exactly, but three of five lie within two kilometres of a training event; the satellite sees fires in pixels of about a kilometre, and a large fire is many of
-# them. Only the floods keep their distance: 1.2 % lie within two kilometres.
+# them. Only floods rarely lie near a training event: 1.2 % lie within two kilometres of one.
 #
-# So "new" means something different in each column, before any model is trained.
+# So a test event is new in a different sense in each of the four sets.
 #
 # ## A baseline that only remembers
 #
@@ -164,7 +164,7 @@ def log_parts(train, x, widths_km):
 # %% [markdown]
 # The weights are found by the *EM algorithm* (expectation–maximisation). It repeats two steps. First, for each validation event, compute
 # the share of each part in the density there. Then take the average share of each part as its new weight. The likelihood of the
-# validation events rises with every round.
+# validation events never falls from one round to the next.
 
 
 # %%
@@ -217,7 +217,7 @@ print("weight of the bumps narrower than 3 km: " + ", ".join(f"{name} {share:.1%
 # that repeat a place exactly. For earthquakes it is 18 %, and most of the rest lies on bumps from 16 to 130 km. For fires, 62 % is on the bumps of one kilometre. For floods hardly any
 # weight is narrow, and most is on bumps from 33 to 130 km.
 #
-# ## A likelihood without a floor
+# ## The NLL can fall without end
 #
 # The score of the volcanoes depends on a choice that we made: the smallest width. An event that repeats a place *exactly* gets a higher
 # density from a narrower bump, without end. Half the width is a quarter of the area, so the density there is four times as high, and each repeated
@@ -241,13 +241,14 @@ for name, values in of_width.items():
     print(f"{name:10s} " + ", ".join(f"{value:.1f}" for value in values))
 
 # %% [markdown]
-# *What was seen:* for volcanoes and earthquakes the curves fall in straight lines for as long as we care to make the bumps narrower, to −20 nats and beyond for volcanoes. The likelihood has no lower bound where places
-# repeat exactly. Its value then says how narrow the narrowest peak is, and nothing about volcanoes. For fires the curve is flat below a quarter of a kilometre, for floods below 16 km. (The curves use 200 events of each kind at most.)
+# *What was seen:* for volcanoes and earthquakes the curves fall in straight lines for as long as we care to make the bumps narrower, to −20 nats for volcanoes at the narrowest width here. Where places
+# repeat exactly, a likelihood has no upper bound, and the NLL no lower one. Its value then says how narrow the narrowest peak is, and nothing about volcanoes. For fires the curve is flat below a quarter of a kilometre, for floods below 16 km.
+# (The curves use 200 events of each kind at most. A few floods and fires repeat a place too, so with all events their curves would fall slowly.)
 #
 # ## The table
 #
 # Now the published rows, and ours below them, over five splits. Our flow is the Riemannian flow of notebook 03, without an image. It sees the place through waves of
-# all scales (notebook 04): ten octaves, down to waves of 39 km, and seven for the floods, which the validation events of the first split preferred. It was trained for 1,500 steps (volcano,
+# all scales (notebook 04): ten octaves (doublings of the frequency), down to waves of 39 km, and seven for the floods, which the validation events of the first split preferred. The Gaussian guess, the logarithmic clock and the mixed times of the recipes for tiles (notebook 05) belong to it. It was trained for 1,500 steps (volcano,
 # flood) or 2,000 (earthquake, fire), four to six minutes of one CPU thread, and the weights of the lowest validation loss were kept. The *mixture* has up to 300 vMF parts, fitted by EM. The *kernel density* has bumps of one width, chosen by the validation events. The last row is our
 # baseline. The row "Riemannian diffusion" is quoted without the paper at hand, and no deviations are known for it.
 #
@@ -259,18 +260,26 @@ for name, values in of_width.items():
 committed = results.read_results(results.COMMITTED)[results.COMMITTED / "earth-events-laptop"]
 runs = [(step, run) for step, result in committed.items() for run in result.values.get("runs", [])]
 every, once = ([run for step, run in runs if step.endswith("-distinct") == distinct] for distinct in (False, True))
-Markdown("NLL of the test events in nats, mean ± deviation over splits; uniform 2.53\n\n" + point_sets.table(every))
+Markdown("NLL of the test events in nats, mean ± standard deviation over splits; uniform 2.53\n\n" + point_sets.table(every))
 
 # %%
 reproduce.ITEMS["earth-events"].figure(committed)
 
+# %%
+for run in (run for run in every if run["events"] == "volcano"):
+    one_width = sphere.EARTH_RADIUS_KM / math.sqrt(run["concentration"])
+    values = run["nll"]["kernel"]
+    text = f"bumps of one width, {one_width:.0f} km: {values['test']:6.2f} nats, at new places {values['new']:6.2f}"
+    print(f"volcano, split {run['seed']}: {text}")
+
 # %% [markdown]
 # *What was seen:* bumps on the training events are ahead of every published method by 5 nats on volcanoes, by 1.3 on earthquakes and by 1.8 on fires. On floods they are level with the best of them (0.41 ± 0.05 against
-# 0.42 ± 0.05). The kernel density of *one* width is far behind, since its narrow bumps leave almost no density for a test event at a new place; the next table shows what this costs (15.66 nats on average at new places of volcanoes). Several widths and a floor avoid it.
+# 0.42 ± 0.05). The kernel density of *one* width is far behind. On volcanoes the width that was chosen is 27 to 269 km, depending on the split: too wide for events that repeat a place, and in two of the five splits
+# still too narrow for a test event far from all others (17 and 60 nats at new places). Several widths avoid both.
 #
-# Our flow has a lower NLL than the best published flow, Riemannian flow matching, on fires (−2.02 ± 0.05 against −1.86 ± 0.11). On earthquakes the two are level (−0.30 and −0.28), and on volcanoes too: −9.21 against −7.93, but
-# the splits differ by 2 nats. On floods ours is behind, by 0.13 nats. The same flow with waves of one scale only, the shortest of them longer than 1,000 km, reached −5.60 on volcanoes and −1.26 on fires
-# ([results](../data/results/README.md)): the fine waves make most of the difference. Is that a better understanding of volcanoes?
+# Our flow has a lower NLL than the best published flow, Riemannian flow matching, on fires (−2.02 ± 0.05 against −1.86 ± 0.11). On earthquakes the two are level (−0.30 and −0.28; Riemannian diffusion has −0.40), and on volcanoes too: −9.21 against −7.93, but
+# the splits differ by 2 nats. (We call two means level if they differ by less than two standard errors.) On floods ours is behind, by 0.13 nats. An older flow with waves of one scale, the shortest of them longer than 1,000 km, and without guess and clock, reached −5.60 on volcanoes
+# and −1.26 on fires. The [results](../data/results/README.md) tell what each part brings: fine waves alone do not help; fine waves that are damped by the noise do. Is the new flow a better understanding of volcanoes?
 #
 # ## What was learnt, and not remembered?
 #
@@ -299,7 +308,8 @@ at_all, at_new = ours(every, "test"), ours(every, "new")
 as_table(at_new)
 
 # %% [markdown]
-# The splits differ more from each other than the methods do. So we also compare the flow with the baseline split by split.
+# On volcanoes and earthquakes the splits differ more from each other than the flow and the baseline do. So we also compare these two split by split. The standard error is the standard deviation over splits, divided by √5. The splits share most
+# of their events, so it is too small as an error for new data.
 
 # %%
 lead = {}  # by how much the baseline's NLL is higher than the flow's at new places: mean and standard error
@@ -318,10 +328,33 @@ for name, (train, _, test) in split.items():
     )
 
 # %% [markdown]
-# *What was seen:* at new places the flow's −9.21 of the volcanoes becomes +2.31, and the baseline's −13.02 becomes +2.65, about the 2.53 of a uniform guess: all of that likelihood was memory of exact places. Split by split, the two are
-# level there (0.34 ± 0.41 nats; a split has only 4 to 19 such events). The flow with waves of one scale had −5.60 at all places, and +1.14 at new ones ([results](../data/results/README.md)). So the finer flow is better in the table and worse
-# where the question is new: it was taught to remember. For earthquakes flow and baseline are level (−0.04 ± 0.04). For floods, where nearly all places are new, the baseline is ahead by 0.11 ± 0.01.
-# For fires the question does not help: three of five of the "new" places lie within two kilometres of a known one.
+# *What was seen:* at new places the flow's −9.21 of the volcanoes becomes +2.31, and the baseline's −13.02 becomes +2.65, about the 2.53 of a uniform guess. Split by split, the two are level there (0.34 ± 0.41 nats; a split has only 4 to 19
+# such events). For earthquakes they are level, too (−0.04 ± 0.04). For floods, where nearly all places are new, the baseline is ahead by 0.11 ± 0.01. For fires this test removes almost nothing: 99.9 % of their test events count as new, but three
+# of five of these lie within two kilometres of a known place.
+#
+# Does the baseline know no more of new volcanoes than a uniform guess does? That would be unfair to it. It expects, rightly, that five of six eruptions happen at a known place, so only a sixth of its probability is left for all other places. A
+# uniform guess does not make this payment. So we ask the baseline: *given* that the place is new, where is it? Its density is then p divided by the probability of a new place, which is the weight of all its bumps that are wider than 3 km.
+
+# %%
+asked = "volcano" if real else smallest
+answers = []  # of each split: NLL at new places, and the log of the probability of a new place
+for number in range(5):
+    train, validation, test = point_sets.splits(sets[asked], number)
+    baseline = kernels.fit_kernels(train, validation)
+    new = test[~point_sets.known(test, train)]
+    elsewhere = 1 - baseline.weights[1:][torch.tensor(WIDTHS) < 3].sum()
+    answers.append((-baseline.log_prob(new).mean().item(), elsewhere.log().item()))
+unasked, payment = torch.tensor(answers).mean(0).tolist()
+given_new = unasked + payment
+print(f"{asked}: at new places {unasked:.2f} nats, of which {-payment:.2f} are paid for the known places")
+print(f"given that the place is new: {given_new:.2f} nats")
+
+# %% [markdown]
+# *What was seen:* given that the place is new, the baseline has 0.89 nats, 1.6 better than a uniform guess. So it knows something about where unknown volcanoes are: near known ones. It is the difference between the two questions, −13.02 and 0.89, that is
+# memory of exact places.
+#
+# The older flow with waves of one scale had −5.60 at all places and 1.14 at new ones ([results](../data/results/README.md)); the new flow has −9.21 and 2.31. So all that the new flow has gained on volcanoes was gained at known places. What it has lost at new ones can be
+# the payment for that.
 #
 # **2. Everything again, with each place taken once before splitting** (one split). Now no test event repeats a training event.
 
@@ -338,30 +371,34 @@ as_table(at_once)
 # with one split we have no error for these numbers. On fires it is lower by 1.6, since taking each place once does not remove the neighbours at one kilometre.
 #
 # **3. The baseline without narrow bumps.** We take away all bumps narrower than 50 km. What is left is smooth at the scale of a city and
-# can no longer point at single places. The difference to the full baseline is the part of the column that memory of single places is worth.
+# can no longer point at single places, though it still remembers how many events a region had. The difference to the full baseline is what narrow bumps are worth, with 64 m as the smallest width.
 
 # %%
 wide = torch.tensor([True, *(width >= 50 for width in WIDTHS)])
-smooth = {name: nll_of(p[1][wide], fit_weights(p[0][wide])).mean().item() for name, p in parts.items()}
-for name in sets:
-    flow = (
-        f"; our flow on this split {next(r['nll']['flow']['test'] for r in every if (r['events'], r['seed']) == (name, seed)):6.2f}"
-        if real
-        else ""
-    )
-    print(
-        f"{name:10s} all bumps {memory[name]:7.2f}, only wide ones {smooth[name]:6.2f}: memory is worth {smooth[name] - memory[name]:5.2f} nats{flow}"
-    )
+smooth, smooth_at_new = {}, {}
+for name, (train, _, test) in split.items():
+    values = nll_of(parts[name][1][wide], fit_weights(parts[name][0][wide]))
+    smooth[name] = values.mean().item()
+    smooth_at_new[name] = values[~point_sets.known(test, train)].mean().item()
+    worth = f"narrow bumps are worth {smooth[name] - memory[name]:5.2f} nats"
+    print(f"{name:10s} all bumps {memory[name]:7.2f}, only wide ones {smooth[name]:6.2f}: {worth}")
+
+# %%
+flow_on_split = {name: next(r["nll"]["flow"] for r in every if (r["events"], r["seed"]) == (name, seed)) for name in sets if real}
+for name, values in flow_on_split.items():
+    at_new_places = f"at new places {values['new']:5.2f}, wide bumps {smooth_at_new[name]:5.2f}"
+    print(f"{name:10s} our flow on this split: at all places {values['test']:6.2f}; {at_new_places}")
 
 # %% [markdown]
-# *What was seen:* memory of single places is worth 10 nats on volcanoes, 1.7 on earthquakes, 2.5 on fires, and 0.06 on floods. What is left is a very simple density: a few smooth bumps around every training event. And
-# it reaches −0.27 on earthquakes, where our flow has −0.40, and 0.41 on floods (flow 0.47). On fires it has −1.12 and our flow −1.98, because the flow may still point at single places. So beyond memory there is little to learn in these columns that a smooth kernel density does not know.
+# *What was seen:* narrow bumps are worth 10 nats on volcanoes, 1.7 on earthquakes, 2.5 on fires, and 0.06 on floods. On volcanoes and earthquakes the number has no meaning of its own: smaller bumps than 64 m would make it larger without end. What is left is a very simple density: a
+# few smooth bumps around every training event. At new places it is *ahead* of our flow on volcanoes (1.60 against 1.95), earthquakes (−0.08 against 0.08) and floods (0.41 against 0.48); this is one split, without an error. Fires are different: their "new" places lie beside
+# known ones, and there our flow, which can draw finer detail, has −1.98 and the wide bumps −1.12. So nothing here shows that our flow has learnt more about new places than smooth bumps on the training events know.
 #
 # ## Is it a density at all?
 #
 # A likelihood counts only if the density integrates to one. For our flows this was checked in two ways. The integral over a map that is refined where the
 # events are (notebook 07) must be 1. And two solvers of different kinds, RK4 with 128 steps and dopri5, which chooses its steps itself, must agree on
-# the mean log-likelihood. The maps are those of split 0; the gap of the solvers is the largest of all five splits.
+# the mean log-likelihood of the first 256 test events. The maps are those of split 0; the gap of the solvers is the largest of all five splits.
 
 # %%
 densities = {name: committed[f"events-{name}-map"].values["density"] for name in earth_events.SOURCES}
@@ -377,7 +414,7 @@ maps.contact_sheet([{"density": results.raster(kept), "title": name} for name, k
 # The map of the volcanoes adds up to 1.23, and the others to 0.99 to 1.02. Is the density at fault, or the map? The volcanoes lie at 267 different places, and the density has a needle of a few kilometres at most of those in the
 # training set. A map takes each cell as flat: a needle at the centre of a cell counts too much, and one between the centres is missed. The map of the volcanoes was allowed 40,000 evaluations of the density, which is too few for so many
 # needles. So we integrate without cells: draw points from a density q that resembles p, and average p/q over them (*importance sampling*). This is right on average whatever
-# the shape of p, and its standard error says how far to trust it.
+# the shape of p, because q, which has a uniform share, is nowhere zero. The standard error can be trusted if q has found all peaks of p. So q is made of 65,536 samples of the flow.
 
 # %%
 without_grid = committed["events-volcano-integral"].values
@@ -389,11 +426,11 @@ print(f"volcano, {points:,} random points: integral {without_grid['integral']:.4
 #
 # ## What to conclude
 #
-# * **Volcanoes and earthquakes measure memory.** Repeated coordinates reward the sharpest peak, without bound. The published rows of the volcanoes, from −0.80 to −7.93, mostly rank how sharply a method remembers.
-# * **Fires measure memory too**, at the scale of one kilometre. To do well there, a density must point at places that it has seen. A network without waves of that scale cannot.
+# * **Volcanoes and earthquakes measure memory.** Repeated coordinates reward the sharpest peak, without bound. The published rows of the volcanoes, from −0.80 to −7.93, probably rank how sharply a method remembers; scores at new places, which would show it, were not published.
+# * **Fires measure memory too**, at the scale of one kilometre. To do well there, a density must point at places that it has seen. The shortest wave of our network is 39 km long, and it is 1.6 nats behind the bumps. Whether shorter waves would close this gap was not tried.
 # * **Floods test generalisation.** There the best published method and plain bumps on the training events are level. Events at new places test it too, but nobody has published numbers for them. Of our two, neither is ahead on volcanoes and earthquakes, and the bumps are ahead on floods and fires.
-# * The benchmark remains useful as a check that a method can draw sharp and ragged densities on a sphere, and that its likelihoods are right. It is no evidence that one method generalises better than another.
-# * A random split is not a test of generalisation when cases repeat. The tiles of this series are split by blocks of the Earth for this reason (notebook 05).
+# * The benchmark remains useful as a check that a method can draw sharp and ragged densities on a sphere, and that its likelihoods are right. Except for the floods, it is no evidence that one method generalises better than another.
+# * A random split is not a test of generalisation when cases repeat. The tiles of this series are therefore tested twice (notebook 05): in regions that the training has seen, where memory helps, and in blocks of the Earth that it has not.
 #
 # ## Check
 
@@ -415,6 +452,8 @@ if real:
     assert all(abs(memory[name] - stored[name]) < 0.01 for name in sets), "the table's run of the same split"
     assert of_width["volcano"][-1] < of_width["volcano"][3] - 5
     assert smooth["volcano"] - memory["volcano"] > 3
+    assert 0.5 < given_new < 1.5 < -payment < 2
+    assert all(smooth_at_new[name] < flow_on_split[name]["new"] for name in ("volcano", "earthquake", "flood"))
     assert smooth["flood"] - memory["flood"] < 0.3
 print("all checks passed")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import forged
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from small import model as make
@@ -117,6 +118,13 @@ def test_every_answer_is_its_own_photos(locate, models, tmp_path):
         )
         about = {"file": str(file), "model": str(models["tiles"]), "samples": 20, "seed": 0}
         assert about.items() <= point["properties"].items()
+        with (
+            rasterio.open(tmp_path / "out" / f"{name}.tif") as raster,
+            Image.open(tmp_path / "out" / f"{name}.png") as figure,
+        ):
+            texts = {key: str(value) for key, value in about.items()}
+            assert texts.items() <= raster.tags().items()
+            assert texts.items() <= figure.text.items()
         assert point["geometry"]["coordinates"][::-1] == pytest.approx(expected(file), abs=1e-2)
     before = (tmp_path / "out" / "a.geojson").read_bytes()
     save(x, seed=3)

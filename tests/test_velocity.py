@@ -1,6 +1,7 @@
 """The velocity network: tangent, pointwise, one conditioning per image, PLONK's layers exactly."""
 
 import json
+import math
 
 import official
 import pytest
@@ -123,7 +124,7 @@ def test_octaves_spread_frequencies_evenly_in_the_logarithm():
 
 
 def test_a_wave_of_octaves_is_its_mean_over_the_noise():
-    """Beside the mean of 400,000 draws: the network sees x + (1 − t) ξ, and its wave is that of x, damped."""
+    """The damped wave of x beside the mean of 400,000 waves of x + (1 − t) ξ."""
     net, x = network(fourier=6, octaves=3), points(1, 1)
     noise = torch.randn(400_000, 3, generator=torch.Generator().manual_seed(2))
     for t in (0.2, 0.7, 0.95, 1.0):
@@ -132,6 +133,12 @@ def test_a_wave_of_octaves_is_its_mean_over_the_noise():
         for wave in (torch.sin, torch.cos):
             expected = damped * wave(x[0, 0] @ net.frequencies)
             assert (wave(drawn).mean(0) - expected).abs().max() < 0.006  # four standard errors
+
+
+@pytest.mark.parametrize(("octaves", "fourier"), [(-1, 8), (2, 0), (math.nan, 8), ("3", 8)])
+def test_octaves_that_do_not_apply(octaves, fourier):
+    with pytest.raises(ValueError, match=f"octaves={octaves!r}.*; expected"):
+        network(octaves=octaves, fourier=fourier)
 
 
 def test_octaves_say_nothing_of_what_is_finer_than_the_noise():

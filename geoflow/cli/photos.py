@@ -241,7 +241,7 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
         question.answers.drop(photo.file)
     # First, since it says which image the results belong to.
     runtime.write_atomically(files["geojson"], json.dumps(collection))
-    density.to_geotiff(files["geotiff"])
+    density.to_geotiff(files["geotiff"], about)
     title = geoflow.photos.shown(photo.file.name)[:40].replace("$", r"\$")
     title = f"{title}: {NOT_A_TILE}" if warning else title
     figure = maps.density_figure(density, photo.image, camera, best.latlon[0], best.mass[0], title)
@@ -250,7 +250,7 @@ def _draw(question: _Question, photo, stem: Path, best, rows, warning: str, how:
     with warnings.catch_warnings():
         # Matplotlib's font lacks the letters of some titles.
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        charts.save_figure(figure, files["map"], dpi=200)
+        charts.save_figure(figure, files["map"], dpi=200, about=about)
     half = f"half of the probability on {density.region_area_km2(0.5):,.0f} km²"
     return f"density integrates to {density.integral:.3f}; {half}"
 

@@ -34,8 +34,15 @@ def _to_write(path) -> Path:
     return Path(path)
 
 
-def write_geotiff(path, log_density: Tensor) -> Path:
-    """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path."""
+def _texts(about: dict | None) -> dict[str, str]:
+    return {name: str(value) for name, value in (about or {}).items() if value not in ("", None)}
+
+
+def write_geotiff(path, log_density: Tensor, about: dict | None = None) -> Path:
+    """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path.
+
+    The items of `about` become tags of the file.
+    """
     import rasterio
     from rasterio.transform import from_bounds
 
@@ -51,16 +58,16 @@ def write_geotiff(path, log_density: Tensor) -> Path:
             file.write(values, band)
             file.set_band_description(band, name)
             file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
-        file.update_tags(unit=PER_KM2, description=NOTE)
+        file.update_tags(**_texts(about), unit=PER_KM2, description=NOTE)
     with runtime.replacing(target) as partial:
         partial.write_bytes(memory.getvalue())
     return target
 
 
-def write_netcdf(path, log_density: Tensor) -> Path:
+def write_netcdf(path, log_density: Tensor, about: dict | None = None) -> Path:
     """Write a raster as NetCDF 3 with the layers as variables (CF conventions); return its path.
 
-    `xarray.open_dataset(path)` reads it.
+    `xarray.open_dataset(path)` reads it. The items of `about` become attributes of the file.
     """
     from rasterio import CRS
     from scipy.io import netcdf_file
@@ -73,6 +80,8 @@ def write_netcdf(path, log_density: Tensor) -> Path:
     density, mass = layers(log_density).items()
     shown = {"density": (*density, "km-2"), "probability": (*mass, "1")}
     with runtime.replacing(target) as partial, netcdf_file(partial, "w", version=2) as file:
+        for name, text in _texts(about).items():
+            setattr(file, name, text.encode())
         file.Conventions, file.comment = "CF-1.8", NOTE
         for (name, start, way, units, words), count in zip(axes, log_density.shape, strict=True):
             file.createDimension(name, count)

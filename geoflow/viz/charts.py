@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from geoflow.runtime import replacing
 from geoflow.viz.basemap import MapFigure, new_figure
@@ -34,12 +35,18 @@ METHODS = {  # name of a method → what readers call it
 Curve = list[tuple[int, float]]
 
 
-def save_figure(figure: Figure, file: Path, dpi: int = 120) -> None:
-    """Write a figure as a small PNG on white; an interruption leaves no half file."""
+def save_figure(figure: Figure, file: Path, dpi: int = 120, about: dict | None = None) -> None:
+    """Write a figure as a small PNG on white; an interruption leaves no half file.
+
+    The items of `about` become texts of the PNG.
+    """
+    texts = PngInfo()
+    for name, value in (about or {}).items():
+        texts.add_itxt(name, str(value))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     with replacing(file) as partial:
-        Image.open(buffer).convert("RGB").save(partial, "PNG", optimize=True)
+        Image.open(buffer).convert("RGB").save(partial, "PNG", optimize=True, pnginfo=texts)
 
 
 def losses_figure(
