@@ -116,7 +116,7 @@ class DensityMap(Raster):
         return {"type": "FeatureCollection", "features": features}
 
     def to_geotiff(self, path, about: dict | None = None) -> Path:
-        """Write a GeoTIFF tagged `about`, return its path: bands probability per km², per pixel."""
+        """Write a GeoTIFF, return its path: bands probability per km², per pixel; tag `about`."""
         return files.write_geotiff(path, self.log_density, about)
 
     def to_netcdf(self, path, about: dict | None = None) -> Path:

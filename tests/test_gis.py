@@ -1,8 +1,10 @@
 """Outlines of cells and rasters of mass: exact areas, sums, seams, poles, and files that other programs read."""
 
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,6 +248,28 @@ def test_geotiff(peak, tmp_path):
     assert np.allclose(per_km2, peak.exp() / 6371.0**2, rtol=1e-6)
     km2 = 6371.0**2 * np.radians(10) * np.diff(np.sin(np.radians(np.linspace(90, -90, 19)))) * -1
     assert np.allclose(mass, per_km2 * km2[:, None], rtol=1e-6)
+
+
+AWKWARD = {
+    "file": "é\0\x1b x\ud800",
+    "unit": 1,
+    "flush": None,
+    "ns": " ",
+    "a=b": [1, 2],
+    "bidx": Path("a"),
+}
+
+
+@pytest.mark.parametrize("about", [None, {"file": "a.png", "seed": 0, "warning": ""}, AWKWARD])
+def test_files_say_of_what_question_they_are(peak, tmp_path, about):
+    from scipy.io import netcdf_file
+
+    with rasterio.open(files.write_geotiff(tmp_path / "map.tif", peak, about)) as file:
+        found = [file.tags().get("source")]
+    with netcdf_file(files.write_netcdf(tmp_path / "map.nc", peak, about), mmap=False) as file:
+        found.append(getattr(file, "source", None))
+    expected = about and json.loads(json.dumps(about, default=str))
+    assert [text and json.loads(text) for text in found] == [expected] * 2
 
 
 def test_netcdf(peak, tmp_path):

@@ -3,14 +3,18 @@
 import builtins
 import functools
 import io
+import itertools
+import re
 import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 
 import forged
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import ExifTags, Image, ImageFile
 from small import picture
@@ -50,6 +54,53 @@ def test_modes_beyond_eight_bits_are_not_clipped_silently(mode):
     assert image.mode == mode
     with pytest.raises(ValueError, match=f"mode '{mode}'"):
         load_image(image)
+
+
+@pytest.mark.parametrize("most", [15, 255, 1000, 65535])
+def test_greys_of_a_pgm(most):
+    greys = np.linspace(0, most, 32 * 32).astype(">u2" if most > 255 else "u1").reshape(32, 32)
+    found = np.asarray(load_image(b"P5 32 32 %d\n" % most + greys.tobytes()))[..., 0]
+    assert np.abs(found - greys.astype(float) * 255 / most).max() <= 1
+
+
+KINDS = itertools.product(
+    ("uint8", "uint16", "int8", "int16", "float32"), (1, 2, 3, 4, 5), ("pixel", "band"),
+    (None, "deflate"), (None, "RGB"), (False, True),
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_tiff_is_read_rightly_or_refused(tmp_path):
+    """Of every kind that GDAL writes: the values that were written, or a message that says what it holds."""
+    read, refused, messages = Counter(), Counter(), set()
+    for dtype, bands, interleave, compress, photometric, tiled in KINDS:
+        if photometric and bands < 3:
+            continue
+        profile = dict(dtype=dtype, count=bands, interleave=interleave, compress=compress)
+        profile |= dict(photometric=photometric) if photometric else {}
+        profile |= dict(tiled=True, blockxsize=16, blockysize=16) if tiled else {}
+        values = np.arange(bands * 32 * 32).reshape(bands, 32, 32) * 7 % 120
+        with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 32, 32, **profile) as file:
+            file.write((values << 8 if dtype == "uint16" else values).astype(dtype))
+        try:
+            found = np.asarray(load_image(tmp_path / "a.tif")).transpose(2, 0, 1)
+        except ValueError as error:
+            refused[dtype, bands] += 1
+            messages.add(str(error))
+            continue
+        read[dtype, bands] += 1
+        expected = values[:3] if bands >= 3 else np.repeat(values[:1], 3, 0)
+        assert np.array_equal(found, expected), profile
+    kinds = (
+        "TIFF of (signed values|(8|16|32) bits, band after band|[2-5] bands of u?(int|float)[0-9]+)"
+    )
+    assert not [
+        text
+        for text in messages
+        if not re.search(f"{kinds}; expected one band|mode 'F'; expected", text)
+    ]
+    assert {dtype for dtype, _ in read} == {"uint8", "uint16"}
+    assert refused["uint8", 1] == refused["uint8", 3] == 0 < read["uint16", 1] == read["uint16", 3]
 
 
 def test_missing_file_and_folder(tmp_path):

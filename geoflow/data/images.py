@@ -25,6 +25,11 @@ UPRIGHT = {  # EXIF's orientation → how to turn; other values stand for as it 
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_EXPECTED = (
+    "one band, or three or four that are marked as RGB, of uint8 or uint16, pixel by pixel: "
+    "gdal_translate -co PHOTOMETRIC=RGB -co INTERLEAVE=PIXEL"
+)
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it raises says which file
@@ -90,11 +95,24 @@ def open_photo(data: bytes) -> Image.Image:
         if data[4:12] in HEIC:
             needs = "HEIC needs the extra 'heic': pip install pillow-heif"
             why = "it is a damaged HEIC file" if heic else needs
+        if data[:4] in TIFF:
+            why = _unread_tiff(data)
         raise ValueError(why) from error
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=["PNG"]) as again:  # verifying uses it up
             again.verify()
     return image
+
+
+def _unread_tiff(data: bytes) -> str:
+    import rasterio
+
+    try:
+        with rasterio.MemoryFile(data) as memory, memory.open() as file:
+            kind = f"it is a TIFF of {file.count} bands of {file.dtypes[0]}"
+    except rasterio.RasterioIOError:
+        return "it is a damaged TIFF file"
+    return f"{kind}; expected {TIFF_EXPECTED}"
 
 
 @functools.cache
@@ -110,8 +128,9 @@ def _reads_heic() -> bool:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"it has {image.width} × {image.height} pixels")
-    image.load()
     tags = getattr(image, "tag_v2", {})  # of a TIFF
+    _refuse_what_pillow_misreads(tags)
+    image.load()
     # Pillow's exif_transpose writes all EXIF fields anew, and fails at one of a wrong type.
     turn = None
     with contextlib.suppress(Exception):  # damaged EXIF data say nothing
@@ -119,10 +138,25 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):  # PIL would clip it, and most would come out white
         image = _eight_bits(image, tags)
+    elif image.mode == "I" and image.format == "PPM":  # its greys run to 65535
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode[0] in "IF":
-        expected = "expected 8 or 16 bits per channel, such as mode 'RGB' or 'L'"
+        expected = "expected unsigned values of 8 or 16 bits, such as mode 'RGB' or 'L'"
         raise ValueError(f"it has mode {image.mode!r}; {expected}")
     return image.convert("RGB")
+
+
+def _refuse_what_pillow_misreads(tags: Mapping) -> None:
+    """In a TIFF signed values are taken as unsigned. Of bands one after the other that are not RGB
+    only the first is read, and those of 16 bits are mixed up.
+    """
+    signed = 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
+    planes = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+    grey = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) < 2
+    if signed or (planes and (max(bits) > 8 or (grey and len(bits) > 1))):
+        kind = "signed values" if signed else f"{max(bits)} bits, band after band"
+        raise ValueError(f"it is a TIFF of {kind}; expected {TIFF_EXPECTED}")
 
 
 def _eight_bits(image: Image.Image, tags: Mapping) -> Image.Image:

@@ -1,6 +1,7 @@
 """Rasters and regions of a density as files: GeoTIFF, NetCDF, GeoJSON features."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,19 @@ def _to_write(path) -> Path:
     return Path(path)
 
 
-def _texts(about: dict | None) -> dict[str, str]:
-    return {name: str(value) for name, value in (about or {}).items() if value not in ("", None)}
+def source(about: dict | None) -> dict[str, str]:
+    """The tag of a file that says of what question it is the answer, as JSON; none without one.
+
+    >>> source({"file": "a.png", "seed": 0})
+    {'source': '{"file": "a.png", "seed": 0}'}
+    """
+    return {"source": json.dumps(about, default=str)} if about else {}
 
 
 def write_geotiff(path, log_density: Tensor, about: dict | None = None) -> Path:
     """Write a raster as GeoTIFF, EPSG:4326, north up; its bands are the layers. Return its path.
 
-    The items of `about` become tags of the file.
+    `about` becomes its tag `source`.
     """
     import rasterio
     from rasterio.transform import from_bounds
@@ -58,7 +64,7 @@ def write_geotiff(path, log_density: Tensor, about: dict | None = None) -> Path:
             file.write(values, band)
             file.set_band_description(band, name)
             file.set_band_unit(band, "1/km²" if name == PER_KM2 else "1")
-        file.update_tags(**_texts(about), unit=PER_KM2, description=NOTE)
+        file.update_tags(**source(about), unit=PER_KM2, description=NOTE)
     with runtime.replacing(target) as partial:
         partial.write_bytes(memory.getvalue())
     return target
@@ -67,7 +73,7 @@ def write_geotiff(path, log_density: Tensor, about: dict | None = None) -> Path:
 def write_netcdf(path, log_density: Tensor, about: dict | None = None) -> Path:
     """Write a raster as NetCDF 3 with the layers as variables (CF conventions); return its path.
 
-    `xarray.open_dataset(path)` reads it. The items of `about` become attributes of the file.
+    `xarray.open_dataset(path)` reads it. `about` becomes its attribute `source`.
     """
     from rasterio import CRS
     from scipy.io import netcdf_file
@@ -80,8 +86,8 @@ def write_netcdf(path, log_density: Tensor, about: dict | None = None) -> Path:
     density, mass = layers(log_density).items()
     shown = {"density": (*density, "km-2"), "probability": (*mass, "1")}
     with runtime.replacing(target) as partial, netcdf_file(partial, "w", version=2) as file:
-        for name, text in _texts(about).items():
-            setattr(file, name, text.encode())
+        for name, text in source(about).items():
+            setattr(file, name, text)
         file.Conventions, file.comment = "CF-1.8", NOTE
         for (name, start, way, units, words), count in zip(axes, log_density.shape, strict=True):
             file.createDimension(name, count)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from geoflow.gis.files import source
 from geoflow.runtime import replacing
 from geoflow.viz.basemap import MapFigure, new_figure
 
@@ -38,11 +39,11 @@ Curve = list[tuple[int, float]]
 def save_figure(figure: Figure, file: Path, dpi: int = 120, about: dict | None = None) -> None:
     """Write a figure as a small PNG on white; an interruption leaves no half file.
 
-    The items of `about` become texts of the PNG.
+    `about` becomes its text `source`.
     """
     texts = PngInfo()
-    for name, value in (about or {}).items():
-        texts.add_itxt(name, str(value))
+    for name, text in source(about).items():
+        texts.add_text(name, text)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     with replacing(file) as partial:
