@@ -1,6 +1,9 @@
 """Archives: what is damaged is an error that names the file, never a shorter list."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 
@@ -46,6 +49,10 @@ HEADER = 11 * (512 + 1024)  # of the twelfth member
         lambda b: b.rstrip(b"\0"),
         lambda b: b[: 18 * (512 + 1024)],
         lambda b: b + b"rest",
+        lambda b: b + bytes(512) + b"x" * 512,
+        lambda b: (
+            tarfile.TarInfo("empty").tobuf() + bytes(512) + b
+        ),  # one block, not two: its header was overwritten
         lambda b: b"",
         lambda b: b"no tar at all" * 100,
     ],
@@ -56,17 +63,65 @@ def test_a_damaged_tar_is_refused(tar, damage):
         archives.tar_members(tar)
 
 
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
-def test_a_link_in_place_of_an_image_is_told(tar, kind):
-    """It would be an image that is not there."""
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (tarfile.LNKTYPE, "'copy.jpg', a hard link"), (tarfile.SYMTYPE, "'copy.jpg', a symbolic link"), (tarfile.FIFOTYPE, "'copy.jpg', no regular file"),
+        (tarfile.GNUTYPE_SPARSE, "'copy.jpg', a sparse file"), (b"V", "'copy.jpg', a volume label"),
+    ],
+)  # fmt: skip
+def test_a_link_in_place_of_an_image_is_told(tar, kind, what):
+    """It would be an image that is not there. To fetch the archive again would change nothing."""
     link = tarfile.TarInfo("copy.jpg")
     link.type, link.linkname = kind, "3.jpg"
     with tarfile.open(tar, "a") as opened:
         opened.addfile(link)
-    with pytest.raises(
-        OSError, match=r"a.tar is not a whole tar archive \(copy.jpg in it is a link"
-    ):
+    with pytest.raises(OSError, match=f"a.tar holds {what}; expected regular files only$"):
         archives.members(tar)
+
+
+def pax_sparse(_whole):
+    """As `tar --sparse --format=pax` writes it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as opened:
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.realsize": "1024",
+        }
+        member.size = 512
+        opened.addfile(member, io.BytesIO(b"1\n512\n512\n".ljust(512, b"\0")))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "what"),
+    [
+        ("a.tar", gzip.compress, "is a gzip file by its content; expected a tar that is not compressed"), ("a.tar", lambda b: gzip.compress(b)[:100], "is a gzip file by"), ("a.tar", bz2.compress, "is a bzip2 file"), ("a.tar", lzma.compress, "is a xz file"),
+        ("a.tar", lambda b: b"PK\3\4" + b, "is a zip file by its content; expected a tar that is not compressed"), ("a.zip", bytes, "is a tar file by its content; expected a zip archive"), ("a.zip", gzip.compress, "is a gzip file"),
+        ("a.tar", lambda b: b + b, "holds another tar after its end at byte 27,648; expected one archive"), ("a.tar", pax_sparse, "holds 'a.jpg', a sparse file; expected regular files only"),
+    ],
+)  # fmt: skip
+def test_a_whole_file_of_another_kind_is_told(tar, name, make, what):
+    """To fetch it again would change nothing."""
+    file = tar.with_name(name)
+    file.write_bytes(make(tar.read_bytes()))
+    with pytest.raises(OSError, match=f"{name} {what}") as error:
+        archives.members(file)
+    assert "fetch it again" not in str(error.value)
+
+
+def test_long_names_of_members_are_cut(tmp_path):
+    for names in (["x" * 100_000] * 2, ["x" * 100_000]):
+        with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as opened:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.type = tarfile.REGTYPE if len(names) > 1 else tarfile.SYMTYPE
+                opened.addfile(member)
+        with pytest.raises(OSError, match="a.tar holds '?x{79}…") as error:
+            archives.members(tmp_path / "a.tar")
+        assert len(str(error.value)) < 500
 
 
 def test_folders_in_a_tar_are_no_files(tar):

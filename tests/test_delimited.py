@@ -185,7 +185,8 @@ REFUSED = {
     "two longitudes": ("id,lat,lon,lng,path\na,1,2,3,p\n", 1, "columns 'lon' and 'lng' could each be the longitude"),
     "two latitudes": ("id,Latitude,lat,lon,path\na,1,2,3,p\n", 1, "columns 'Latitude' and 'lat' could each be the latitude"),
     "two paths": ("id,lat,lon,file,image\na,1,2,p,p\n", 1, "columns 'file' and 'image' could each be the path"),
-    "the same twice": ("id,id,lat,lon,path\na,1,2,3,p\n", 1, "columns 'id' and 'id' could each be the id"),
+    "the same twice": ("id,id,lat,lon,path\na,1,2,3,p\n", 1, "2 columns are called 'id'; expected one: give the others another name$"),
+    "the same twice, and another": ("id,lat,lat,latitude,lon,path\na,1,2,3,4,p\n", 1, "2 columns are called 'lat'; expected one"),
     "header only": ("id,lat,lon,path\n", None, "holds a header and no rows"),
     "header and blanks": ("id,lat,lon,path\n\n \n", None, "holds a header and no rows"),
     "nothing": ("", None, "is empty; expected a header"),
@@ -215,7 +216,9 @@ REFUSED = {
     "parts of minutes, and seconds": ("id,lat,lon,path\na,48°51.4'24\"N,2,p\n", 2, "latitude .48°51.4.*; expected decimal degrees"),
     "parts of degrees with a comma, and minutes": ("id;lat;lon;path\na;1;2,5°30'E;p\n", 2, "longitude .2,5°30.*; expected decimal degrees"),
     "infinite": ("id,lat,lon,path\na,inf,2,p\n", 2, "latitude 'inf'; expected decimal degrees"),
-    "huge": ("id,lat,lon,path\na,1e999,2,p\n", 2, "latitude inf; expected −90 to 90"),
+    "huge": ("id,lat,lon,path\na,1e999,2,p\n", 2, "latitude 1e999; expected −90 to 90"),
+    "huge, and a side": ("id,lat,latref,lon,path\na,1e999,x,2,p\n", 2, "latitude 1e999 and the side 'x'; expected north or south"),
+    "beyond the pole, in minutes": ("id,lat,lon,path\na,90°30'N,2,p\n", 2, "latitude 90°30'N; expected −90 to 90"),
     "a side of the other": ("id,lat,lon,path\na,1,2,p\nb,48°51'24\"E,2,q\n", 3, ".*48°51.*E'; expected decimal degrees"),
     "an east that may be a west": ("id,lat,lon,path\na,1,2,p\nb,1,2°30'O,q\n", 3, "longitude \"2°30'O\"; expected decimal degrees such as −33.86, or 33°51′36″W"),
     "a sign and a side": ("id,lat,lon,path\na,1,2,p\nb,-33°S,2,q\n", 3, "latitude '-33°S'; expected"),
@@ -236,6 +239,7 @@ REFUSED = {
     "NUL": ("id,lat,lon,path\na,1,2,p\nb\0c,1,2,q\n", 3, "a NUL character"),
     "control characters": ("id,lat,lon,path\na\x01b,1,2,p\n", 2, r"id 'a\\x01b'; expected a text without control"),
     "line end in a path": ('id,lat,lon,path\na,1,2,"p\nq"\n', 2, r"path 'p\\nq'; expected a text without control"),
+    "compressed": (gzip.compress(PLAIN.encode()), None, "is a spreadsheet or an archive, not a text; save it as CSV"),
     "a spreadsheet": (b"PK\x03\x04\x14\x00" + bytes(60), None, "is a spreadsheet or an archive, not a text; save it as CSV"),
     "damaged UTF-8": ("id,lat,lon,path\né,1,2,p\n".encode() + b"\xff,1,2,q\n", 3, "byte 0xff is not utf-8"),
     "no cp1252": (b"id,lat,lon,path\na\x81,1,2,p\n", 2, "byte 0x81 is not cp1252"),
@@ -251,12 +255,57 @@ def test_what_has_no_meaning_is_one_line_with_file_line_and_value(tmp_path, cont
     assert "\n" not in str(error.value)
 
 
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (f"id,lat,lon,path\na,{LONG},2,p\n", "latitude 'x{79}…'; expected decimal"), (f"id,lat,lon,path\na,{'9' * 100_000},2,p\n", "latitude 9{79}…; expected −90"),
+        (f"id,lat,lon,path\n{LONG},1,2,p\n{LONG},1,2,q\n", "id 'x{79}…' is also in line 2"), (f"id,lat,lon,path\na,1,2,{LONG}\x01\n", "path 'x{79}…'; expected a text"),
+        (f"id,lat,latref,lon,path\na,1,{LONG},2,p\n", "latitude 1 and the side 'x{79}…'; expected"), (f"id,lat,lon,path\na,1,{LONG}\n", "3 values in 'a,1,x{75}…'; expected 4"),
+        (f"id,lat,lon,path,lat{'_' * 100_000}\n", "columns 'lat' and 'lat_{76}…' could each be"), (f"id,lat,lon{' (' + LONG}\n", "no column of longitude"),
+    ],
+)  # fmt: skip
+def test_long_values_are_cut(tmp_path, content, match):
+    with pytest.raises(ValueError, match=match) as error:
+        read(tmp_path, content)
+    assert len(str(error.value)) < 500
+
+
+def test_long_names_and_paths_are_cut_in_notes(tmp_path):
+    (tmp_path / "b.jpg").write_bytes(b"")
+    found = read(tmp_path, f"path,lat,lon,{LONG}\n{LONG},1,2,3\nb.jpg,1,2,3\n").with_images()
+    assert f"not used: '{'x' * 79}…'" in found.describe()
+    assert f"1 missing: {'x' * 79}…" in found.describe()
+    assert len(found.describe()) < 500
+
+
+@pytest.mark.parametrize("given", [None, {"latitude": "lat"}])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_of_columns_of_one_name_none_can_be_chosen(tmp_path, kind, given):
+    names = ["id", "lat", "lat", "lon"]
+    if kind == "csv":
+        (tmp_path / "a.csv").write_text(",".join(names) + "\n1,2,3,4\n", encoding="utf-8")
+    else:
+        table = pa.Table.from_arrays([pa.array([number]) for number in range(4)], names)
+        pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(
+        ValueError, match=rf"a\.{kind}.*: 2 columns are called 'lat'; expected one:"
+    ):
+        read_table(tmp_path / f"a.{kind}", columns=given)
+
+
 @pytest.mark.parametrize(
     ("columns", "match"),
     [
         ({"id": ["a", "a"]}, "row 2: id 'a' is also in row 1"), ({"id": ["a", None]}, "row 2: no id"), ({"path": ["p", ""]}, "row 2: no path"),
         ({"id": ["a", "b\0"]}, r"row 2: id 'b\\x00'"), ({"lat": [1.0, 91.0]}, "row 2: latitude 91"), ({"lat": ["1", "north"]}, "row 2: latitude 'north'"),
-        ({"lng": [1.0, 2.0]}, "'lon' and 'lng' could each"), ({"lat": [[1.0], [2.0]]}, "cannot be read"),
+        ({"lng": [1.0, 2.0]}, "'lon' and 'lng' could each"), ({"lat": [[1.0], [2.0]]}, "column 'lat' holds list<element: double>; expected degrees$"),
+        ({"id": [[1], [2]]}, "column 'id' holds list<element: int64>; expected texts$"), ({"id": [{"a": 1}, None]}, "column 'id' holds struct<a: int64>; expected texts$"),
+        ({"id": [b"a", b"\xff"]}, "column 'id' holds binary that is not UTF-8; expected texts$"), ({"lon": [b"1", b"\xff"]}, "column 'lon' holds binary that is not UTF-8; expected degrees$"),
+        ({"path": pa.array([b"p", b"\xff"]).view(pa.string())}, "column 'path' holds string that is not UTF-8; expected texts$"), ({"country": [["NA"], []]}, "column 'country' holds list"),
+        ({"id": pa.array([dict.fromkeys(map(str, range(99)), 1)] * 2)}, "column 'id' holds struct<.{72}…; expected texts$"),
     ],
 )  # fmt: skip
 def test_parquet_is_checked_the_same_way(tmp_path, columns, match):

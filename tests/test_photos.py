@@ -354,6 +354,26 @@ def test_a_table_goes_on_where_it_was_left(files, tmp_path):
     assert column(table, "nearest_town") == ["N'Djamena, TD"] * 6
 
 
+@pytest.mark.parametrize(
+    "name", ["m\rr", "m\nr", 'm\r\n,"r"', "m\x0b\x85\u2028r", "m\udcff", "m\\r", "é, 写真"]
+)
+def test_a_table_goes_on_whatever_a_model_is_called(name, files, tmp_path):
+    """Its names are one line in the table, so that rows stay known, also one that was cut off."""
+    table = tmp_path / "places.csv"
+    names = {kind: file.name for kind, file in photos.results(tmp_path / "a").items()}
+    for file in files:
+        answer(opened(table, k=2, model=name), file, k=2, **names)
+    write_results(tmp_path / "a", files[0], model=name)
+    whole = table.read_bytes()
+    again = opened(table, k=2, mapped=True, model=name)
+    assert again.hold(files[0])
+    assert table.read_bytes() == whole
+    assert len(whole.decode().splitlines()) == 1 + 2 * len(files)
+    table.write_bytes(whole[:-50])
+    again = opened(table, k=2, model=name)
+    assert [again.hold(file) for file in files] == [True, True, False]
+
+
 def test_wherever_the_writing_was_cut_off_the_last_image_is_asked_again(files, tmp_path):
     table = tmp_path / "places.csv"
     answers = opened(table, k=2)

@@ -35,6 +35,14 @@ def test_osv5m(tmp_path, zipped):
     assert records.read(row["path"]) == synthetic.pictures(20, 5_000_000)[3][2]
 
 
+def test_a_long_value_of_osv5m_is_cut(tmp_path):
+    file = synthetic.osv5m(tmp_path) / "test.csv"
+    file.write_text("id,latitude,longitude\na," + "x" * 100_000 + ",2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"test\.csv cannot be read: .*'x+…$") as error:
+        osv5m.read(tmp_path, "test")
+    assert len(str(error.value)) < 500
+
+
 def test_osv5m_of_a_partial_copy(tmp_path):
     root = synthetic.osv5m(tmp_path)
     (root / "images" / "train" / "01.zip").unlink()
@@ -89,17 +97,37 @@ def test_images_of_tars_that_nothing_describes_are_counted(tmp_path):
     ("contents", "match"),
     [
         ([("a.jpg", b""), ("a.json", b"{")], "0.tar: a.json is not the json of a sample"), ([("a.jpg", b""), ("a.json", b"[]")], "a list, not an object"),
-        ([("a.json", b'{"latitude": "x", "longitude": 1}')], "latitude 'x'; expected degrees"), ([("a.json", b"[" * 100_000)], "0.tar: a.json is not the json"),
+        ([("a.json", b'{"latitude": "x", "longitude": 1}')], "0.tar: a.json .* latitude 'x'; expected degrees, −90 to 90$"), ([("a.json", b"[" * 100_000)], "0.tar: a.json is not the json"),
         ([("a.jpg", b""), ("a.json", b'{"latitude": 1, "longitude": 2, "latitude": 50}')], "0.tar: a.json is not the json .*'latitude' occurs twice"),
         ([("a.json", b'{"id": "\\ud800", "latitude": 1, "longitude": 1}')], "0.tar: a.json is not the json of a sample: .*surrogates"),
         ([("a.json", b'{"id": "\\u0000", "latitude": 1, "longitude": 1}')], r"the id '\\x00' holds a control character"),
         ([("a.jpg", b"")], "hold no .json, which says where"),
+        ([("a.json", b'{"latitude": 1%s, "longitude": 1}' % (b"0" * 400))], "0.tar: a.json is not the json of a sample: latitude '10{77}…; expected degrees, −90 to 90$"),
+        ([("a.json", b'{"latitude": 1, "longitude": -1%s}' % (b"0" * 5000))], "0.tar: a.json .*: longitude '-10{76}…; expected degrees, −180 to 180$"),
+        ([("a.json", b'{"latitude": 1e999, "longitude": 1}')], "0.tar: a.json .*: latitude '1e999'; expected degrees"),
+        ([("a.json", b'{"latitude": 1, "longitude": "%s"}' % (b"x" * 100_000))], "0.tar: a.json .*: longitude 'x{78}…; expected degrees"),
+        ([("a.json", b'{"%s": 1, "%s": 1}' % (b"x" * 100_000, b"x" * 100_000))], "0.tar: a.json .* 'x{198}…$"),
+        ([("a.json", b'{"city": "\\ud800", "latitude": 1, "longitude": 1}')], "0.tar: a.json is not the json of a sample: .*surrogates"),
+        ([("a.json", b'{"latitude": 1%s, "longitude": 1}' % (b"0" * 25))], "not on Earth: 1 of 1 place, the first of them 'a' with latitude 1e"),
+        ([("a.json", b'{"id": "%s\\u0000", "latitude": 1, "longitude": 1}' % (b"x" * 100_000))], "the id 'x{79}…' holds a control character"),
+        ([("a.json", b'{"id": "%s", "latitude": 91, "longitude": 1}' % (b"x" * 100_000))], "the first of them 'x{79}…' with latitude 91"),
     ],
+    ids=range(17),
 )  # fmt: skip
 def test_spoilt_jsons_of_tars_are_named(tmp_path, contents, match):
     pack(tmp_path / "0.tar", contents)
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match) as error:
         read_tars(tmp_path)
+    assert len(str(error.value)) < 500
+
+
+def test_an_id_of_many_digits_is_kept(tmp_path):
+    for number, id_ in enumerate(("1" + "0" * 5000, "1" + "0" * 30)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        place = b'{"id": %s, "latitude": 1, "longitude": 2}' % id_.encode()
+        pack(folder / "0.tar", [("a.jpg", b""), ("a.json", place)])
+        assert read_tars(folder).rows["id"].to_pylist() == [id_]
 
 
 def test_a_member_that_is_there_twice_is_refused(tmp_path):
@@ -238,6 +266,8 @@ def test_spoilt_tables_are_refused(tmp_path):
         clean("x", table(latitude=[1.0, 139.7, 3.0, 4.0]), ".")
     with pytest.raises(ValueError, match=r"latitude should be degrees, but .*'48°N'"):
         clean("x", table(latitude=["1", "48°N", "3", "4"]), ".")
+    with pytest.raises(ValueError, match=r"latitude should be degrees, but .*'x+…$"):
+        clean("x", table(latitude=["1", "x" * 1000, "3", "4"]), ".")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"a.parquet cannot be read"):
         read_table(tmp_path / "a.parquet")

@@ -222,6 +222,7 @@ def npy(array):
     return buffer.getvalue()
 
 
+PLACE, ARRAY = b'{"latitude": 1.0, "longitude": 2.0}', npy(np.ones(4, np.float32))
 HEADER = (
     b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }"
 )
@@ -258,6 +259,37 @@ def test_damaged_rows_are_one_line_that_names_the_tar(tmp_path, row):
 
 
 @pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        (b'{"latitude": 1%s, "longitude": 2}' % (b"0" * 400), "'a': latitude '10{77}…; expected degrees, −90 to 90"), (b'{"latitude": 1%s, "longitude": 2}' % (b"0" * 300), "'a': latitude 10{78}…; expected"),
+        (b'{"latitude": 1, "longitude": 1%s}' % (b"0" * 5000), "'a': longitude '10{77}…; expected degrees, −360 to 360"), (b'{"latitude": 1, "longitude": 1e999}', "'a': longitude '1e999'; expected"),
+        (b'{"latitude": "%s", "longitude": 2}' % (b"x" * 100_000), "'a': latitude 'x{78}…; expected"), (b'{"%s": 1, "%s": 1}' % (b"x" * 100_000, b"x" * 100_000), "'a' is damaged: 'x{198}…$"),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_long_values_of_rows_are_cut(tmp_path, row, match):
+    foreign(tmp_path, row)
+    with pytest.raises(ValueError, match=f"0.tar: the json of sample {match}") as error:
+        open_shards(tmp_path).read(0)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("row", "array", "match"),
+    [
+        (b"{}", None, "the json of sample 'x{79}…' has no latitude"), (PLACE, b"", "tiles.npy of 'x{79}…' is damaged"),
+        (b'{"id": "%s", "latitude": 1, "longitude": 2}' % (b"y" * 100_000), npy(np.full(4, np.nan, np.float32)), "the embedding of 'y{79}…' is not finite"),
+    ],
+    ids=range(3),
+)  # fmt: skip
+def test_long_names_of_samples_are_cut(tmp_path, row, array, match):
+    foreign(tmp_path, row, array, name="x" * 100_000)
+    with pytest.raises(ValueError, match=f"0.tar: {match}") as error:
+        open_shards(tmp_path).read(0)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"shards": {"../00000.tar": 5}}, "expected a file's name"), ({"shards": {"00000.tar": "5"}}, "expected a file's name"),
@@ -271,6 +303,9 @@ def test_damaged_rows_are_one_line_that_names_the_tar(tmp_path, row):
         ({"encoder": {"config": "x"}}, "encoder.config = 'x', expected dict"), ({"encoder": {"config": {"source": 5}}}, "encoder.config.source = 5"),
         ({"dataset": "../../x"}, "dataset = '../../x', expected 1 to 255 characters"), ({"dataset": ""}, "dataset = ''"), ({"dataset": "/etc/x"}, "dataset = '/etc/x'"),
         ({"dataset": "x" * 5000}, "dataset = 'x{40}', expected"), ({"dataset": "a\\b"}, "dataset"), ({"dataset": "a\nb"}, "dataset"), ({"dataset": "\ud800"}, "dataset"),
+        ({"field": ["x" * 5000]}, r"field = \['x{77}…, expected str"), ({"dim": 10**400}, "dim = 10{78}…, expected 1 to"), ({"shards": {"x" * 5000: 5}}, "shards has 'x{79}…': 5, expected a file's name"),
+        ({"shards": {"a": "x" * 5000}}, "shards has 'a': 'x{78}…, expected"), ({"encoder": {"config": "x" * 5000}}, "encoder.config = 'x{78}…, expected dict"),
+        ({"sha256": {"x" * 5000: [1]}}, r"sha256 of x{69}… = \[1\], expected a text"), ({"encoder": {"name": ["x" * 5000]}}, r"encoder.name = \['x{77}…, expected a text"),
     ],
 )  # fmt: skip
 def test_damaged_manifests_are_named(tmp_path, change, match):
@@ -395,7 +430,7 @@ def test_verify_names_every_damaged_shard(tmp_path):
     shards.verify()
     foreign(tmp_path / "foreign", b'{"latitude": 91, "longitude": 2.0}')
     with pytest.raises(
-        OSError, match=r"0.tar: the json of sample 'a' has a place that is not on Earth"
+        OSError, match=r"0.tar: the json of sample 'a': latitude 91; expected degrees, −90 to 90"
     ):
         shards.verify()
 
@@ -475,9 +510,6 @@ def packed(folder, *members):
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
     return folder
-
-
-PLACE, ARRAY = b'{"latitude": 1.0, "longitude": 2.0}', npy(np.ones(4, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,25 @@ import os
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from geoflow.data.typed import brief
+
+KINDS = {  # how a file begins → what it is
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\3\4": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+}
+IRREGULAR = {  # type of a member of a tar → what it is
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+    b"V": "a volume label",
+}
 
 
 def exists(path: Path) -> bool:
@@ -71,7 +90,7 @@ def check_unrepeated(archive: Path, names: list[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise OSError(f"{archive} holds {name} twice; which one is meant is unknown")
+            raise OSError(f"{archive} holds {brief(name)} twice; which one is meant is unknown")
         seen.add(name)
 
 
@@ -84,7 +103,7 @@ def _list_zip(archive: Path) -> list:
     try:
         opened = zipfile.ZipFile(archive)
     except Exception as error:  # a damaged list of members raises more than BadZipFile
-        raise OSError(f"{archive} is not a whole zip archive ({error}); fetch it again") from error
+        raise _refused(archive, "zip", error) from error
     names = [each.filename for each in opened.infolist() if not each.is_dir()]
     return [(name, functools.partial(opened.read, name)) for name in names]
 
@@ -100,16 +119,45 @@ def tar_members(file: Path) -> list[tuple[str, int, int]]:
             listed = [each for each in opened if not each.isdir()]
             for each in listed:
                 if not each.isfile() or each.issparse():
-                    raise tarfile.TarError(f"{each.name} in it is a link or not a plain file")
+                    kind = tarfile.GNUTYPE_SPARSE if each.issparse() else each.type
+                    what = f"{brief(each.name)!r}, {IRREGULAR.get(kind, 'no regular file')}"
+                    raise OSError(f"{file} holds {what}; expected regular files only")
             raw.seek(opened.offset)
             blocks = iter(functools.partial(raw.read, 1 << 20), b"")
             zeros = all(not block.strip(b"\0") for block in blocks)  # up to the first that is not
             if not zeros or raw.tell() < opened.offset + 2 * tarfile.BLOCKSIZE:
                 at = f"byte {opened.offset:,}"
+                if _goes_on(raw, opened.offset):
+                    raise OSError(
+                        f"{file} holds another tar after its end at {at}; expected one archive"
+                    )
                 raise tarfile.TarError(f"its list of members breaks off at {at}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise OSError(f"{file} is not a whole tar archive ({error}); fetch it again") from error
+        raise _refused(file, "tar", error) from error
     return [(each.name, each.offset_data, each.size) for each in listed]
+
+
+def _goes_on(raw: BinaryIO, end: int) -> bool:
+    """Whether another tar follows the two blocks of zeros, or more, that close one."""
+    raw.seek(end)
+    blocks = enumerate(iter(functools.partial(raw.read, tarfile.BLOCKSIZE), b""))
+    number, header = next((pair for pair in blocks if pair[1].strip(b"\0")), (0, b""))
+    try:
+        return number > 1 and bool(tarfile.TarInfo.frombuf(header, "utf-8", "replace"))
+    except tarfile.TarError:
+        return False
+
+
+def _refused(file: Path, kind: str, error: Exception) -> OSError:
+    """What to say of a file that is no zip or tar archive: another kind of file, or damaged."""
+    with file.open("rb") as opened:
+        head = opened.read(tarfile.BLOCKSIZE)
+    found = next((found for mark, found in KINDS.items() if head.startswith(mark)), kind)
+    found = "tar" if head[257:262] == b"ustar" else found
+    if found != kind:
+        expected = {"tar": "a tar that is not compressed", "zip": "a zip archive"}[kind]
+        return OSError(f"{file} is a {found} file by its content; expected {expected}")
+    return OSError(f"{file} is not a whole {kind} archive ({error}); fetch it again")
 
 
 def read_span(file: Path, start: int, size: int) -> bytes:

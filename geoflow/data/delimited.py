@@ -23,6 +23,7 @@ from pathlib import Path
 from geoflow import runtime
 from geoflow.data.exif import EAST_WEST, NORTH_SOUTH
 from geoflow.data.towns import LEVELS
+from geoflow.data.typed import brief
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SIDE = ("ref", "reference", "direction", "dir", "hemisphere", "hem", "side")
@@ -65,6 +66,8 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# How a spreadsheet begins (zip, Office of 1997), and a file of gzip, xz or zstd
+NO_TEXTS = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,8 @@ def read(file: Path, given: dict[str, str] | None = None) -> Columns:
 
     for number, row in enumerate(rows):
         if len(row) < len(header) or any(map(str.strip, row[len(header) :])):
-            wrong = (
-                f"{at(number)}: {runtime.count(len(row), 'value')} in {delimiter.join(row)[:80]!r}"
-            )
+            found_here = brief(delimiter.join(row))
+            wrong = f"{at(number)}: {runtime.count(len(row), 'value')} in {found_here!r}"
             more = delimiter == "," and len(row) > len(header)
             hint = " (a value that holds a comma must be quoted)" if more else ""
             raise ValueError(f"{wrong}; expected {len(header)}, as the header has{hint}")
@@ -120,7 +122,7 @@ def _decoded(file: Path) -> tuple[str, str]:
         content = unpack(content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged: it cannot be decompressed ({error})") from error
-    if content.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+    if content.startswith(NO_TEXTS):
         raise ValueError(f"{file} is a spreadsheet or an archive, not a text; save it as CSV")
     marks = (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark))
     encoding = next(marks, "") or _unmarked(content)
@@ -241,8 +243,10 @@ def columns_of(
     found: dict[str, int] = {}
     for ours, name in (given or {}).items():
         runtime.choose("name of ours in --columns", ours, NAMES)
-        if bare.count(name) != 1:
-            raise ValueError(f"{where}: --columns {ours}={name}: expected one such column; {named}")
+        _check_different(where, [each for each in bare if each == name])
+        if name not in bare:
+            text = f"{where}: --columns {ours}={brief(name)}"
+            raise ValueError(f"{text}: expected one such column; {named}")
         found[ours] = bare.index(name)
     for ours, names in NAMES.items():
         if ours in found:
@@ -253,7 +257,8 @@ def columns_of(
         if len(exact) == 1 and ours not in COORDINATES:
             meant = exact
         if len(meant) > 1:
-            both = " and ".join(repr(header[i].strip()) for i in meant)
+            _check_different(where, [bare[i] for i in meant])
+            both = " and ".join(repr(brief(bare[i])) for i in meant)
             advice = f"say which, as --columns {ours}=NAME"
             raise ValueError(f"{where}: columns {both} could each be the {ours}; {advice}")
         if meant:
@@ -267,15 +272,24 @@ def columns_of(
             expected = f"{expected}, or --columns {'path' if also else ours}=NAME"
             raise ValueError(f"{where}: no column of {ours}; {expected}; {named}")
     if found["latitude"] == found["longitude"]:
-        raise ValueError(f"{where}: {bare[found['latitude']]!r} is both latitude and longitude")
+        both = brief(bare[found["latitude"]])
+        raise ValueError(f"{where}: {both!r} is both latitude and longitude")
     return found
+
+
+def _check_different(where: str, names: list[str]) -> None:
+    """A `ValueError` if columns that are meant have one name, by which none can be chosen."""
+    for name in names:
+        if (times := names.count(name)) > 1:
+            text = f"{where}: {times} columns are called {brief(name)!r}"
+            raise ValueError(f"{text}; expected one: give the others another name")
 
 
 def names_in(header: Sequence[str], found: dict[str, int]) -> str:
     """Which columns were taken for what, and which were not, in words."""
-    taken = [f"{ours} from {header[i].strip()!r}" for ours, i in found.items()]
+    taken = [f"{ours} from {brief(header[i].strip())!r}" for ours, i in found.items()]
     unused = [name.strip() for i, name in enumerate(header) if i not in found.values()]
-    unused = [repr(name) for name in unused if name]
+    unused = [repr(brief(name)) for name in unused if name]
     more = ["…"] if len(unused) > 9 else []
     return ", ".join(taken) + (f"; not used: {', '.join(unused[:9] + more)}" if unused else "")
 
@@ -290,7 +304,7 @@ def checked(table: Columns) -> Columns:
     for name in ("path", "id"):
         for row, text in enumerate(values.get(name, ())):
             if not text or re.search(r"[\x00-\x1f\x7f]", text):
-                wrong = f"{name} {text!r}; expected a text without control characters"
+                wrong = f"{name} {brief(text)!r}; expected a text without control characters"
                 raise ValueError(f"{table.at(row)}: {wrong if text else f'no {name}'}")
     notes = list(table.notes)
     paths = "".join(values.get("path", ()))
@@ -301,14 +315,15 @@ def checked(table: Columns) -> Columns:
     for row, id_ in enumerate(values["id"]):
         if earlier.setdefault(id_, row) != row:
             first = table.at(earlier[id_]).rpartition(", ")[2]
-            raise ValueError(f"{table.at(row)}: id {id_!r} is also in {first}; expected another")
+            text = f"{table.at(row)}: id {brief(id_)!r} is also in {first}"
+            raise ValueError(f"{text}; expected another")
     for name in COORDINATES:
         values[name] = [_degrees(text, name, table, row) for row, text in enumerate(values[name])]
         side, words = SIDES[name]
         if any(texts := values.pop(side, ())):
             sided = enumerate(zip(values[name], texts, strict=True))
             values[name] = [
-                _on_side(words, *both, f"{table.at(row)}: {name}") for row, both in sided
+                _on_side(words, *both, _stated(table, name, row)) for row, both in sided
             ]
     if wrapped := _wrap(values["longitude"]):
         first = f"{wrapped[1]:g} in {table.at(wrapped[0]).rpartition(', ')[2]}"
@@ -316,7 +331,7 @@ def checked(table: Columns) -> Columns:
     for row, place in enumerate(zip(*(values[name] for name in COORDINATES), strict=True)):
         for (name, most), number in zip(COORDINATES.items(), place, strict=True):
             if number is not None and not -most <= number <= most:
-                text = f"{table.at(row)}: {name} {number:.15g}; expected −{most} to {most}"
+                text = f"{_stated(table, name, row)}; expected −{most} to {most}"
                 others = filter(None, values["longitude"])
                 swapped = (
                     name == "latitude" and abs(number) <= 180 and all(abs(x) <= 90 for x in others)
@@ -329,6 +344,11 @@ def checked(table: Columns) -> Columns:
                 text if text not in ("", "NaN", "nan") else None for text in values[name]
             ]
     return Columns(values, table.at, tuple(notes))
+
+
+def _stated(table: Columns, name: str, row: int) -> str:
+    """A coordinate and its place, as the file states them: 1e999 is no inf there."""
+    return f"{table.at(row)}: {name} {brief(str(table.values[name][row]).strip())}"
 
 
 def _degrees(value, name: str, table: Columns, row: int) -> float | None:
@@ -352,7 +372,7 @@ def _degrees(value, name: str, table: Columns, row: int) -> float | None:
     twice = any(re.search("[.,]", a) and b for a, b in itertools.pairwise(parts))  # 48.9°51'
     if not (told or elsewhere) or twice or max(minutes, seconds) >= 60:
         expected = f"decimal degrees such as −33.86, or 33°51′36″{sides[1]}"
-        raise ValueError(f"{table.at(row)}: {name} {text!r}; expected {expected}")
+        raise ValueError(f"{table.at(row)}: {name} {brief(text)!r}; expected {expected}")
     size = degrees + minutes / 60 + seconds / 3600
     return -size if sign == "-" or side.upper() == sides[1] else size
 
@@ -362,7 +382,7 @@ def _on_side(words: dict[str, int], number: float | None, text: str, where: str)
     sign = words.get(text.strip(" .").upper())
     if number is not None and (sign is None or number < 0 < sign):
         expected = " or ".join(word.lower() for word in words if len(word) > 1)
-        raise ValueError(f"{where} {number:g} and the side {text!r}; expected {expected}")
+        raise ValueError(f"{where} and the side {brief(text)!r}; expected {expected}")
     return number if number is None or sign is None else sign * abs(number)
 
 

@@ -108,7 +108,7 @@ def _unread_tiff(data: bytes) -> str:
     import rasterio
 
     try:
-        with rasterio.MemoryFile(data) as memory, memory.open() as file:
+        with rasterio.open(io.BytesIO(data)) as file:
             kind = f"it is a TIFF of {file.count} bands of {file.dtypes[0]}"
     except rasterio.RasterioIOError:
         return "it is a damaged TIFF file"

@@ -149,7 +149,11 @@ def shown(path) -> str:
     'two\\\\nlines.jpg'
     """
     plain = str.maketrans({} if os.sep == "\\" else {"\\": r"\\"})
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path).translate(plain))
+    return _one_line(str(path).translate(plain))
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def identity(file) -> str:
@@ -274,7 +278,8 @@ class Answers:
         **asked,
     ):
         self.table, self.k, self.mapped, self.told = table, k, mapped, told
-        self.asked = {name: str(value) for name, value in asked.items()}
+        # A row is one line, so that a row that was cut off is known.
+        self.asked = {name: _one_line(str(value)) for name, value in asked.items()}
         self.rows: dict[str, list[dict]] = {}
         for row in self._read():
             self.rows.setdefault(row["file"], []).append(row)
@@ -336,7 +341,7 @@ class Answers:
         if not all(file.is_file() and file.stat().st_size for file in files):
             return False
         about = _about(self.table.parent / row["geojson"])
-        return all(str(about.get(name)) == row[name] for name in MARKS)
+        return all(_one_line(str(about.get(name))) == row[name] for name in MARKS)
 
     def add(self, photo: Photo, places: Iterable[dict], **more) -> None:
         """Write the places of one image, as `rows` has them, in place of any former ones."""

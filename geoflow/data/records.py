@@ -10,7 +10,6 @@ missing is counted, never guessed.
 import bz2
 import contextlib
 import gzip
-import json
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from geoflow import runtime
 from geoflow.data import archives, delimited
 from geoflow.data.towns import LEVELS
+from geoflow.data.typed import brief, loads
 
 COORDINATES = ("latitude", "longitude")
 COLUMNS = ("id", *COORDINATES, "path", *LEVELS)
@@ -86,13 +86,13 @@ class Records:
         if not len(self):
             raise ValueError(f"{self}: there is no image")
         if not pc.any(found).as_py():
-            first = f"; the first is {paths[0]}" if paths[0].is_valid else ""
+            first = f"; the first is {brief(paths[0])}" if paths[0].is_valid else ""
             text = f"{self.name}: none of {runtime.count(len(self), 'image')} is in {self.root}"
             raise ValueError(f"{text}{first}")
         records = self.without("whose image is missing", found)
         if len(records) < len(self):
             lost = self.rows.filter(pc.invert(found)).slice(0, 3).to_pylist()
-            names = [str(row["path"] or row["id"]) for row in lost]
+            names = [brief(row["path"] or row["id"]) for row in lost]
             number = len(self) - len(records)
             more = ["…"] if number > len(names) else []
             said = f"{number:,} missing: {', '.join(names + more)}"
@@ -115,7 +115,7 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
             values = table[column].cast(kind)
         except pa.ArrowException as error:
             kind = "texts" if column == "id" else "degrees"
-            raise ValueError(f"{name}: {column} should be {kind}, but {error}") from error
+            raise ValueError(f"{name}: {column} should be {kind}, but {brief(error)}") from error
         table = table.set_column(table.column_names.index(column), column, values)
     records = Records(name, table, Path(root), dict(dropped or {}))
 
@@ -125,7 +125,8 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
     records = records.without("without an id", there)
     odd = records.rows.filter(pc.match_substring_regex(records.rows["id"], r"[\x00-\x1f\x7f]"))
     if odd.num_rows:
-        raise ValueError(f"{name}: the id {odd['id'][0].as_py()!r} holds a control character")
+        id_ = brief(odd["id"][0])
+        raise ValueError(f"{name}: the id {id_!r} holds a control character")
     sizes = {90: records.rows["latitude"], 180: records.rows["longitude"]}
     on_earth = pc.and_(*(pc.less_equal(pc.abs(size), most) for most, size in sizes.items()))
     outside = records.rows.filter(pc.invert(on_earth))
@@ -133,7 +134,7 @@ def clean(name: str, table: pa.Table, root, dropped: dict[str, int] | None = Non
         places = runtime.count(len(records), "place")
         text = f"{name}: not on Earth: {outside.num_rows:,} of {places}"
         id_, lat, lon = (outside[column][0].as_py() for column in ("id", *COORDINATES))
-        text += f", the first of them {id_!r} with latitude {lat}, longitude {lon}"
+        text += f", the first of them {brief(id_)!r} with latitude {lat}, longitude {lon}"
         raise ValueError(f"{text}: are the columns swapped, or no degrees?")
     records = records.without("not on Earth", on_earth)
     return records.without("with the id of an earlier row", _first_of_each(records.rows["id"]))
@@ -191,10 +192,23 @@ def _parquet(file: Path, given: dict[str, str] | None) -> delimited.Columns:
         found = delimited.columns_of(str(file), header, given)
         wanted = sorted({header[i] for i in found.values()})
         table = pa.parquet.read_table(file, columns=wanted, page_checksum_verification=True)
-        texts = {name: table[header[i]].cast(pa.string()) for name, i in found.items()}
-        values = {name: pc.fill_null(each, "").to_pylist() for name, each in texts.items()}
+        values = {name: _texts(file, name, table.select([header[i]])) for name, i in found.items()}
     notes = (delimited.names_in(header, found),)
     return delimited.checked(delimited.Columns(values, lambda i: f"{file}, row {i + 1}", notes))
+
+
+def _texts(file: Path, name: str, table: pa.Table) -> list[str]:
+    """A column as texts, "" where it has none; a `ValueError` if it holds no texts or numbers."""
+    try:
+        return pc.fill_null(table[0].cast(pa.string()), "").to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        (column,) = table.schema
+        unknown = isinstance(error, pa.ArrowNotImplementedError)
+        what = f"{brief(column.type)}{'' if unknown else ' that is not UTF-8'}"
+        expected = f"expected {'degrees' if name in COORDINATES else 'texts'}"
+        raise ValueError(
+            f"{file}: column {brief(column.name)!r} holds {what}; {expected}"
+        ) from error
 
 
 def write_ids(file: Path, ids: pa.ChunkedArray) -> None:
@@ -224,7 +238,7 @@ def naming(file: Path) -> Generator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, MemoryError) as error:
-        said = " ".join(str(error).split())
+        said = brief(" ".join(str(error).split()), 200)
         raise ValueError(f"{file} cannot be read: {said}") from error
 
 
@@ -261,10 +275,10 @@ def read_tars(folder) -> Records:
         alone += len(images.keys() - described.keys())
         for key, name in described.items():
             try:
-                found = json.loads(members[name](), object_pairs_hook=runtime.unrepeated)
-                rows.append({**_row(found, key), "path": images.get(key)})
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{file}: {name} is not the json of a sample: {error}") from error
+                rows.append({**_row(loads(members[name]()), key), "path": images.get(key)})
+            except ValueError as error:
+                where = f"{file}: {brief(name)}"
+                raise ValueError(f"{where} is not the json of a sample: {error}") from error
     if not rows:
         raise ValueError(f"the tars in {folder} hold no .json, which says where an image was taken")
     table = pa.Table.from_pylist(rows, schema=pa.schema(types_of(COLUMNS)))
@@ -282,11 +296,14 @@ def _row(found, key: str) -> dict:
     """A row from a sample's json; its id is the sample's key if it has none of its own."""
     if not isinstance(found, dict):
         raise ValueError(f"a {type(found).__name__}, not an object")
-    row = {"id": key if found.get("id") is None else str(found["id"])}
-    (row["id"] + key).encode()  # what is no Unicode is a UnicodeEncodeError here
-    for name in COORDINATES:
-        row[name] = found.get(name)
-        if type(row[name]) not in (float, int, type(None)):
-            raise ValueError(f"{name} {row[name]!r}; expected degrees")
-    labels = {name: found.get(f"unique_{name}", found.get(name)) for name in LEVELS}
-    return row | {name: label if label is None else str(label) for name, label in labels.items()}
+    texts = {name: found.get(f"unique_{name}", found.get(name)) for name in LEVELS}
+    texts["id"] = key if found.get("id") is None else found["id"]
+    row: dict = {name: text if text is None else str(text) for name, text in texts.items()}
+    "".join([key, *filter(None, row.values())]).encode()  # no Unicode: a UnicodeEncodeError here
+    for name, most in delimited.COORDINATES.items():
+        value = found.get(name)
+        if type(value) not in (float, int, type(None)):
+            expected = f"expected degrees, −{most} to {most}"
+            raise ValueError(f"{name} {brief(repr(value))}; {expected}")
+        row[name] = None if value is None else float(value)  # Arrow takes no integers above 2⁵³
+    return row

@@ -24,6 +24,7 @@ from torch import Tensor
 from geoflow import runtime, sphere
 from geoflow.data.archives import check_unrepeated, read_span, tar_members
 from geoflow.data.arrays import cached
+from geoflow.data.typed import brief, loads
 
 MOST_DIM = 65_536  # width of an embedding above which a file is damaged
 MOST_SAMPLES = 10**9  # number of samples of a shard above which a manifest is damaged
@@ -81,7 +82,7 @@ class ShardWriter(contextlib.ExitStack):
         """Add a row (`id`, `latitude`, `longitude`, labels) and its embedding (C,), as float16."""
         half = embedding.to(torch.float16).numpy()
         if not np.isfinite(half).all():
-            raise ValueError(f"the embedding of {row['id']!r} is not finite in float16")
+            raise ValueError(f"the embedding of {brief(row['id'])!r} is not finite in float16")
         array = io.BytesIO()
         np.save(array, half)
         contents = {"json": json.dumps(row).encode(), f"{self.field}.npy": array.getvalue()}
@@ -139,12 +140,12 @@ class Shards:
         halves, rows = [], []
         for row, embedding in samples(file, self.field):
             if embedding.shape != (self.dim,):
-                wrong = f"the embedding of {row['id']!r} has shape {embedding.shape}"
+                wrong = f"the embedding of {brief(row['id'])!r} has shape {embedding.shape}"
                 raise ValueError(f"{file}: {wrong}, expected ({self.dim},)")
             with np.errstate(over="ignore"):
                 halves.append(embedding.astype(np.float16))
             if not np.isfinite(halves[-1]).all():
-                text = f"the embedding of {row['id']!r} is not finite in float16"
+                text = f"the embedding of {brief(row['id'])!r} is not finite in float16"
                 raise ValueError(f"{file}: {text}")
             rows.append(row)
         _check_count(file, len(rows), expected)
@@ -170,7 +171,7 @@ class Shards:
         found = [(key, span) for (key, kind), span in members if kind == suffix]
         _check_count(file, len(found), self.counts[number])
         for key, span in found[:1]:
-            width = len(_array(f"{file}: {suffix} of {key!r}", read_span(file, *span)))
+            width = len(_array(f"{file}: {suffix} of {brief(key)!r}", read_span(file, *span)))
             if width != self.dim:
                 raise ValueError(f"{file}: its embeddings have width {width}, expected {self.dim}")
 
@@ -266,7 +267,7 @@ def open_shards(folder, field: str | None = None) -> Shards:
         text = "its tars hold no embeddings (*.npy); `geoflow embed` makes them of images"
         raise ValueError(f"{folder}: {text}")
     if field is None and len(fields) != 1:
-        found = ", ".join(fields)
+        found = brief(", ".join(fields))
         raise ValueError(f"{folder} holds several embeddings ({found}); say which field to read")
     field = runtime.choose("field", field or fields[0], fields)
     counts = tuple(inside.count(f"{field}.npy") for inside in suffixes)
@@ -291,25 +292,27 @@ def _wrong_entries(found: dict) -> str:
     kinds = {"dataset": str, "field": str, "dim": int, "encoder": dict, "shards": dict}
     for name, kind in {**kinds, "sha256": dict}.items():
         if type(found.get(name)) is not kind:
-            return f"{name} = {found.get(name)!r}, expected {kind.__name__}"
+            return f"{name} = {brief(repr(found.get(name)))}, expected {kind.__name__}"
     if found["dataset"] != dataset_name(found["dataset"]):
         expected = f"expected 1 to {MOST_NAME} characters, and no / or \\ or control character"
         return f"dataset = {found['dataset'][:40]!r}, {expected}"
     if not 1 <= found["dim"] <= MOST_DIM:
-        return f"dim = {found['dim']}, expected 1 to {MOST_DIM:,}"
+        return f"dim = {brief(found['dim'])}, expected 1 to {MOST_DIM:,}"
     for name, count in found["shards"].items():
-        if Path(name).name != name or type(count) is not int or not 0 <= count <= MOST_SAMPLES:
+        named = Path(name).name == name and len(name) <= MOST_NAME
+        if not named or type(count) is not int or not 0 <= count <= MOST_SAMPLES:
             expected = f"expected a file's name and its samples, at most {MOST_SAMPLES:,}"
-            return f"shards has {name!r}: {count!r}, {expected}"
+            return f"shards has {brief(name)!r}: {brief(repr(count))}, {expected}"
     if not any(found["shards"].values()):
         return "shards lists no sample, expected at least one"
     if not isinstance(config := found["encoder"].get("config") or {}, dict):
-        return f"encoder.config = {config!r}, expected dict"
+        return f"encoder.config = {brief(repr(config))}, expected dict"
     texts = {f"encoder.{name}": found["encoder"].get(name) for name in ENCODER}
     texts |= {"encoder.config.source": config.get("source")}
     texts |= {f"sha256 of {name}": checksum for name, checksum in found["sha256"].items()}
     wrong = [name for name, text in texts.items() if not isinstance(text, str | None)]
-    return f"{wrong[0]} = {texts[wrong[0]]!r}, expected a text" if wrong else ""
+    said = [f"{brief(name)} = {brief(repr(texts[name]))}, expected a text" for name in wrong]
+    return said[0] if said else ""
 
 
 def _check_count(file: Path, found: int, expected: int) -> None:
@@ -339,9 +342,9 @@ def samples(file: Path, field: str) -> Iterator[tuple[dict, np.ndarray]]:
     for key, members in itertools.groupby(listed, lambda member: member[0]):
         spans = {suffix: content[start : start + size] for _, suffix, start, size in members}
         if f"{field}.npy" not in spans:
-            raise ValueError(f"{file}: sample {key!r} has no {field}.npy")
-        row = _row(f"{file}: the json of sample {key!r}", spans.get("json", b"{}"))
-        array = _array(f"{file}: {field}.npy of {key!r}", spans[f"{field}.npy"])
+            raise ValueError(f"{file}: sample {brief(key)!r} has no {field}.npy")
+        row = _row(f"{file}: the json of sample {brief(key)!r}", spans.get("json", b"{}"))
+        array = _array(f"{file}: {field}.npy of {brief(key)!r}", spans[f"{field}.npy"])
         yield {"id": key, **row}, array
 
 
@@ -350,7 +353,8 @@ def _array(where: str, content: bytes) -> np.ndarray:
     try:
         array = np.lib.format.read_array(io.BytesIO(content)).ravel()
     except Exception as error:  # numpy parses headers as Python, with all errors of its parser
-        raise ValueError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+        said = brief(" ".join(str(error).split()), 200)
+        raise ValueError(f"{where} is damaged: {said}") from error
     if array.dtype.kind != "f":
         raise ValueError(f"{where} holds {array.dtype}, not floats")
     return array
@@ -359,15 +363,16 @@ def _array(where: str, content: bytes) -> np.ndarray:
 def _row(where: str, text: bytes) -> dict:
     """The row in a sample's json, which has a place on Earth."""
     try:
-        row = json.loads(text, object_pairs_hook=runtime.unrepeated)
-    except (ValueError, RecursionError) as error:
+        row = loads(text)
+    except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from error
-    limits = {"latitude": 90, "longitude": 360}
-    values = [row.get(name) for name in limits] if isinstance(row, dict) else [None]
-    if not all(type(value) in (int, float) for value in values):
-        raise ValueError(f"{where} has no latitude and longitude")
-    if not all(abs(value) <= limit for value, limit in zip(values, limits.values(), strict=True)):
-        raise ValueError(f"{where} has a place that is not on Earth: {values}")
+    for name, most in {"latitude": 90, "longitude": 360}.items():
+        value = row.get(name) if isinstance(row, dict) else None
+        if value is None:
+            raise ValueError(f"{where} has no latitude and longitude")
+        if type(value) not in (int, float) or not abs(value) <= most:
+            expected = f"expected degrees, −{most} to {most}"
+            raise ValueError(f"{where}: {name} {brief(repr(value))}; {expected}")
     return row
 
 
