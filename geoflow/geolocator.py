@@ -320,7 +320,7 @@ class Geolocator:
         options = solved(options)  # samples show where to look, and jumps miss some of the mass
         samples = self._sample(noise, cond, options)[0]
         in_r3 = self.model.points_per_place > 1  # a place costs more there, so the grid is coarser
-        fine = replace(options, **({"steps": max(options.steps, 20)} if in_r3 else ON_S2))
+        fine = replace(options, **({"steps": max(options.steps, 32)} if in_r3 else ON_S2))
 
         def log_prob(x: Tensor) -> Tensor:
             return self._by_place(self.model.log_prob, x[None].to(self.device), cond, fine)[0]

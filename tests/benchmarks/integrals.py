@@ -2,8 +2,9 @@
 
 python tests/benchmarks/integrals.py [MODEL …] [--tiles 50] [--points N]
 
-Without --points it is that of a density map (20 to 50 s of one CPU thread, minutes for a method in R³); with it, an estimate without a grid
-by importance sampling, and its standard error. Every tile is written to data/results/integrals.json when it is done, so run it again to go on.
+Without --points it is that of a density map (20 to 50 s of one CPU thread; the better part of an hour for a method in R³). With it, an
+estimate without a grid by importance sampling, and its standard error. Every tile is written to data/results/integrals.json when it is
+done, so run it again to go on.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from geoflow.checkpoint import shipped_models
 from geoflow.data import tiles
 
 FILE = runtime.DATA / "results" / "integrals.json"
+SAMPLES, STEPS = 8192, 24  # samples of the proposal; steps of RK4 in likelihoods
 
 
 def places() -> list[list[float]]:
@@ -23,20 +25,39 @@ def places() -> list[list[float]]:
     return sphere.to_latlon(sphere.uniform(50, torch.Generator().manual_seed(11))).tolist()
 
 
-def by_map(geo: Geolocator, cond: torch.Tensor) -> list[float]:
-    return [geo.density(cond=cond).integral]
+def by_map(geo: Geolocator, image, seed: int) -> list[float]:
+    return [geo.density(image).integral]
 
 
-def by_importance(points: int) -> Callable[[Geolocator, torch.Tensor], list[float]]:
-    def integral(geo: Geolocator, cond: torch.Tensor) -> list[float]:
+def by_points(points: int) -> Callable[[Geolocator, object, int], list[float]]:
+    def integral(geo: Geolocator, image, seed: int) -> list[float]:
         def log_prob(x: torch.Tensor) -> torch.Tensor:
-            return geo.log_prob(sphere.to_latlon(x), cond=cond)[0]
+            return geo.log_prob(sphere.to_latlon(x), image, steps=STEPS)[0]
 
-        samples = sphere.from_latlon(geo.sample(cond=cond, n=8192, seed=0)[0])
-        generator = torch.Generator().manual_seed(0)
+        samples = sphere.from_latlon(geo.sample(image, n=SAMPLES, seed=0)[0])
+        # Each tile has points of its own, so that their errors cancel in the mean over tiles.
+        generator = torch.Generator().manual_seed(seed)
         return list(density.importance_integral(log_prob, samples, points, generator))
 
     return integral
+
+
+def read() -> dict:
+    return runtime.read_json(FILE, dict) if FILE.exists() else {}
+
+
+def summary(known: list[list[float]]) -> str:
+    """Integrals of maps: their quantiles. Estimates with errors: their mean, and whether they scatter as they should."""
+    values, *errors = torch.tensor(known, dtype=torch.float64).T
+    n, mean = len(values), float(values.mean())
+    if errors:
+        chi2 = float(((values - mean) / errors[0]).square().sum())
+        error = float(errors[0].square().sum().sqrt()) / n
+        return f"{n} tiles: mean {mean:.4f} ± {error:.4f}, χ² {chi2:.0f} for {n - 1} degrees of freedom"
+    low, middle, high = (float(values.quantile(q)) for q in (0, 0.5, 1))
+    off = int(((values - 1).abs() > 0.01).sum())
+    text = f"{n} tiles: {low:.4f}, {middle:.4f}, {high:.4f} (lowest, median, highest)"
+    return f"{text}, mean {mean:.4f}, {off} off by over 1 %"
 
 
 def main() -> None:
@@ -45,22 +66,20 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=50)
     parser.add_argument("--points", type=int)
     options = parser.parse_args()
-    found = runtime.read_json(FILE, dict) if FILE.exists() else {}
     kind = f"{options.points} points" if options.points else "map"
-    compute = by_importance(options.points) if options.points else by_map
+    compute = by_points(options.points) if options.points else by_map
     for model in options.models:
         geo = Geolocator.from_pretrained(model)
-        known = found.setdefault(model, {}).setdefault(kind, [])
+        known = read().get(model, {}).get(kind, [])
         for place in runtime.progress(
             places()[len(known) : options.tiles], desc=model, unit="tile"
         ):
-            known.append([round(x, 5) for x in compute(geo, geo.embed(tiles.tile(*place)))])
+            values = compute(geo, tiles.tile(*place), len(known))
+            known.append([round(x, 5) for x in values])
+            found = read()  # again, since another model may be under way beside this one
+            found.setdefault(model, {})[kind] = known
             runtime.write_json(FILE, found)
-        values = torch.tensor([value for value, *_ in known[: options.tiles]], dtype=torch.float64)
-        off = int(((values - 1).abs() > 0.01).sum())
-        low, middle, high = (float(values.quantile(q)) for q in (0, 0.5, 1))
-        text = f"{model}, {kind}, {len(values)} tiles: {low:.4f}, {middle:.4f}, {high:.4f}"
-        print(f"{text} (lowest, median, highest), mean {values.mean():.4f}, {off} off by over 1 %")
+        print(f"{model}, {kind}, {summary(known[: options.tiles])}")
 
 
 if __name__ == "__main__":
