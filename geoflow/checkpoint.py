@@ -4,21 +4,23 @@ Weights are plain tensors and settings plain JSON: nothing from a file is execut
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import nn
 
-from geoflow import encoders, flowmap, methods, plonk, runtime, schedules
+from geoflow import baselines, encoders, flowmap, methods, plonk, runtime, schedules
 from geoflow.data import model_files
 from geoflow.data.published import CONFIG, MODELS, WEIGHTS, is_official
 from geoflow.runtime import choose
 from geoflow.schedules import FEW_STEPS
+from geoflow.velocity import VelocityTransformer
 
 FORMAT = 1
-ENTRIES = dict(method=str, schedule=str, network=dict, encoder=dict | str | None, provenance=dict)
+ENTRIES = dict(method="a text", schedule="a text", network="an object", provenance="an object")
+ENTRIES |= dict(encoder="an object, a text or null", averaged="true or false")
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,7 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
         raise ValueError(f"{folder} is a file; expected a folder of {CONFIG} and {WEIGHTS}")
     if not folder.is_dir():
         if (published := plonk.published(str(name_or_dir))) is not None:
-            if method not in (None, published.method):
-                raise ValueError(_other_method(repr(str(name_or_dir)), published.method, method))
+            _check_method(repr(str(name_or_dir)), published.method, method)
             provenance = {"repository": published.repository, "revision": revision}
             return _published(plonk.download(published, revision), published, provenance)
         if folder.is_absolute() or len(folder.parts) > 1:
@@ -58,13 +59,11 @@ def load(name_or_dir, method: str | None = None, revision: str | None = None) ->
             return Checkpoint(None, str(name_or_dir))
         folder = runtime.DATA / "models" / folder
     if revision is not None:
-        text = "only models on a hub have revisions"
-        raise ValueError(f"revision {revision!r} of {name_or_dir}: {text}")
+        raise ValueError(f"revision {revision!r} of {name_or_dir}: only models on a hub have one")
     if is_official(folder):
         published = plonk.named_after(folder) or plonk.Published("", "riemannian", "")
         method = choose("method", method or published.method, methods.GENERATIVE)
-        published = plonk.Published(published.repository, method, published.encoder)
-        return _published(folder, published, {"folder": folder.name})
+        return _published(folder, replace(published, method=method), {"folder": folder.name})
     return _ours(folder, method)
 
 
@@ -74,8 +73,9 @@ def _published(folder: Path, published: plonk.Published, provenance: dict) -> Ch
     return Checkpoint(network, published.method, FEW_STEPS, encoder, provenance)
 
 
-def _other_method(what: str, is_method: str, asked: str) -> str:
-    return f"{what} is a {is_method!r} model; method={asked!r} was asked for"
+def _check_method(what: str, found: str, asked: str | None) -> None:
+    if asked is not None and choose("method", asked, flowmap.NETWORKS) != found:
+        raise ValueError(f"{what} is a {found!r} model; method={asked!r} was asked for")
 
 
 def _ours(folder: Path, method: str | None) -> Checkpoint:
@@ -84,9 +84,8 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
     file = folder / CONFIG
     if type(config.get("format")) is not int or config["format"] != FORMAT:
         raise ValueError(f"{file} has format {config.get('format')!r}; this version reads {FORMAT}")
-    model_files.check_keys(file, config, set(ENTRIES), {"format", "averaged"})
-    if method is not None and choose("method", method, flowmap.NETWORKS) != config["method"]:
-        raise ValueError(_other_method(str(folder), config["method"], method))
+    model_files.check_keys(file, config, set(ENTRIES) - {"averaged"}, {"format", "averaged"})
+    _check_method(str(folder), config["method"], method)
     _check(file, config)
 
     def part(prefix: str, make, *arguments):
@@ -95,7 +94,7 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
 
     make = plonk.averaged_network if config.get("averaged") else flowmap.network_for
     network, encoder = part("network.", make, config["method"], config["network"]), None
-    model_files.check_keys(file, config["network"], set(network.config) - {"tangent"}, {"tangent"})
+    model_files.check_keys(file, config["network"], set(network.config) - {"tangent"})
     if isinstance(config["encoder"], str):  # the encoder of another shipped model
         encoder = load(config["encoder"]).encoder
     elif config["encoder"] is not None:
@@ -112,14 +111,9 @@ def _ours(folder: Path, method: str | None) -> Checkpoint:
 def _check(file: Path, config: dict[str, Any]) -> None:
     """A `ValueError` that names the first entry of a config that no model of ours has."""
     try:
-        for name, kind in ENTRIES.items():
-            if not isinstance(config[name], kind):
-                raise ValueError(f"{name} = {config[name]!r}; expected {kind}")
+        model_files.check_kinds(config, ENTRIES)
+        model_files.check_kinds(config["provenance"], dict(recipe="an object"), "provenance.")
         network, encoder = config["network"], config["encoder"]
-        if type(config.get("averaged", False)) is not bool:
-            raise ValueError(f"averaged = {config['averaged']!r}; expected true or false")
-        if not isinstance(config["provenance"].get("recipe", {}), dict):
-            raise ValueError("provenance.recipe is no object")
         schedules.by_name(config["schedule"])
         if choose("method", config["method"], flowmap.NETWORKS) in flowmap.FLOWS:
             path = flowmap.path_of(config["method"])
@@ -133,17 +127,18 @@ def _check(file: Path, config: dict[str, Any]) -> None:
             choose("model whose encoder is used", encoder, shipped_models())
     except ValueError as error:
         raise ValueError(f"{file} does not fit this version: {error}") from error
-    for part in (network, encoder if isinstance(encoder, dict) else {}):
-        model_files.check_numbers(file, part)
+    kind = VelocityTransformer if config["method"] in flowmap.FLOWS else baselines.MixtureNetwork
+    model_files.check_numbers(file, network, kind, ())
+    if isinstance(encoder, dict):
+        model_files.check_numbers(file, encoder, encoders.ENCODERS[encoder["name"]], ("name",))
 
 
 def save(model: Checkpoint, folder, encoder_of: str | None = None) -> Path:
     """Write a model to a folder, whole or not at all. See `Geolocator.save_pretrained`."""
     folder = Path(folder)
     if model.network is None:
-        known = ", ".join(flowmap.NETWORKS)
-        text = f"method {model.method!r} has no weights to save"
-        raise ValueError(f"{text}; expected one of {known}")
+        text = f"method {model.method!r} has no weights to save; expected one of"
+        raise ValueError(f"{text} {', '.join(flowmap.NETWORKS)}")
     if folder.exists() and any(file.name not in (WEIGHTS, CONFIG) for file in folder.iterdir()):
         raise FileExistsError(f"{folder} holds other files than a model; choose another folder")
     encoder: dict | str | None = None

@@ -129,6 +129,8 @@ def network_for(method: str, config: dict) -> nn.Module:
     kind = VelocityTransformer if generative else baselines.MixtureNetwork
     for option in config:
         choose(f"option of a {method} network", option, inspect.signature(kind).parameters)
+    if not generative and config.get("cond_dim") == 0:
+        raise ValueError(f"a {method} network with cond_dim = 0; expected at least 1")
     return kind(**config)
 
 

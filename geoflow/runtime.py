@@ -31,6 +31,9 @@ PACKAGE = Path(__file__).resolve().parent
 # Shipped models, coastlines and tables: in a wheel they are in the package, in a clone beside it.
 DATA = next(filter(Path.is_dir, [PACKAGE / "_data", PACKAGE.parent / "data"]), PACKAGE / "_data")
 SCALES = ("smoke", "laptop", "gpu")
+PARTIAL = r"\.\d+\.partial"  # how the name of a file ends that a process is writing, or was
+KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+KINDS |= {int: "a number", float: "a number", type(None): "null"}
 
 
 # Names and settings
@@ -183,18 +186,17 @@ def progress(iterable=None, disable: bool = False, **options):
 # Files that are whole or not there
 
 
-PARTIAL = r"\.\d+\.partial"  # how the name of a file ends that a process is writing, or was
-
-
 @contextlib.contextmanager
 def replacing(target) -> Generator[Path]:
     """A path to write a file or folder to, which becomes `target` if the block ends without error.
 
     After an error nothing is left behind, and `target` is as it was. Folders above it are made.
     """
-    target = Path(target)
+    text, target = str(target), Path(target)
+    if "\0" in text or text.endswith(("/", os.sep)) or not target.name:
+        raise ValueError(f"{text!r} cannot be written; expected a path that ends in a name, no NUL")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f"{target.name[:50]}.{os.getpid()}.partial")  # has to fit as well
     try:
         yield partial
         for written in filter(Path.is_file, (partial, *partial.rglob("*"))):
@@ -203,6 +205,11 @@ def replacing(target) -> Generator[Path]:
         if partial.is_dir() and target.is_dir():  # which goes as a whole, so that no half is left
             shutil.rmtree(target.replace(partial.with_suffix(".old")))
         partial.replace(target)
+    except OSError as error:
+        if partial.name in str(error.filename):  # a name that nobody asked for
+            asked = str(error.filename).replace(partial.name, target.name)
+            raise OSError(error.errno, error.strerror, asked) from error
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -236,13 +243,12 @@ def read_json(file: Path, kind: type = object) -> Any:
     """
     try:
         text = Path(file).read_text(encoding="utf-8")
-        found = json.loads(text, object_pairs_hook=unrepeated)
+        held = json.loads(text, object_pairs_hook=unrepeated)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: it is no JSON ({error})") from error
-    if not isinstance(found, kind):
-        wrong = f"it holds a {type(found).__name__}, expected a {kind.__name__}"
-        raise ValueError(f"{file} is damaged: {wrong}")
-    return found
+    if not isinstance(held, kind):
+        raise ValueError(f"{file} is damaged: it holds {KINDS[type(held)]}, expected {KINDS[kind]}")
+    return held
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -200,13 +200,15 @@ def test_a_network_that_is_large_within_bounds_takes_no_memory_before_its_weight
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"encoder": {"dim": 8, "width": 4}}, "unknown encoder ''"), ({"encoder": []}, r"encoder = \[\]; expected dict"), ({"encoder": "nowhere"}, "unknown model whose encoder is used 'nowhere'"),
-        ({"encoder": "../model"}, "unknown model whose encoder is used"), ({"encoder": {"name": "tiles", "dim": 8, "width": 4, "colour": 1}}, "colour"), ({"encoder": None}, r"weights that the config lacks: encoder\."),
-        ({"method": 3}, "method = 3; expected"), ({"method": None}, "method = None"), ({"schedule": "lineal"}, "unknown schedule 'lineal'.*did you mean 'linear'"), ({"schedule": 1}, "schedule = 1"),
-        ({"network": [8]}, "network = "), ({"network": {}}, "cond_dim"), ({"provenance": "me"}, "provenance = 'me'"), ({"tempo": 3, "mood": 1}, "does not know: mood, tempo"),
+        ({"encoder": {"dim": 8, "width": 4}}, "unknown encoder ''"), ({"encoder": []}, r"encoder = \[\]; expected an object, a text or null$"), ({"encoder": "nowhere"}, "unknown model whose encoder is used 'nowhere'"),
+        ({"encoder": "../model"}, "unknown model whose encoder is used"), ({"encoder": {"name": "tiles", "dim": 8, "width": 4, "colour": 1}}, r"unknown option in .*config\.json: 'colour'; expected one of 'dim', 'width', 'name'$"), ({"encoder": None}, r"weights that the config lacks: encoder\."),
+        ({"method": 3}, "method = 3; expected a text$"), ({"method": None}, "method = None"), ({"schedule": "lineal"}, "unknown schedule 'lineal'.*did you mean 'linear'"), ({"schedule": 1}, "schedule = 1"),
+        ({"network": [8]}, r"network = \[8\]; expected an object$"), ({"network": {}}, r"config\.json: cond_dim is missing; expected a whole number from 0 to 65536$"), ({"network": {}, "method": "vmf", "encoder": None}, r"cond_dim is missing; expected a whole number from 0"), ({"provenance": "me"}, "provenance = 'me'"), ({"tempo": 3, "mood": 1}, "does not know: mood, tempo"),
         ({"format": "1"}, "has format '1'"), ({"format": [1]}, "has format"), ({"averaged": True, "method": "vmf"}, "config.json"),
         ({"averaged": "false"}, "averaged = 'false'; expected true or false"), ({"averaged": 3}, "averaged = 3"), ({"format": True}, "has format True"),
-        ({"provenance": {"recipe": 5}}, "provenance.recipe is no object"), ({"provenance": {"recipe": None}}, "provenance.recipe"),
+        ({"provenance": {"recipe": 5}}, r"provenance\.recipe = 5; expected an object$"), ({"provenance": {"recipe": None}}, r"provenance\.recipe = None; expected an object$"),
+        ({"averaged": True, "network": {"cond_dim": 8, "dim": 16, "path": 1}}, r"unknown option in .*config\.json: 'path'.*; expected one of 'cond_dim', 'dim'"),
+        ({"encoder": {"name": "dinov2", "source": [1]}}, r"encoder 'dinov2' with source = \[1\]; expected the path of a folder, a text$"), ({"encoder": {"name": "dinov2", "source": ""}}, "source = ''; expected the path"), ({"encoder": {"name": "streetclip", "width": 8}}, "'width'; expected one of 'source', 'name'$"),
     ],
 )  # fmt: skip
 def test_settings_of_the_wrong_kind_are_named(folder, changes, match):
@@ -222,6 +224,7 @@ def test_settings_of_the_wrong_kind_are_named(folder, changes, match):
     [
         (lambda w: w.to(torch.int64), r"holds torch.int64; expected torch.float32"), (lambda w: w.to(torch.bool), "holds torch.bool"), (lambda w: w.to(torch.complex64), "complex64"),
         (lambda w: torch.full_like(w, torch.nan), "holds numbers that are not finite"), (lambda w: w + torch.inf, "not finite"), (lambda w: torch.full_like(w, 1e300, dtype=torch.float64), "not finite"),
+        (lambda w: torch.full_like(w, -3e38), r"holds -3e\+38; expected numbers of at most 1e\+08$"), (lambda w: w.to(torch.float64) * 1e30, r"expected numbers of at most"),
         (lambda w: w[:, :1], r"has \(32, 1\), the config expects \(32, 3\)"), (lambda w: w[None], r"has \(1, 32, 3\)"), (lambda w: w[:0], r"has \(0, 3\)"), (lambda w: w.T, r"has \(3, 32\)"),
     ],
 )  # fmt: skip
@@ -242,6 +245,27 @@ def test_the_guess_of_a_network_is_that_of_its_method(tmp_path, method, guess):
     edit(tmp_path / "model", method=method)
     with pytest.raises(ValueError, match=f"guess = '{guess}'; expected '{method}'"):
         Geolocator.from_pretrained(tmp_path / "model")
+
+
+def test_a_mixture_needs_an_embedding(tmp_path, recwarn):
+    """It is refused before torch warns of weights without numbers."""
+    shutil.copytree(runtime.DATA / "models" / "tiles-vmf-mixture", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for width in (512, 0):
+        edit(tmp_path / "model", network=config["network"] | {"cond_dim": 0, "cond_hidden": width})
+        text = r"config\.json .*: a vmf-mixture network with cond_dim = 0; expected at least 1$"
+        with pytest.raises(ValueError, match=text):
+            Geolocator.from_pretrained(tmp_path / "model")
+    assert not recwarn.list
+
+
+def test_options_that_say_none_may_be_written_out(geo, folder):
+    config = json.loads((folder / "config.json").read_text())
+    none = {"clock": 0, "octaves": 0, "cond_hidden": 0, "guess": ""}
+    assert not none.keys() & config["network"].keys()
+    edit(folder, network=config["network"] | none)
+    again = Geolocator.from_pretrained(folder)
+    assert torch.equal(again.sample(picture(), n=5, seed=0), geo.sample(picture(), n=5, seed=0))
 
 
 def test_a_setting_that_occurs_twice_is_named(folder):
@@ -288,6 +312,30 @@ def test_headers_that_lie_are_refused(folder, content):
     with pytest.raises(ValueError, match=r"model\.safetensors") as error:
         Geolocator.from_pretrained(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (("aa", "aa"), "'aa' occurs twice"),
+        (("a" * 9, "a" * 9), "'aaaaaaaaa' occurs twice"),
+        (("a\nb", "c"), r"the name of weight 'a\\nb' holds a control"),
+    ],
+)
+def test_odd_names_of_tensors_are_refused(folder, names, match):
+    """`safetensors` reads all of these files. The size of the first one's header begins as a pickle does."""
+    size = 64 * len(set(names))
+    places = [0, 64], [size - 64, size]
+    entries = ({"dtype": "F32", "shape": [16], "data_offsets": place} for place in places)
+    pairs = zip(names, entries, strict=True)
+    text = ", ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in pairs)
+    text = f"{{{text}}}".encode()
+    content = struct.pack("<Q", len(text)) + text + b"\0" * size
+    assert (content[0] == 0x80) == (names[0] == "aa")
+    (folder / "model.safetensors").write_bytes(content)
+    assert set(load_file(folder / "model.safetensors")) == set(names)
+    with pytest.raises(ValueError, match=rf"model\.safetensors .*: {match}"):
+        Geolocator.from_pretrained(folder)
 
 
 class Payload:
@@ -341,6 +389,18 @@ def test_an_encoder_of_another_width_is_told(tmp_path):
         ValueError, match=r"config\.json .*the encoder gives 16 numbers, the network takes 8"
     ):
         Geolocator.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["dinov2", "streetclip"])
+def test_the_width_of_a_published_encoder_is_known_without_its_weights(tmp_path, name):
+    folder = make(encoder=False).save_pretrained(tmp_path / "model")
+    edit(folder, encoder={"name": name})
+    with pytest.raises(
+        ValueError, match=r"config\.json .*gives 1024 numbers, the network takes 8$"
+    ):
+        Geolocator.from_pretrained(folder)
+    edit(folder, encoder={"name": name, "source": "a/folder"})  # it may hold a smaller network
+    assert Geolocator.from_pretrained(folder).encoder.source == "a/folder"
 
 
 def test_only_hub_models_have_revisions(folder):

@@ -354,6 +354,55 @@ def test_bad_input_is_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("geoflow: ")
 
 
+ODD = "x\ny\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", f"{ODD}.csv", "--out", "o", "--encoder", "tiles"), ("data", "verify", ODD), ("locate", ODD), ("locate", __file__, "--model", ODD), ("train", "--data", ODD),
+        ("tables", ODD), ("evaluate", "--data", ODD), ("evaluate", "--out", f"{__file__}/{ODD}"), ("explore", "--out", f"{ODD}/"), ("plan", ODD), ("reproduce", ODD),
+    ],
+)  # fmt: skip
+def test_no_error_breaks_the_line_or_colours_the_terminal(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert result.stderr[:-1].isprintable() and result.stderr.endswith("\n")
+    assert r"x\ny\x1b[31m" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("explore",), ("tables", "."), ("results", ".")])
+@pytest.mark.parametrize("out", ["new/", "."])
+def test_a_folder_is_no_file_to_write(command, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*command, "--out", out)
+    expected = f"geoflow: {out} is a folder; expected a file to write\n"
+    assert (result.returncode, result.stderr) == (1, expected)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--seed", -1), "--seed -1; expected a whole number from 0 to 4,294,967,295"),
+        (("--guidance", "nan"), "--guidance nan; expected a finite number"),
+    ],
+)
+def test_evaluate_refuses_what_makes_no_sense_before_it_writes(option, message, tmp_path):
+    result = run("evaluate", "--out", tmp_path / "out", *option)
+    assert (result.returncode, result.stderr) == (1, f"geoflow: {message}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["explore", "demo", "train"])
+def test_a_bad_seed_is_refused_before_any_work(command, tmp_path):
+    result = run(command, "--out", tmp_path / "out", "--seed", 2**32)
+    assert result.returncode == 1
+    assert result.stderr.startswith("geoflow: --seed 4294967296; expected a whole number from 0 to")
+    assert not list(tmp_path.iterdir())
+
+
 def test_reproduce_lists_what_there_is():
     result = run("reproduce", "list")
     assert result.returncode == 0

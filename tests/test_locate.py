@@ -284,7 +284,7 @@ def test_the_warning_is_on_the_map(locate, tmp_path, monkeypatch):
     monkeypatch.setattr(
         charts,
         "save_figure",
-        lambda figure, file, dpi: titles.append(figure.axes[0].title) or file.write_bytes(b""),
+        lambda figure, file, **_: titles.append(figure.axes[0].title) or file.write_bytes(b""),
     )
     save(tmp_path / "in" / "costs $5 or $6.jpg", forged.jpeg(size=(640, 427)))
     save(tmp_path / "in" / "tile.png")
@@ -473,7 +473,7 @@ def test_a_model_trained_anew_under_its_name_is_asked_again(locate, models, tmp_
     [
         (("--k", "0"), "--k 0; expected at least 1"), (("--k", "30"), "--samples 20; expected at least --k 30"), (("--samples", "0"), "--samples 0; expected at least --k 2"), (("--samples", 10**11), "--samples 100000000000; expected at least --k 2, at most 1,000,000"),
         *((("--out", out), f"--out {out} is a file, or below one; expected a folder") for out in ("a.png", "a.png/b", "/dev/null")), (("--out", "o" * 300), f"--out {'o' * 300} cannot be written: File name too long"), (("--out", "/proc/o"), "--out /proc/o cannot be written"),
-        (("--model", "land"), "model land looks at no image"), (("--model", "photos"), "unknown model 'photos'"), (("--guidance", "nan"), "guidance of nan"), (("nothing.jpg",), "no image file at nothing.jpg"),
+        (("--model", "land"), "model land looks at no image"), (("--model", "photos"), "unknown model 'photos'"), (("--guidance", "nan"), "--guidance nan; expected a finite number"), (("--guidance", "inf"), "--guidance inf; expected"), (("--seed", "-1"), "--seed -1; expected a whole number from 0 to 4,294,967,295"), (("--seed", -(10**26)), f"--seed {-(10**26)}; expected"), (("nothing.jpg",), "no image file at nothing.jpg"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_told_in_one_line(arguments, message, locate, tmp_path):
@@ -481,6 +481,25 @@ def test_bad_arguments_are_told_in_one_line(arguments, message, locate, tmp_path
     status, _, err = locate("a.png", *arguments)
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"geoflow: {message}")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("model", "guidance", "message"),
+    [
+        ("tiles-vmf", 2, "guidance of 2.0 with method 'vmf', which has none; expected 0"),
+        ("tiles-flow-map", 9, "guidance of 9 with method 'flow-map'; expected 0 to 4"),
+    ],
+)
+def test_guidance_that_a_model_cannot_have_is_refused_before_any_work(
+    model, guidance, message, locate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(TileEncoder, "embed", lambda *_: pytest.fail("an image was embedded"))
+    save(tmp_path / "a.png")
+    status, out, err = locate("a.png", "--model", model, "--guidance", guidance)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"geoflow: {message}")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_missing_extra_is_told_in_one_line(locate, tmp_path, monkeypatch):

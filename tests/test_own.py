@@ -448,7 +448,7 @@ def test_a_model_is_distilled_on_shards_of_its_embeddings(tmp_path):
     said = fails(f"distil {model} --data {wide} {options}")
     assert "takes embeddings of 8 numbers, the shards have 16" in said
     network = small.network(time_scale=3.0)
-    other = Geolocator(network, "riemannian", "linear", PhotoEncoder("dinov2"))
+    other = Geolocator(network, "riemannian", "linear", PhotoEncoder("dinov2", "a/folder"))
     other = other.save_pretrained(tmp_path / "photos")
     assert "'dinov2', the shards hold 'tiles' of another encoder" in fails(
         f"distil {other} --data {shards} {options}2"

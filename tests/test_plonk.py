@@ -189,6 +189,24 @@ def test_absurd_settings_are_named(copied, change):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("change", [{"path": 1}, {"heads": 8}, {"components": 3}, {"self": 1}])
+def test_options_that_no_published_network_has_are_named(copied, change):
+    config = json.loads((copied / plonk.CONFIG).read_text())
+    (copied / plonk.CONFIG).write_text(json.dumps({**config, **change}))
+    (name,) = change
+    text = rf"unknown option in .*config\.json: '{name}'.*; expected one of 'cond_dim', 'dim', "
+    with pytest.raises(ValueError, match=text):
+        Geolocator.from_pretrained(copied)
+
+
+def test_a_published_config_without_a_width_is_named(copied):
+    config = json.loads((copied / plonk.CONFIG).read_text())
+    config.pop("cond_dim")
+    (copied / plonk.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json: cond_dim is missing; expected a whole"):
+        Geolocator.from_pretrained(copied)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b"\x80\x04}."])
 @pytest.mark.parametrize("name", [plonk.CONFIG, plonk.WEIGHTS])
 def test_files_that_are_none_are_named(copied, name, content):

@@ -1,5 +1,6 @@
 """Settings, errors that name the nearest match, files that are whole or not there, folders that belong to one run."""
 
+import errno
 import io
 import subprocess
 import sys
@@ -151,6 +152,62 @@ def test_folders_above_a_file_are_made(tmp_path):
     assert runtime.read_json(tmp_path / "a" / "b" / "c.json") == 1
 
 
+@pytest.mark.parametrize(("letter", "count"), [("a", 251), ("é", 125), ("東", 83)])
+def test_a_name_as_long_as_the_disk_allows_is_written(tmp_path, letter, count):
+    name = letter * count + ".tif"  # up to 255 bytes
+    runtime.write_atomically(tmp_path / name, "x")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("x.tif", "Permission denied"),
+        ("x" * 300, "File name too long"),
+        ("model", "Is a directory"),
+    ],
+)
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, name, why):
+    """And not the one that becomes it. Where a folder lies in the way, it stays."""
+    (tmp_path / "model").mkdir()
+
+    def write(partial):
+        if name == "x.tif":  # as the system says it to users without rights
+            raise PermissionError(errno.EACCES, why, str(partial))
+        partial.write_text("half")
+
+    with pytest.raises(OSError, match=why) as error:
+        replace(tmp_path / name, write)
+    assert type(error.value) is not OSError or error.value.errno == errno.ENAMETOOLONG
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / name), None)
+    assert "partial" not in str(error.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_error_within_a_folder_names_the_file_there(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        replace(tmp_path / "model", lambda partial: (partial / "a.bin").write_text("half"))
+    assert error.value.filename == str(tmp_path / "model" / "a.bin")
+    for other in (OSError("caught"), FileNotFoundError(errno.ENOENT, "gone", "other.txt")):
+        with (
+            pytest.raises(OSError, match="caught|gone") as error,
+            runtime.replacing(tmp_path / "a"),
+        ):
+            raise other
+        assert error.value is other
+
+
+@pytest.mark.parametrize("name", ["new/", "a\0b", "", ".", "a/b\0/c", "/"])
+def test_a_path_that_ends_in_no_name_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match="cannot be written; expected a path that ends in"
+    ) as error:
+        runtime.write_atomically(name, "x")
+    assert str(error.value).startswith(repr(name or "") if name else "''")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_kill_while_a_folder_is_replaced_leaves_no_half(tmp_path, monkeypatch):
     """The old folder is gone or whole at every moment: here it breaks off while it is deleted."""
     folder = tmp_path / "model"
@@ -237,7 +294,9 @@ def test_a_folder_belongs_to_the_run_that_claimed_it(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", "3", '"a"', "\x00", "[" * 100_000])
 def test_a_damaged_description_of_a_run_is_named(tmp_path, content):
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"run\.json is damaged: it (is no JSON|holds a)"):
+    with pytest.raises(
+        ValueError, match=r"run\.json is damaged: it (is no JSON|holds .*, expected an object$)"
+    ):
         runtime.claim(tmp_path, {"seed": 0})
     assert (tmp_path / "run.json").read_text(encoding="utf-8") == content
 

@@ -10,6 +10,7 @@ import typer
 
 from geoflow import __version__
 from geoflow.cli import compare, data, doctor, paper, photos, train
+from geoflow.cli.common import on_one_line
 from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]
@@ -66,7 +67,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        print(f"geoflow: {_in_words(error)}", file=sys.stderr)
+        print(on_one_line(f"geoflow: {_in_words(error)}"), file=sys.stderr)
         sys.exit(1)
 
 

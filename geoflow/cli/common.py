@@ -4,6 +4,7 @@ Names of `geoflow` are imported on first use, so a command loads only what it ne
 """
 
 import contextlib
+import os
 import shlex
 import sys
 import tempfile
@@ -26,6 +27,26 @@ def path(text: str | Path) -> Path:
     if not str(text):
         raise FileNotFoundError("an empty path; expected a file or a folder (is a variable unset?)")
     return Path(text)
+
+
+def file_to_write(text: str | Path) -> Path:
+    """The path of a file to be written, see `path`; that of a folder is refused before any work."""
+    if str(text).endswith(("/", os.sep)) or path(text).is_dir():
+        raise IsADirectoryError(f"{text} is a folder; expected a file to write")
+    return path(text)
+
+
+def check_seed(seed: int) -> None:
+    runtime.whole(f"--seed {seed}", seed, 0, 2**32 - 1)
+
+
+def on_one_line(text: str) -> str:
+    """A text whose line breaks and other control characters are escaped.
+
+    >>> on_one_line("two\\nlines")
+    'two\\\\nlines'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def option(text: str, parser: Callable | None = None):
@@ -73,7 +94,7 @@ def interruptible(out: Path) -> Generator[None]:
         kept = str(error) or f"what was written before is kept in {out}"
         if runtime.is_first_process():
             again = shlex.join(["geoflow", *sys.argv[1:]])
-            tell(f"geoflow: interrupted; {kept}. To go on: {again}")
+            tell(f"geoflow: interrupted; {on_one_line(kept)}. To go on: {again}")
         raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
 
 

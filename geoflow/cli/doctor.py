@@ -12,6 +12,7 @@ import typer
 from packaging.requirements import Requirement
 
 from geoflow import __version__, runtime
+from geoflow.cli.common import on_one_line
 
 OPTIONAL = {  # extra: what it is for
     "notebooks": "the notebooks",
@@ -32,7 +33,8 @@ def doctor() -> None:
     if IN_A_CLONE:
         browser = shutil.which("chromium") or "none, so the tests of the widgets are skipped"
         print(f"Chromium, for tests only: {browser}")
-    print("\n".join(f"problem: {problem}" for problem in problems) or "nothing is missing")
+    lines = (on_one_line(f"problem: {problem}") for problem in problems)
+    print("\n".join(lines) or "nothing is missing")
     if problems:
         raise typer.Exit(1)
 

@@ -14,6 +14,8 @@ from geoflow.cli.common import (
     ShardsFolder,
     argument,
     check_out,
+    check_seed,
+    file_to_write,
     option,
     path,
     score_tiles,
@@ -49,6 +51,8 @@ def evaluate(
 
     if views and data is not None:
         raise ValueError(f"--views {views} with --data; only Earth tiles have views")
+    check_seed(seed)
+    runtime.number(f"--guidance {guidance}", guidance)
     if out is not None:
         check_out(out)
     geo = geoflow.Geolocator.from_pretrained(model)
@@ -78,7 +82,7 @@ def tables(
     ],
     only: Annotated[str, option("one table, such as table1; default: all that have a report")] = "",
     dataset: Annotated[str, option("data set of the reports; default: that of each table")] = "",
-    out: Annotated[Path | None, option("Markdown file to write", path)] = None,
+    out: Annotated[Path | None, option("Markdown file to write", file_to_write)] = None,
 ) -> None:
     """Print the paper's tables 1, 2, A and B: the printed numbers, ours, and the differences.
 
@@ -137,7 +141,7 @@ def results(
         "outputs/reproduce"
     ),
     out: Annotated[
-        Path | None, option("Markdown file; default: RESULTS.md in the folder", path)
+        Path | None, option("Markdown file; default: RESULTS.md in the folder", file_to_write)
     ] = None,
 ) -> None:
     """Write a page of all results of `geoflow reproduce`: the printed numbers and ours, with scale,
@@ -145,6 +149,6 @@ def results(
     """
     from geoflow.paper import reproduce as again
 
-    file = out or folder / "RESULTS.md"
-    runtime.write_atomically(file, again.page(folder, file))
-    print(file)
+    target = out or folder / "RESULTS.md"
+    runtime.write_atomically(target, again.page(folder, target))
+    print(target)

@@ -13,7 +13,20 @@ from tqdm import tqdm
 
 import geoflow
 from geoflow import runtime
-from geoflow.cli.common import Model, Out, Seed, Weights, argument, option, path, working_in
+from geoflow.cli.common import (
+    Model,
+    Out,
+    Seed,
+    Weights,
+    argument,
+    check_seed,
+    file_to_write,
+    interruptible,
+    on_one_line,
+    option,
+    path,
+    working_in,
+)
 from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder
@@ -54,11 +67,7 @@ def locate(
     named, and the others are answered. After an interruption, run it again: answers to the same
     question are kept.
     """
-    if k < 1:
-        raise ValueError(f"--k {k}; expected at least 1")
-    if not k <= samples <= MOST_SAMPLES:
-        most = f"at most {MOST_SAMPLES:,}"
-        raise ValueError(f"--samples {samples}; expected at least --k {k}, {most}")
+    _check(k, samples, guidance, seed)
     unreadable: list[str] = []
 
     def told(line: str) -> None:
@@ -70,8 +79,10 @@ def locate(
     if others:
         print(_not_looked_at(others))
     how = {"guidance": guidance, "seed": seed}
-    with working_in(out):
+    with interruptible(out):  # nothing is written before the model can answer the question
         geo = _model(model, weights)
+        _try(geo, how)
+    with working_in(out):
         asked = {"model": model, "weights": _fingerprint(geo), "samples": samples, "exif": exif}
         answers = geoflow.photos.Answers(
             out / geoflow.photos.TABLE, k, maps, _complain, **asked, **how
@@ -90,8 +101,20 @@ def locate(
         raise ValueError(f"{failed} of {total} could not be read")
 
 
+def _check(k: int, samples: int, guidance: float, seed: int) -> None:
+    """A `ValueError` for a number that makes no sense, whatever the model."""
+    if k < 1:
+        raise ValueError(f"--k {k}; expected at least 1")
+    if not k <= samples <= MOST_SAMPLES:
+        most = f"at most {MOST_SAMPLES:,}"
+        raise ValueError(f"--samples {samples}; expected at least --k {k}, {most}")
+    check_seed(seed)
+    runtime.number(f"--guidance {guidance}", guidance)
+
+
 def _complain(line: str) -> None:
-    tqdm.write(f"geoflow: {line}", file=sys.stderr)  # this does not break a progress bar
+    # This does not break a progress bar.
+    tqdm.write(on_one_line(f"geoflow: {line}"), file=sys.stderr)
 
 
 def _not_looked_at(files: list[Path]) -> str:
@@ -116,6 +139,14 @@ def _model(name: str, weights: str):
     if isinstance(geo.encoder, PhotoEncoder):
         geo.encoder.load()
     return geo
+
+
+def _try(geo, how: dict) -> None:
+    """Draw a sample for no image: a `ValueError` if the model cannot have this guidance."""
+    import torch
+
+    cond = torch.zeros(1, geo.network.config["cond_dim"])
+    geo.sample(cond=cond, n=1, steps=1, **how)
 
 
 def _fingerprint(geo) -> str:
@@ -269,7 +300,7 @@ def _sentence(row: dict) -> str:
 
 
 def explore(
-    out: Annotated[Path, option("the page to write", path)] = Path("explore.html"),
+    out: Annotated[Path, option("the page to write", file_to_write)] = Path("explore.html"),
     points: Annotated[int, option("points of each flow")] = 240,
     seed: Seed = 0,
 ) -> None:
@@ -279,6 +310,7 @@ def explore(
     """
     from geoflow.viz import player
 
+    check_seed(seed)
     text = (
         "Random points flow to where a satellite tile could have been taken. Pick a tile, a "
         "method, the solver's number of steps and the guidance; press play, or drag the slider "
@@ -290,8 +322,8 @@ def explore(
         "A flow map, computed in your browser": _hundred_tiles(seed),
     }
     page = player.page(sections, "geoflow: where could this tile be?", text)
-    file = player.write_page(out, page)
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, opens in any browser")
+    player.write_page(out, page)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
 
 
 def _hundred_tiles(seed: int):

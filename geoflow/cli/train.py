@@ -13,6 +13,7 @@ from geoflow.cli.common import (
     Out,
     Seed,
     argument,
+    check_seed,
     option,
     path,
     score_tiles,
@@ -164,8 +165,7 @@ def _check(name: str, method: str, seed: int, options: dict) -> None:
         raise ValueError(f"{text}; recipes on shards (--data): {', '.join(ON_SHARDS)}")
     if name != "tiles" and options["data"] is None:
         raise ValueError("--data is missing: folders of shards, as `geoflow embed` makes them")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed {seed}; expected a whole number from 0 to {2**32 - 1:,}")
+    check_seed(seed)
     for what in ("devices", "nodes"):
         if options.get(what) is not None and options[what] < 1:
             raise ValueError(f"--{what} {options[what]}; expected at least 1")
@@ -281,6 +281,7 @@ def demo(out: Out = Path("outputs/demo"), seed: Seed = 0) -> None:
     again to go on, or to see the results again.
     """
     start = time.perf_counter()
+    check_seed(seed)
     _check_is_demos(out)
     with working_in(out):
         _demo(out, seed)

@@ -5,6 +5,8 @@ a config has bounds, and every weight is compared with a network that takes no m
 is built that does. Whatever does not fit is a `ValueError` of one line that names the file.
 """
 
+import inspect
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from geoflow import runtime
 from geoflow.data.published import CONFIG, WEIGHTS
+from geoflow.velocity import VelocityTransformer
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -33,6 +36,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # argument → least and greatest va
     "clock": (0.0, 0.5),
     "cond_hidden": (0, 65_536),
 }
+MOST = 1e8  # of a weight: trained ones stay far below, frequencies of many octaves reach 2²⁴
 PICKLES = (b"\x80", b"PK\3\4")  # what files of `torch.save` begin with
 
 
@@ -58,34 +62,76 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing{why}")
     config, file = runtime.read_json(folder / CONFIG, dict), folder / WEIGHTS
     try:
-        return config, load_file(file)
+        return config, _load(file)
     except Exception as error:  # of safetensors' own kind, and others for a header that lies
         with file.open("rb") as opened:
-            pickle = opened.read(4).startswith(PICKLES)
+            start = opened.read(9)
+        pickle = start.startswith(PICKLES) and start[8:] != b"{"  # where a header begins
         why = "it is a pickle, which could run code and is not read" if pickle else error
         raise ValueError(f"{file} is damaged or not a safetensors file: {why}") from error
 
 
-def check_keys(file: Path, found: Collection[str], needed: set[str], known: set[str]) -> None:
-    """A `ValueError` that names entries of a config that are missing, or that nobody knows."""
+def _load(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file. Safetensors permits odd names, and a header that lists one twice."""
+    tensors = load_file(file)
+    if odd := [name for name in tensors if not name.isprintable()]:
+        raise ValueError(f"the name of weight {odd[0]!r} holds a control character")
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        json.loads(opened.read(size), object_pairs_hook=runtime.unrepeated)
+    return tensors
+
+
+def check_keys(
+    file: Path, found: Collection[str], needed: set[str], known: set[str] | None = None
+) -> None:
+    """A `ValueError` that names entries of a config that are missing, or, where those that may be
+    there are `known`, that nobody knows.
+    """
     if missing := needed - set(found):
         raise ValueError(f"{file} is damaged: it lacks {', '.join(sorted(missing))}")
-    if unknown := set(found) - needed - known:
+    if known is not None and (unknown := set(found) - needed - known):
         names = ", ".join(sorted(unknown))
         raise ValueError(f"{file} has entries that this version does not know: {names}")
 
 
-def check_numbers(file: Path, config: dict[str, Any]) -> None:
-    """A `ValueError` that names the first number of a config that is out of bounds."""
+def check_kinds(config: dict[str, Any], expected: dict[str, str], above: str = "") -> None:
+    """A `ValueError` that names the first entry of another kind than is expected of it in words.
+
+    >>> check_kinds({"schedule": "linear"}, {"schedule": "a text", "encoder": "a text or null"})
+    """
+    for name, words in expected.items():
+        if name in config and runtime.KINDS[type(config[name])] not in words:
+            raise ValueError(f"{above}{name} = {config[name]!r}; expected {words}")
+
+
+def check_numbers(
+    file: Path,
+    config: dict[str, Any],
+    make: Callable = VelocityTransformer,
+    more: Collection[str] = ("input_dim",),
+) -> None:
+    """A `ValueError` that names the first option of a config that is neither an argument of `make`
+    nor one of `more`, or a number out of bounds, or `cond_dim` if it is missing.
+    """
+    arguments = inspect.signature(make).parameters
+    for name in config:
+        runtime.choose(f"option in {file}:", name, (*arguments, *more))
+    if "cond_dim" in arguments and "cond_dim" not in config:
+        raise ValueError(f"{file}: cond_dim is missing; {_expected('cond_dim')}")
     for name, value in config.items():
         if name not in BOUNDS:
             continue
         least, most = BOUNDS[name]
-        whole = isinstance(least, int)
-        if type(value) not in ((int,) if whole else (int, float)) or not least <= value <= most:
-            kind = "a whole number" if whole else "a number"
-            expected = f"expected {kind} from {least:g} to {most:g}"
-            raise ValueError(f"{file}: {name} = {value!r}; {expected}")
+        kinds = (int,) if isinstance(least, int) else (int, float)
+        if type(value) not in kinds or not least <= value <= most:
+            raise ValueError(f"{file}: {name} = {value!r}; {_expected(name)}")
+
+
+def _expected(option: str) -> str:
+    least, most = BOUNDS[option]
+    kind = "a whole number" if isinstance(least, int) else "a number"
+    return f"expected {kind} from {least:g} to {most:g}"
 
 
 def build(
@@ -97,12 +143,12 @@ def build(
     """The module that `make` gives, with weights that `name_of` names in the file.
 
     Raises:
-        ValueError: arguments that `make` does not know, or weights that are not the module's.
+        ValueError: arguments that `make` refuses, or weights that are not the module's.
     """
     try:
         with torch.device("meta"):  # shapes without memory
             described = make().state_dict()
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not fit this version: {error}") from error
     _check_weights(folder / WEIGHTS, weights, {name_of(name): w for name, w in described.items()})
     module = make()
@@ -111,7 +157,7 @@ def build(
 
 
 def _check_weights(file: Path, mine: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """A `ValueError` that names the first weight of another shape or type, or not finite."""
+    """A `ValueError` that names the first weight of another shape or type, or absurdly large."""
     for name in sorted(mine.keys() | wanted.keys()):
         have, want = (tuple(d[name].shape) if name in d else "nothing" for d in (mine, wanted))
         if have != want:
@@ -121,5 +167,8 @@ def _check_weights(file: Path, mine: dict[str, Tensor], wanted: dict[str, Tensor
             raise ValueError(f"{file}: weight {name} holds {weight.dtype}; expected {kind}")
         if not weight.float().isfinite().all():
             raise ValueError(f"{file}: weight {name} holds numbers that are not finite")
+        if len(large := weight[weight.float().abs() > MOST]):
+            text = f"weight {name} holds {large[0]:g}"
+            raise ValueError(f"{file}: {text}; expected numbers of at most {MOST:g}")
         if name.endswith("running_var") and (weight < 0).any():
             raise ValueError(f"{file}: weight {name}, a variance, holds a negative number")

@@ -26,6 +26,7 @@ class Photo:
     square_first: bool
 
 
+WIDTH = 1024  # of the embeddings of the published encoders, both ViT-L
 MOST_OBLONG = 200  # a photo that is longer would fill the memory when its short side is enlarged
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -55,7 +56,7 @@ class PhotoEncoder(nn.Module):
         source: a folder with a model of that class, in place of the published one.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a source that is no path.
     """
 
     size = 336
@@ -64,9 +65,13 @@ class PhotoEncoder(nn.Module):
     def __init__(self, name: str, source: str | None = None):
         super().__init__()
         self.photo = PHOTOS[choose("encoder", name, PHOTOS)]
+        if source is not None and not (isinstance(source, (str, Path)) and str(source)):
+            text = f"encoder {name!r} with source = {source!r}"
+            raise ValueError(f"{text}; expected the path of a folder, a text")
         self.name = name
         self.config = {} if source is None else {"source": str(source)}
         self.source = source
+        self.dim = WIDTH if source is None else None  # a folder may hold another size of network
         self.body: nn.Module | None = None
         self.register_buffer("place", torch.zeros(0), persistent=False)  # is on the device
 
