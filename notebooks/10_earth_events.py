@@ -411,9 +411,9 @@ for name, kept in densities.items():
 maps.contact_sheet([{"density": results.raster(kept), "title": name} for name, kept in densities.items()])
 
 # %% [markdown]
-# The map of the volcanoes adds up to 1.23, and the others to 0.99 to 1.02. Is the density at fault, or the map? The volcanoes lie at 267 different places, and the density has a needle of a few kilometres at most of those in the
-# training set. A map takes each cell as flat: a needle at the centre of a cell counts too much, and one between the centres is missed. The map of the volcanoes was allowed 40,000 evaluations of the density, which is too few for so many
-# needles. So we integrate without cells: draw points from a density q that resembles p, and average p/q over them (*importance sampling*). This is right on average whatever
+# The maps add up to one within 2 %. Is what is missing, or too much, the fault of the density or of the map? The volcanoes lie at 267 different places, and the density has a needle of a few kilometres at most of those in the
+# training set. A map takes each cell as flat: a needle at the centre of a cell counts too much, and one between the centres is missed. With a third of its
+# evaluations the map of the volcanoes added up to 1.23 ([results](../data/results/README.md)). So we integrate without cells: draw points from a density q that resembles p, and average p/q over them (*importance sampling*). This is right on average whatever
 # the shape of p, because q, which has a uniform share, is nowhere zero. The standard error can be trusted if q has found all peaks of p. So q is made of 65,536 samples of the flow.
 
 # %%
@@ -422,7 +422,8 @@ points = committed["events-volcano-integral"].settings["points"]
 print(f"volcano, {points:,} random points: integral {without_grid['integral']:.4f} ± {without_grid['error']:.4f}")
 
 # %% [markdown]
-# *What was seen:* the integral is one within its standard error of 2 %. The map is at fault, not the density: an error of 2 % in the integral is 0.02 nats in the table. The maps above are for looking.
+# *What was seen:* the integral is 1.010, with a standard error of 0.4 %. An error of 1 % in the integral is 0.01 nats, which does not matter in the table. More than half of it comes from the solver: here RK4 had 48 steps, with which the density is 0.6 % higher than with the 128 steps of the table
+# ([measured on samples](../data/results/README.md)).
 #
 # ## What to conclude
 #
@@ -436,9 +437,10 @@ print(f"volcano, {points:,} random points: integral {without_grid['integral']:.4
 
 # %%
 for name, kept in densities.items():
-    assert name == "volcano" or abs(kept["integral"] - 1) < 0.025, (name, kept["integral"])
+    assert abs(kept["integral"] - 1) < 0.02, (name, kept["integral"])
     assert gaps[name] < 1e-3, (name, gaps[name])
-assert abs(without_grid["integral"] - 1) < 2 * without_grid["error"] < 0.05
+assert abs(without_grid["integral"] - 1) < 0.012
+assert without_grid["error"] < 0.005
 published = read_yaml("earth-events")
 best = {name: min(row[name][0] for row in published.values()) for name in earth_events.SOURCES}
 assert all(at_all["kernels", name][0] < best[name] - 1 for name in ("volcano", "earthquake", "fire"))

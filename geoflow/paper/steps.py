@@ -228,10 +228,10 @@ def scores_of_events(setup: Materials, events: str, distinct: bool, splits: list
     return {"runs": kept, "seconds": sum(sum(run["seconds"].values()) for run in runs)}
 
 
-def map_of_events(setup: Materials, events: str, cells: int, density_steps: int, samples: int):
+def map_of_events(setup: Materials, events: str, cells: int, density_steps: int, **guide):
     """The density of the first split's flow, as a map."""
     flow = flow_of_events(setup, events)
-    return {"density": packed_map(point_sets.density_map(flow, cells, density_steps, samples))}
+    return {"density": packed_map(point_sets.density_map(flow, cells, density_steps, **guide))}
 
 
 def integral_of_events(setup: Materials, events: str, density_steps: int, **sizes) -> Values:
