@@ -10,7 +10,7 @@ import typer
 
 from geoflow import __version__
 from geoflow.cli import compare, data, doctor, paper, photos, train
-from geoflow.cli.common import on_one_line
+from geoflow.data.typed import on_one_line
 from geoflow.training.recipes import read_recipe
 
 __all__ = ["app", "main", "read_recipe"]

@@ -16,6 +16,7 @@ import typer
 
 import geoflow
 from geoflow import runtime
+from geoflow.data.typed import on_one_line
 
 JUDGED = ("test", "held-out")  # tiles of seen regions, and of blocks that training never sees
 
@@ -38,15 +39,6 @@ def file_to_write(text: str | Path) -> Path:
 
 def check_seed(seed: int) -> None:
     runtime.whole(f"--seed {seed}", seed, 0, 2**32 - 1)
-
-
-def on_one_line(text: str) -> str:
-    """A text whose line breaks and other control characters are escaped.
-
-    >>> on_one_line("two\\nlines")
-    'two\\\\nlines'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def option(text: str, parser: Callable | None = None):

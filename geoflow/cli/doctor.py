@@ -12,7 +12,7 @@ import typer
 from packaging.requirements import Requirement
 
 from geoflow import __version__, runtime
-from geoflow.cli.common import on_one_line
+from geoflow.data.typed import on_one_line
 
 OPTIONAL = {  # extra: what it is for
     "notebooks": "the notebooks",

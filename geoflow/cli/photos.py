@@ -22,11 +22,11 @@ from geoflow.cli.common import (
     check_seed,
     file_to_write,
     interruptible,
-    on_one_line,
     option,
     path,
     working_in,
 )
+from geoflow.data.typed import on_one_line
 from geoflow.runtime import count
 
 BATCH = 8  # photos per call of the encoder

@@ -165,10 +165,11 @@ def _check_weights(file: Path, mine: dict[str, Tensor], wanted: dict[str, Tensor
         weight, kind = mine[name], wanted[name].dtype
         if weight.is_floating_point() != kind.is_floating_point:
             raise ValueError(f"{file}: weight {name} holds {weight.dtype}; expected {kind}")
-        if not weight.float().isfinite().all():
+        size = weight.float().abs()
+        if not size.isfinite().all():
             raise ValueError(f"{file}: weight {name} holds numbers that are not finite")
-        if len(large := weight[weight.float().abs() > MOST]):
-            text = f"weight {name} holds {large[0]:g}"
+        if (size > MOST).any():
+            text = f"weight {name} holds {weight[size > MOST][0]:g}"
             raise ValueError(f"{file}: {text}; expected numbers of at most {MOST:g}")
         if name.endswith("running_var") and (weight < 0).any():
             raise ValueError(f"{file}: weight {name}, a variance, holds a negative number")

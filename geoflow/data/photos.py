@@ -17,6 +17,7 @@ from torch import Tensor
 from geoflow import runtime, sphere
 from geoflow.data import exif, tiles, towns
 from geoflow.data.images import load_image, open_photo
+from geoflow.data.typed import on_one_line
 
 SUFFIXES = (  # of what `images.FORMATS` reads
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"),
@@ -149,11 +150,7 @@ def shown(path) -> str:
     'two\\\\nlines.jpg'
     """
     plain = str.maketrans({} if os.sep == "\\" else {"\\": r"\\"})
-    return _one_line(str(path).translate(plain))
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return on_one_line(str(path).translate(plain))
 
 
 def identity(file) -> str:
@@ -279,7 +276,7 @@ class Answers:
     ):
         self.table, self.k, self.mapped, self.told = table, k, mapped, told
         # A row is one line, so that a row that was cut off is known.
-        self.asked = {name: _one_line(str(value)) for name, value in asked.items()}
+        self.asked = {name: on_one_line(str(value)) for name, value in asked.items()}
         self.rows: dict[str, list[dict]] = {}
         for row in self._read():
             self.rows.setdefault(row["file"], []).append(row)
@@ -341,7 +338,7 @@ class Answers:
         if not all(file.is_file() and file.stat().st_size for file in files):
             return False
         about = _about(self.table.parent / row["geojson"])
-        return all(_one_line(str(about.get(name))) == row[name] for name in MARKS)
+        return all(on_one_line(str(about.get(name))) == row[name] for name in MARKS)
 
     def add(self, photo: Photo, places: Iterable[dict], **more) -> None:
         """Write the places of one image, as `rows` has them, in place of any former ones."""

@@ -1,5 +1,5 @@
-"""Values that others wrote: read from JSON, checked by the types of a dataclass, and cut where a
-message shows them.
+"""Values that others wrote: read from JSON, checked by the types of a dataclass, and cut and put on
+one line where a message shows them.
 """
 
 import json
@@ -23,6 +23,15 @@ def brief(value, most: int = 80) -> str:
     """
     text = str(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def on_one_line(text: str) -> str:
+    """A text whose line breaks and other control characters are escaped.
+
+    >>> on_one_line("two\\nlines")
+    'two\\\\nlines'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def loads(text: str | bytes) -> Any:

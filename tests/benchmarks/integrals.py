@@ -8,7 +8,6 @@ done, so run it again to go on.
 """
 
 import argparse
-from collections.abc import Callable
 
 import torch
 
@@ -25,21 +24,19 @@ def places() -> list[list[float]]:
     return sphere.to_latlon(sphere.uniform(50, torch.Generator().manual_seed(11))).tolist()
 
 
-def by_map(geo: Geolocator, image, seed: int) -> list[float]:
-    return [geo.density(image).integral]
+def integral(geo: Geolocator, image, points: int | None, seed: int) -> list[float]:
+    """That of a map; or, with a number of points, an estimate without a grid and its standard error."""
+    cond = geo.embed(image)
+    if points is None:
+        return [geo.density(cond=cond).integral]
 
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        return geo.log_prob(sphere.to_latlon(x), cond=cond, steps=STEPS)[0]
 
-def by_points(points: int) -> Callable[[Geolocator, object, int], list[float]]:
-    def integral(geo: Geolocator, image, seed: int) -> list[float]:
-        def log_prob(x: torch.Tensor) -> torch.Tensor:
-            return geo.log_prob(sphere.to_latlon(x), image, steps=STEPS)[0]
-
-        samples = sphere.from_latlon(geo.sample(image, n=SAMPLES, seed=0)[0])
-        # Each tile has points of its own, so that their errors cancel in the mean over tiles.
-        generator = torch.Generator().manual_seed(seed)
-        return list(density.importance_integral(log_prob, samples, points, generator))
-
-    return integral
+    samples = sphere.from_latlon(geo.sample(cond=cond, n=SAMPLES, seed=0)[0])
+    # Each tile has points of its own, so that their errors cancel in the mean over tiles.
+    generator = torch.Generator().manual_seed(seed)
+    return list(density.importance_integral(log_prob, samples, points, generator))
 
 
 def read() -> dict:
@@ -67,14 +64,13 @@ def main() -> None:
     parser.add_argument("--points", type=int)
     options = parser.parse_args()
     kind = f"{options.points} points" if options.points else "map"
-    compute = by_points(options.points) if options.points else by_map
     for model in options.models:
         geo = Geolocator.from_pretrained(model)
         known = read().get(model, {}).get(kind, [])
         for place in runtime.progress(
             places()[len(known) : options.tiles], desc=model, unit="tile"
         ):
-            values = compute(geo, tiles.tile(*place), len(known))
+            values = integral(geo, tiles.tile(*place), options.points, len(known))
             known.append([round(x, 5) for x in values])
             found = read()  # again, since another model may be under way beside this one
             found.setdefault(model, {})[kind] = known
