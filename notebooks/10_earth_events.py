@@ -391,7 +391,7 @@ for name, values in flow_on_split.items():
 
 # %% [markdown]
 # *What was seen:* narrow bumps are worth 10 nats on volcanoes, 1.7 on earthquakes, 2.5 on fires, and 0.06 on floods. On volcanoes and earthquakes the number has no meaning of its own: smaller bumps than 64 m would make it larger without end. What is left is a very simple density: a
-# few smooth bumps around every training event. At new places it is *ahead* of our flow on volcanoes (1.60 against 1.95), earthquakes (−0.08 against 0.08) and floods (0.41 against 0.48); this is one split, without an error. Fires are different: their "new" places lie beside
+# few smooth bumps around every training event. At new places of this split its NLL is lower than our flow's on volcanoes (1.60 and 1.95), earthquakes (−0.08 and 0.08) and floods (0.41 and 0.48); one split gives no error, so we do not call it ahead. Fires are different: their "new" places lie beside
 # known ones, and there our flow, which can draw finer detail, has −1.98 and the wide bumps −1.12. So nothing here shows that our flow has learnt more about new places than smooth bumps on the training events know.
 #
 # ## Is it a density at all?
