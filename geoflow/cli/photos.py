@@ -33,8 +33,8 @@ BATCH = 8  # photos per call of the encoder
 MOST_SAMPLES = 1_000_000  # all samples of an image are in memory at once
 NOT_A_TILE = "NOT A SATELLITE TILE, SO THE ANSWER MEANS NOTHING"
 ADVICE = (
-    "The model knows only satellite images 300 km wide. For photos choose a photo model, such as "
-    "--model plonk-yfcc; `geoflow doctor` says what it needs."
+    "The model knows only satellite images 200 to 400 km wide. For photos choose a photo model, "
+    "such as --model plonk-yfcc; `geoflow doctor` says what it needs."
 )
 
 

@@ -184,10 +184,12 @@ def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tens
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     """E d(X, y) − ½ E d(X, X′) in km, (B, n, 3), (B, 3) → (B,) float64: lower is better.
 
-    d is the great-circle distance. A strictly proper score (Gneiting & Raftery, 2007, section 5.1):
-    no distribution has a lower expected score than the one that y is drawn from. It needs samples,
-    n ≥ 2, not a density; a point prediction scores its error. The second mean is over pairs of
-    different samples, so that both are unbiased. NaN where a sample is.
+    d is the great-circle distance. A proper score (Gneiting & Raftery, 2007, section 5.1): no
+    distribution has a lower expected score than the one that y is drawn from. It is not strictly
+    proper, since d(x, y) + d(x, −y) is constant: mass that is split equally between opposite points
+    scores as if it were uniform. It needs samples, n ≥ 2, not a density; a point prediction scores
+    its error. The second mean is over pairs of different samples, so that both are unbiased. NaN
+    where a sample is.
 
     >>> truth = sphere.uniform(2)
     >>> energy_score(truth[:, None].expand(-1, 5, -1), truth)  # all samples at the truth
