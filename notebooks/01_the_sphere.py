@@ -661,7 +661,7 @@ plt.show()
 
 # %% [markdown]
 # *What was seen:* random points clump. Some have a neighbour within a few dozen kilometres, others stand alone. In both
-# grids all neighbours are between 670 and 840 km away.
+# grids the nearest neighbour of every point is 670 to 840 km away.
 #
 # What is the use of even points? We integrate a function whose integral we know, the bump $e^{\kappa(\mu\cdot x - 1)}$ with its top at
 # μ. With κ = 50 it falls to 1/e at 11.5°, or 1,276 km, from the top. (It will return as the *von Mises–Fisher* density.) Its integral is

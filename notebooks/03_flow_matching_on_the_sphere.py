@@ -461,8 +461,9 @@ lessons_sphere.moments_figure(states[[0, 24, 28, 32], :1500], [f"t = {i / 32:g}"
 #
 # $$\operatorname{div} v = \sum_{i=1,2} \Big\langle e_i,\; \frac{d}{ds}\, v\!\left(\frac{x + s\, e_i}{|x + s\, e_i|}\right)\Big|_{s=0} \Big\rangle .$$
 #
-# The division by |x + s eᵢ| puts the point back on the sphere before the field is asked. It looks unimportant; one of the mistakes
-# below is to leave it out.
+# The division by |x + s eᵢ| puts the point back on the sphere before the field is asked. Along a tangent direction the length |x + s eᵢ| changes only in
+# second order, so here the division changes nothing. It matters if one sums over all three axes of space: with it, the third direction adds 0; without it,
+# the derivative along x is added. That is one of the mistakes below.
 #
 # Two functions help. `sphere.tangent_basis(x)` returns e₁ and e₂ for each x. `torch.func.jvp(f, (x,), (e,))` returns f(x) and
 # the derivative of f at x in the direction e. (The name means *Jacobian-vector product*.)
@@ -629,9 +630,9 @@ print(f"e = {math.e:.4f}, e^(−1.5) = {math.exp(-1.5):.4f}")
 # formulas. The added part r x has the trace 3r, so C changes by the factor e^{−3r} = e^{−1.5}. In B, the projection of r y is
 # r (1 − |y|²) y, whose trace at |y| = 1 is −2r, so B changes by e^{2r} = e.
 #
-# For our own network B is wrong by 1 per cent and C by 9 per cent. The reason is the size of the radial part, the part along x, which
+# For our own network B is wrong by 1 per cent and C by 9 per cent. The reason is the radial part, the part along x, which
 # nothing in the training controls: the trace of B differs from the divergence by −2⟨f, x⟩, where f is the network's answer before the
-# projection. The next cell asserts this, and compares the radial with the tangential part, as root mean squares (rms).
+# projection, and that of C by 2⟨f, x⟩ plus the derivative of ⟨f, x⟩ along x. The next cell asserts the first, and compares the radial with the tangential part, as root mean squares (rms).
 
 # %%
 print("time   radial rms   tangential rms")
@@ -645,7 +646,7 @@ for i in (16, 24, 28, 32):
     print(f"{i / 32:5.3f} {rms[i / 32][0]:10.3f} {rms[i / 32][1]:14.3f}")
 
 # %% [markdown]
-# The radial part is *not* small beside the tangential one. It has both signs, so the errors of different places and times partly cancel
+# The radial part is *not* small beside the tangential one. If it has both signs, the errors of different places and times partly cancel
 # in the integral. Another training could end with a larger error. A "likelihood" of this kind can look better or worse than it is, without
 # limit.
 #
@@ -747,7 +748,7 @@ lessons_sphere.curves_figure(curves, "evaluations of the network", "mean error o
 #
 # ## Check
 #
-# Every number that the text relies on is asserted here. What holds for any field, trained or not, is asserted tightly.
+# The laws and the main claims of the text are asserted here, with some room for other machines. What holds for any field, trained or not, is asserted tightly.
 
 # %%
 assert (areas - 1 / 24).abs().max() < 0.006

@@ -202,7 +202,7 @@ for width in (1e-4, 0.3):
 
 # %% [markdown]
 # **What was seen:** for a single place (w = 0.0001) one step of DDIM is exact up to w, and Euler and RK4 need many steps. The guess of the clean point is then always the same place. For w = 0.3
-# the guess changes along the way. Then DDIM is a method of order 1 and no better than Euler, and RK4 is far ahead with 64 calls.
+# the guess changes along the way. Then DDIM is a method of order 1. From 4 calls on it is no better than Euler, and RK4 has by far the smallest error with 64 calls. (Euler and RK4 step in the angle φ = arcsin √t, in which the diffusion's velocity is smooth: notebook 08.)
 #
 # Is a real image more like the first case or like the second? `tiles-diffusion` was trained on diffusion in R³, with the same network. We measure its errors on the six
 # tiles, like those of the flow above. (The errors are in kilometres again. We take half as many points, which is enough.)
@@ -228,7 +228,7 @@ for solver in ("ddim", "euler", "rk4"):
     print(f"{solver:6s}" + ", ".join(f"{calls} calls {error_of_other[solver, calls]:,.3g} km" for calls in (4, 16, 64)))
 
 # %% [markdown]
-# **What was seen:** a real image is like the second case. DDIM and Euler have errors of the same size, Euler's a little smaller, and RK4 has the smallest from 16 calls on. With 64 calls
+# **What was seen:** a real image is like the second case. Euler's errors are about half of DDIM's with 16 and 64 calls, and RK4 has the smallest from 16 calls on. With 64 calls
 # RK4 is 1.9 km off here and 0.25 km off for the flow on the sphere.
 #
 # ## Schedules
@@ -377,7 +377,7 @@ for solver in ("euler", "rk4"):
 # trained with other times may prefer other steps.
 #
 # The same to play with: schedules in step, each with its error. Choose another tile, solver or number of steps. (The
-# choices need a kernel, the slider does not. `few-steps` is a grid for networks that were trained with the skewed sigmoid; `flow-steps` and `diffusion-steps` are the grids of the methods in R³, notebook 08.)
+# choices need a kernel, the slider does not. `few-steps` was made for networks that were trained with the skewed sigmoid, and density maps use it for all models; `flow-steps` and `diffusion-steps` are the grids of the methods in R³, notebook 08.)
 
 # %%
 player = widgets.explore_schedule(geo, n=100, keep=True)
@@ -558,7 +558,7 @@ player = widgets.explore_guidance(geo, n=100, keep=True)
 player
 
 # %% [markdown]
-# The same without the player. **What to look for:** the ocean tile. The maps of a row show the points after none, a third, two thirds and all of their way; the title gives the time. With guidance, at which times have the points come as far?
+# The same without the player. **What to look for:** the ocean tile. The maps of a row show the points after none, a third, two thirds and all of their way; the title gives the time. Compare the times in the titles: with guidance the points have come as far much earlier.
 
 # %%
 player.contact_sheet()
@@ -641,8 +641,8 @@ lessons_steps.panels_figure(
 
 # %% [markdown]
 # **What was seen:** guidance divides the mass between the two places nearly as the tilted density does: 83.0 % against 84.5 % are on the left for ω = 1, and 91.5 % against 92.7 % for
-# ω = 2. But it makes each place much sharper. For ω = 2 the standard deviation on the left is 0.020, in the tilted density 0.117. So guidance chooses as the tilted density
-# does, and is far more certain about what it has chosen.
+# ω = 2. But it makes each place much sharper. For ω = 2 the standard deviation on the left is 0.020, in the tilted density 0.117. So in this example, with two places of equal width, guidance chooses
+# as the tilted density does, and is far more certain about what it has chosen. (For places of different width the two choose differently: the tilted density favours the narrow one, the guided flow hardly does.)
 #
 # ## Guidance on many tiles
 #
@@ -712,7 +712,7 @@ for omega in by_scale((0, 0.25), (0, 0.25, 0.5, 1, 2), (0, 0.25, 0.5, 1, 2)):
 # %% [markdown]
 # **What was seen:** without guidance, and with ω = 0.25 from 16 steps on, the numbers hardly depend on the steps. With ω = 0.5 the last doubling still changes a tile by 0.4 nats, with ω = 1
 # by 1.4 nats, and with ω = 2 by 8 nats: that density **is not converged**, and no number for it can be given. We go on with ω up to 1 and 16 steps; the numbers for ω = 0.5 and 1 are too
-# high by about so much, so the fall that they show is real and in truth larger.
+# high by about so much, so the fall that they show is real and in truth larger. This was tested at the true places. Entropy and regions use the density at samples, where it was not: take them as rough for ω = 0.5 and 1.
 
 # %%
 log_p, entropy, inside = {}, {}, {}
@@ -732,8 +732,8 @@ for omega in log_p:
     )
 
 # %% [markdown]
-# **What to look for:** four answers to "is guidance good?". Which of them improve with ω, and which become worse? The bars are ± 2 standard errors; the bars of two ω overlap more than
-# their paired difference does.
+# **What to look for:** four answers to "is guidance good?". Which of them improve with ω, and which become worse? The bars are ± 2 standard errors. Every ω sees the same
+# tiles, so differences between two ω are known better than these bars suggest; their errors are printed above.
 
 
 # %%
@@ -762,25 +762,25 @@ lessons_steps.panels_figure(panels)
 # %% [markdown]
 # **What was seen:**
 #
-# * **One answer becomes better.** With ω = 2 the GeoScore of a single sample rises from 1,550 to 2,102 in seen regions, and from 748 to 937 in held-out ones. Most of
-#   the gain is there with ω = 0.5 or 1, and more guidance does not help. The paper reports the same rise: 3,486 → 3,747 with ω = 2 (table A). But one guided sample is
+# * **One answer becomes better.** With ω = 2 the GeoScore of a single sample rises from 1,550 to 2,102 in seen regions, and from 748 to 937 in held-out ones. More than half of
+#   the gain is there with ω = 0.5, and beyond ω = 2 there is hardly any more. The paper reports a rise, too, on other images: 3,486 → 3,747 with ω = 2 (table A), 7 % where ours is 36 %. But one guided sample is
 #   only as good as the best of 24 samples without guidance (−10 ± 54). Guidance saves the choosing; it knows no more about the image.
 # * **The distribution becomes worse.** The energy score grows with every ω. The difference is more than two standard errors from ω = 2 on in seen regions, and
 #   for every ω in held-out regions: there the answers are often wrong, and being certain of a wrong answer costs most.
 # * **Variety is lost.** Two samples of a seen tile are 2,480 km apart without guidance, 98 km with ω = 1, and 4 km with ω = 2. From ω = 5 on, two samples of the median tile are one metre apart or less. Over
-#   all tiles together, recall falls from 0.97 to 0.92 in seen regions, while precision hardly changes. In held-out regions all four scores fall or stay low: recall from 0.83 to 0.73, precision from 0.48 to 0.45, coverage from 0.22 to 0.17.
+#   all tiles together, recall falls from 0.97 to 0.92 in seen regions, while precision hardly changes. In held-out regions recall falls from 0.83 to 0.73, and precision and coverage are low for every ω. These sets are small, and each sample belongs to one true place, so such numbers say little (notebook 09).
 # * **The density is no longer to be believed.** The entropy falls: without guidance it is that of an even area of 4.2 million km², with ω = 0.25 of a quarter
 #   of that. The true place loses density meanwhile: 1.1 nats with ω = 0.25 and 9.8 with ω = 1, where it has less than under a uniform guess. The 90 % region of the model holds the truth for 90 % of the
 #   tiles without guidance (8/9 is expected), for 58 % with ω = 0.25, and for 15 % with ω = 1.
 #
-# The paper's figure 7 shows a fall of GeoScore at large ω. In the figure of the steps above it appears with 16 steps, and with 32 it is gone; we cannot tell what causes the paper's. Table A of the paper has 33.1 bits per dimension for ω = 2 (the paper's unit of the negative log-likelihood: bits divided by 3). We give no number to compare, because ours is not converged there, and the published code computes likelihoods without guidance only.
+# The paper's figure 7 shows a fall of GeoScore at large ω. In the figure of the steps above it appears with 16 steps, and with 32 it is gone; we cannot tell what causes the paper's. Table A of the paper has 33.1 bits per dimension for ω = 2 (the paper's unit of the negative log-likelihood: bits divided by 3). Our 9.12 in [RESULTS](RESULTS.md) is that of 16 steps and not converged, so the two do not compare; and the published evaluation computes likelihoods without guidance only.
 #
 # The rule of the paper holds: ω > 0 (it takes 2) for one answer, ω = 0 whenever the distribution matters. What to remember: a few steps are enough for a good score; guidance improves the single answer and
 # spoils the distribution.
 #
 # ## Check
 #
-# The numbers on which the text relies, asserted. What holds for any weights is asserted at every scale.
+# The laws and the main claims of the text are asserted here, with some room; its other numbers are those printed above. What holds for any weights is asserted at every scale.
 
 # %%
 assert same < 0.1

@@ -680,7 +680,7 @@ own_area = {split: regions["riemannian", split]["area_90_km2"] / 1e6 for split i
 print("median area of the 90 % region, million km²:", {split: f"{area:.2f}" for split, area in own_area.items()})
 
 # %% [markdown]
-# **What was seen:** of the samples for held-out tiles, 2.6 % fall into held-out blocks, where all the truths are; by chance it would be 18 %. Much of the failure is thus in the data: a fifth
+# **What was seen:** of the samples for held-out tiles, 2.6 % fall into held-out blocks, where all the truths are; by chance it would be 18 %. Much of the failure is thus in the data: more than a sixth
 # of the Earth was never an answer. The regions of held-out tiles are only a quarter larger than those of seen tiles. **The model does not know that it does not
 # know.** Calibration holds, at best, for images like those of the training, and must be measured on images like those that will come.
 #

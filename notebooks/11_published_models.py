@@ -95,7 +95,8 @@ for alias, model in plonk.MODELS.items():
 # For a machine that is offline, copy the folder and keep its name: `PLONK_YFCC_flow` tells geoflow which method and which encoder
 # belong to it. A file that is damaged, or does not match its config, is refused.
 #
-# If the hub does not answer, this cell says so and takes the tile model.
+# (The encoder of photos is a second download.) If the hub does not answer, this cell says so and takes the tile model. It knows only satellite tiles: if you
+# named photos of your own, all answers below then mean nothing.
 
 # %%
 try:
@@ -230,7 +231,7 @@ ax.figure
 # ## The images that we ask about
 #
 # From here on we use a trained model: the published one if it was reached, else the model of satellite tiles. The images are your photos if you named
-# some, else tiles. The model of tiles learnt from any view: any heading, 200 to 400 km wide, any light, partly under clouds. One place in
+# some (the first three of them), else tiles. The model of tiles learnt from any view: any heading, 200 to 400 km wide, any light, partly under clouds. One place in
 # the Sahara is shown twice, once clear and north-up, once turned by 130° and half under clouds.
 
 # %%

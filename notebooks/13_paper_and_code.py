@@ -250,11 +250,11 @@ plt.show()
 #
 # **Code**: three more conventions matter.
 # * The log-density of flows and diffusions is divided by 3 · ln 2 (`models/module.py`: 549), also on the sphere, which has two dimensions.
-# * The log-density of von Mises–Fisher models is not divided by anything: the loss in nats (`models/losses.py`: 119–151) is the logged NLL
+# * The log-density of von Mises–Fisher models and of their mixtures is not divided by anything: the loss in nats (`models/losses.py`: 119–151) is the logged NLL
 #   (`models/module.py`: 688–691, 777–783).
 # * Both are logged under the same name, `test/NLL`.
 #
-# *How this is known:* **read**. That the vMF rows of table 2 are such nats is **inferred**: the paper does not say it. The next cell shows why we think so.
+# *How this is known:* **read**. That the vMF and mixture rows of table 2 are such nats is **inferred**: the paper does not say it. The next cell shows why we think so.
 
 # %%
 uniform = {
@@ -296,7 +296,7 @@ late = {name: float((1 - t < 0.1).double().mean()) for name, t in shapes.items()
 print({name: f"{share:.0%} of the steps at κ < 0.1" for name, share in late.items()})
 
 # %% [markdown]
-# **What was seen:** with the code's constants half of the steps go to the last tenth of the noise, where places are decided. With
+# **What was seen:** with the code's constants half of the steps go to the last tenth of the noise, where the details of a place are decided. With
 # the printed ones one in eight does. geoflow's `skewed-sigmoid` is the code's.
 #
 # ## 5 · The average of the weights
@@ -391,8 +391,8 @@ print(f"radii: 90 % from {radii.quantile(0.05):.3f} to {radii.quantile(0.95):.3f
 print(f"moved by {moved.median():.0f} km in the median; one in twenty by more than {moved.quantile(0.95):.0f} km")
 
 # %% [markdown]
-# **What was seen:** 9 km in the median for this small network, and more than 100 km for one sample in twenty. This matters for accuracies
-# within 25 km. (DDIM's predictions are clamped to a cube, `ddim.py`: 44, so that its last point cannot have |z| > 1.)
+# **What was seen:** 9 km in the median for this small network, and more than 100 km for one sample in twenty. If the published flows miss the
+# sphere by as much, it matters for accuracies within 25 km; that was not measured. (DDIM's predictions are clamped to a cube, `ddim.py`: 44, so that its last point cannot have |z| > 1.)
 #
 # ## 7 · Counting images
 #
@@ -446,7 +446,7 @@ print(f"the second set is moved by {moved_km.min():.0f} to {moved_km.max():.0f} 
 
 # %% [markdown]
 # **What was seen:** for equal distributions the whole sets have the values that theory gives. In chunks precision and recall are lower, since 200 points draw a
-# rougher picture than 4,000. For samples that are wrong by more than the distance between points, chunks do the opposite: they hide the error. In notebook 09 they raise a precision of 0.18 to 0.96. State the number of points with such numbers, and compare only equal ones.
+# rougher picture than 4,000. For samples that are wrong by more than the distance between points, chunks do the opposite: they hide the error. This example does not show it; in notebook 09 chunks raise a precision of 0.19 to 0.93. State the number of points with such numbers, and compare only equal ones.
 #
 # ## 9 · Two constants
 #
@@ -484,7 +484,7 @@ for label, value in (("Eiffel Tower", 1.75), ("beach", 0.47)):
 # | Dropping the condition sets the caller's embeddings to zero in place. | `models/losses.py`: 32, 66, 110 |
 # | The noise on the sphere ignores the seeded generator. | `models/losses.py`: 93 |
 # | The pipeline's likelihood uses the formula for S² for `_flow` and `_diffusion` models, too. | `pipe.py`: 486–488, 525 |
-# | Table A's guided likelihood (33.1) cannot come from the code: guidance is 0 in its likelihoods. | `models/module.py`: 164, 209 |
+# | The evaluation never computes table A's guided likelihood (33.1): it passes guidance 0, though the functions take another value (`pipe.py`: 397). | `models/module.py`: 164, 209 |
 # | Labels of cities join the names of city, sub-region, region and country. Where the sub-region is empty, they never match those of the data set. | `metrics/utils.py`: 89–102 |
 # | Von Mises–Fisher models are scored on random samples, not on modes. | `models/samplers/von_fisher_sampling.py`: 12–30 |
 #

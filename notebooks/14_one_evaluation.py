@@ -22,7 +22,7 @@
 # 2. what a *flow map* learns instead of a velocity, and how to write its two training objectives by hand;
 # 3. how good one, two and four calls of its network are, beside every solver of the package;
 # 4. why a density in few calls is no substitute for the exact one;
-# 5. where a flow map fails, and why it must fail there.
+# 5. where a flow map fails, and why.
 #
 # | Needs | Time to read | Time to run (laptop / GPU) | Produces |
 # |---|---|---|---|
@@ -389,7 +389,7 @@ lessons_maps.jumps_figure(way[:, chosen], ends["Euler, 1 step"][1][0, few][chose
 #
 # ## Two laws, measured
 #
-# The laws of the table were not part of the loss. A map that has learned the flow must obey them all the same, so they are a test. For
+# The second and the third law of the table were not part of the loss. A map that has learned the flow must obey them all the same, so they are a test. For
 # the second law we need the derivative of the jump in s. `torch.func.jvp` gives it (notebook 03); the package computes it with the derivative
 # of `exp` in closed form.
 
@@ -426,14 +426,15 @@ for r, km in gap.items():
 # two end 74 to 104 km apart, less than the 164 km by which a jump misses the end of the flow. Tests of this kind need no reference solution, so they can be made
 # for any map.
 #
-# The square of the residual is an objective too, and it needs no teacher: the network's own diagonal takes the place of v. This is called
+# The square of the residual is an objective too. It needs no teacher if the diagonal learns the velocity by flow matching at the same time and takes
+# the place of v. (Alone, the residual would also be zero for a map that moves nothing.) This is called
 # *Lagrangian self-distillation* (Boffi et al., 2025), and `geoflow train --method flow-map` uses it. We distil from a flow instead, because we have
 # one.
 #
 # ## Clouds: what counts is where all ends lie
 #
-# Distillation asks for much: every noise point must end where the flow takes *it*. At an edge between two basins a network cannot do this, because it is a
-# continuous function (section "Where it fails"). But whoever looks at samples does not see the noise from which they came. What counts is the
+# Distillation asks for much: every noise point must end where the flow takes *it*. At an edge between two basins one call of a network cannot do this, because it is
+# continuous and not steep enough (section "Where it fails"). But whoever looks at samples does not see the noise from which they came. What counts is the
 # **distribution** of the ends. So a second objective compares a whole cloud: the ends X of several jumps for one image, with the true place Y of this image.
 #
 # The mean distance E ρ(X, Y) is not enough. It is lowest if all jumps end at one place. The missing part rewards a cloud that is spread, by the distance of two of its own points
@@ -568,24 +569,28 @@ for row, calls in enumerate((1, 2, 4, 8)):
         rivals = {name: e[k] for name, entries in scores.items() if name != "flow map" for e in entries if e[0] == calls}
         best = max(rivals, key=lambda name: sign * rivals[name].mean())
         ahead, error = metrics.paired_difference(sign * scores["flow map"][row][k], sign * rivals[best])
-        verdicts[calls, label] = "ahead of" if ahead > 2 * error else "behind" if ahead < -2 * error else "equal to"
-        print(f"{calls} calls, {label:12s}: {verdicts[calls, label]:8s} {best:8s} by {ahead:+5.0f} ± {error:3.0f}")
+        verdicts[calls, label] = "ahead of" if ahead > 2 * error else "behind" if ahead < -2 * error else "level with"
+        print(f"{calls} calls, {label:12s}: {verdicts[calls, label]:10s} {best:8s} by {ahead:+5.0f} ± {error:3.0f}")
 
 # %% [markdown]
-# **What was seen:** with one call the map is far ahead of Euler's method, the only solver that can answer with one call: it has the GeoScore that Euler reaches with two calls. With two, four and eight calls it is equal to the best solver in both scores, within two
-# standard errors. (On 1,000 tiles it is also ahead with two calls, by 88 ± 31 of GeoScore and 75 ± 24 km: [results](../data/results/flow-map.md).) More jumps hardly help the energy score: it stays 3 % above that of the flow, while the solvers are within 0.4 to 2.2 % of it with eight calls. Methods of higher order (midpoint, Heun, RK4) need
-# several calls for a single step, and such a long step does them no good; Euler's method, the simplest one, is the best solver with few calls.
+# **What was seen:** with one call the map is far ahead of Euler's method, the only solver that can answer with one call: it has the GeoScore that Euler reaches with two calls. With two, four and eight calls it is level with the best solver in both scores. More jumps
+# help the energy score a little: on 1,000 tiles it is 3.3, 2.0 and 1.5 % above that of the flow with one, two and four ([results](../data/results/flow-map.md)). Methods of higher order (midpoint, Heun, RK4) need
+# several calls for a single step, and such a long step does them no good: Euler's method, the simplest one, is the best solver with one and two calls. From four on, the midpoint method and AB3 are as good.
 #
 # So the map is for one call, or two. But one jump does not reach the flow. The aims of this project were higher:
 
 # %%
 targets = {"one call, GeoScore": (0.95, 0, 1), "two calls, GeoScore": (0.98, 1, 1), "one call, energy score": (1.05, 0, 2)}
 reached = {name: (scores["flow map"][row][k].mean() / plateau[k].mean()).item() for name, (_, row, k) in targets.items()}
-for name, (aim, _, k) in targets.items():
-    verdict = "reached" if (reached[name] >= aim) == (k == 1) else "missed"
+for name, (aim, n, k) in targets.items():
+    sign = 1 if k == 1 else -1  # more is better, less is better
+    better, error = metrics.paired_difference(*(sign * row for row in (scores["flow map"][n][k], aim * plateau[k])))
+    verdict = "reached" if better > 2 * error else "missed" if better < -2 * error else f"not decided by {tile_count} tiles"
     print(f"{name:24s} {reached[name]:6.1%} of the flow; the aim was {'at least' if k == 1 else 'at most'} {aim:.0%}: {verdict}")
 
 # %% [markdown]
+# On 1,000 tiles the first two aims are missed, with 91.0 ± 1.6 % and 93.4 ± 1.5 %, and the third is reached: the energy score is 3.3 ± 0.7 % worse ([results](../data/results/flow-map.md)).
+#
 # ## With guidance
 #
 # The same with ω = 2. A solver now pays two calls for each velocity.
@@ -610,7 +615,7 @@ lessons_maps.quality_figure(curves, levels, f"{guided_count} test tiles, guidanc
 # %% [markdown]
 # **What was seen:** with guidance the map gains most. The guided velocity is long and turns quickly, so a solver with few steps goes far astray: with two and four calls
 # hardly any of its answers is near. A jump has learned where the whole way leads, and it pays one call where the solver pays two. One call has 92 % of the GeoScore of the guided flow (the aim was 95 %; on 1,000 tiles it is 87.5 ± 1.6 %). Two jumps are
-# worse than one, with 79 %, and four have 94 %. We do not know why: a training with clouds of two jumps as well had the same weakness. In the energy score, one call is 291 ± 123 km better than the guided flow, because its answers are spread more; with two and four calls the map is level with the flow.
+# worse than one, with 79 %, and four have 94 %. We do not know why: a training with clouds of two jumps as well had the same weakness. In the energy score, one call is 291 ± 123 km better than the guided flow, and on 1,000 tiles two calls are, too. This is no merit: guidance makes the flow too narrow for this score, and the map follows it only in part.
 #
 # ## Time
 #
@@ -794,20 +799,21 @@ lessons_sphere.density_figure(error.reshape(rows, columns), "|error of log p| (n
 
 # %% [markdown]
 # **What was seen:** four calls miss the first condition: their density integrates to 1.07, and only 2 % were allowed. The NLL is 0.07 nats below the exact one, which is within 0.1, but it is
-# too good for the same reason: a density that is too large gives data too much. Solvers with four calls do worse: their integrals are 1.09 (midpoint), 1.33 (RK4) and 1.56 (Euler).
+# too good for the same reason: a density that is too large gives data too much. Of the solvers with four calls, RK4 and Euler do worse in both (integrals of 1.33 and 1.56). The midpoint method has a worse integral, 1.09, and a better NLL, 0.03 nats off.
 #
 # **One call is the easiest case, not the hardest.** It meets both conditions here, because it need not land anywhere: noise is uniform, so the network has simply been fitted to log p. Two calls or more
-# begin where the jump before has landed, and the errors add. At single places they have a standard deviation of 0.13 nats with one call and 0.28 with eight, which the mean hides, because errors of
+# begin where the jump before has landed, so errors can add up. At single places they have a standard deviation of 0.13 nats with one and two calls, 0.16 with four and 0.28 with eight, which the mean hides, because errors of
 # both signs cancel. On the map the errors are largest on the light fields, 0.45 nats: there the density is small, and a small absolute error is a large one in its logarithm.
 #
-# So a number comes out quickly, but nothing guarantees that it is a density. The exact integration does, for every network and at every place. The condition at four calls is missed even on this simple board. On tiles,
-# a short trial missed it by far: the integral was 4.7, and the NLL off by 0.34 nats ([results](../data/results/flow-map.md)). So **the package has no such head**: densities integrate the velocity.
+# So a number comes out quickly, but nothing guarantees that it is a density. The exact integration does, for every network and at every place. The condition at four calls is missed even on this simple board, by a network of 600 training steps; a longer training was not tried. On tiles
+# a short trial missed it by far: the integral was 4.7 and the NLL off by 0.34 nats with four calls, and one call failed too, with an integral of 2.3 ([results](../data/results/flow-map.md)). So **the package has no such head**: densities integrate the velocity.
 #
 # ## Where it fails
 #
 # Return to the two places of the beginning. The exact map X_{0,1} has an edge between the basins: noise on one side goes to Paris, noise on the
-# other side to Brasília, however close they are. **A network is a continuous function. It cannot jump from one place to the other, so near an
-# edge its answers lie in between.** A flow does not have this difficulty: its velocity may be smooth, and many small steps pull neighbours apart.
+# other side to Brasília, however close they are. **A network is a continuous function, so near an
+# edge its answers lie in between.** The flow of a trained velocity is continuous too, but it can be very steep: its 64 calls stretch the way between neighbours again and again. One call of
+# a network of this size is far less steep.
 #
 # We look for this on a real tile. Among the test tiles we take the one whose two best places are both likely and far apart.
 
@@ -903,7 +909,7 @@ still.contact_sheet(moments=(1.0,))
 #
 # ## Check
 #
-# Every number that the text relies on is asserted here. What holds for any map, trained or not, comes first.
+# The main orders that the text relies on are asserted here; its numbers are those printed above. What holds for any map, trained or not, comes first.
 
 # %%
 assert near_many > 0.99
@@ -926,7 +932,8 @@ if tile_count >= 200:  # what needs trained networks and enough tiles
     assert reached["one call, energy score"] < 1.1
     assert abs(lost) < 1
     _, integral_of_four, nats_of_four = few["flow map"][2]
-    assert abs(integral_of_four - 1) > 0.02 or abs(nats_of_four) > 0.1
+    if back_steps < 1000:  # a longer training may well reach them
+        assert abs(integral_of_four - 1) > 0.02 or abs(nats_of_four) > 0.1
     assert abs(integral_of_four - 1) < abs(few["euler"][1][1] - 1)
     assert spread[1] < spread[8]
     assert dark_error < light_error
@@ -968,8 +975,8 @@ def check_1a():
 print(check_1a())
 
 # %% [markdown]
-# **Stage 1b:** for Paris with the weight w and Brasília with 1 − w, find the largest number of noise points that one step can bring within 1,000 km of either
-# place, over w in {0.5, 0.6, …, 1}. What does it say about images with one clear answer?
+# **Stage 1b:** for Paris with the weight w and Brasília with 1 − w, compute which share of 2,000 noise points one step brings within 1,000 km of either
+# place, for each w in {0.5, 0.6, …, 1}. What does it say about images with one clear answer?
 
 # %%
 shares_1b = None  # your code here: a list of six shares, for w = 0.5, 0.6, …, 1

@@ -10,7 +10,7 @@ look anywhere, a tile has any heading, is 200 to 400 km wide, has any light, and
 side, the raster's colours and no clouds: a map look-up, where nearly every tile has one answer.
 
 Centres lie on land with probability `LAND_SHARE`. The sphere is divided into HEALPix blocks (7.3°
-wide, equal areas). A fifth of them, chosen by hash, is **held out**: the splits `train`,
+wide, equal areas). 136 of 768, chosen by hash, are **held out**: the splits `train`,
 `validation` and `test` are independent draws from the other blocks (the *seen regions*), and no
 tile's footprint crosses from one side to the other. An image encoder may be trained on draws of
 its own (`encoder`), so that the embeddings of training tiles are like those of new ones.

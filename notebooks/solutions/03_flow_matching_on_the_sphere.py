@@ -257,8 +257,8 @@ print("Exercise 2b is still to be solved" if flat_share is None else f"Exercise 
 print(f"samples of the flow in degrees on dark fields: {flat_dark:.1%}")
 
 # %% [markdown]
-# Near the antimeridian the flow in degrees has fewer samples than the data. The flow on the sphere of notebook 03 has no border, so it
-# has no such gap.
+# Near the antimeridian the flow in degrees has fewer samples than the data. Part of this may be the short training, which blurs the whole board; we did not
+# separate the two. For the flow on the sphere of notebook 03 the antimeridian is no border.
 #
 # ## Exercise 3 · The wrong target
 #
