@@ -289,14 +289,14 @@ plt.show()
 # *What was seen:* single lines point in many directions; their mean is a short vector, and it agrees with the closed form within about one
 # standard error. At t = 0.5 the field already streams towards the two arcs.
 #
-# Now the one-dimensional picture again, with the flow of the average field beside the lines. We follow the field in 200 small steps.
+# Now the one-dimensional picture again, with the flow of the average field beside the lines. We follow the field in small steps of 1/200.
 
 # %%
 z = torch.cat([z0, torch.randn(20_000, 1)])  # the twelve of the picture, and a crowd
 z_end = two_examples[torch.randint(2, (len(z),))]
 z_end[:12] = z1
 ways = [z]
-for i in range(199):  # the last step would divide by zero
+for i in range(199):  # one more step would put every point exactly on an example
     ways.append(ways[-1] + exact_velocity(ways[-1], at(i / 200, z), two_examples) / 200)
 ways = torch.stack(ways)[..., 0]
 shares = {}
@@ -760,8 +760,8 @@ plt.show()
 # %% [markdown]
 # *What was seen:* the integral is 1 to three digits. Nothing enforced it: **a flow's density is normalised by
 # construction**, since flowing moves mass and never makes any. But the density is not the true one. It has a haze of small probability
-# between and beyond the moons, because the learned field is not exact: where the true field changes quickly
-# from place to place, the field of the network changes too slowly. And on the moons it
+# between and beyond the moons, because the learned field is not exact. A likely reason is that the true field changes quickly
+# between the moons, which a network smooths; we did not measure it. On the moons the density errs the other way: it
 # has sharp ridges, higher than any true value.
 #
 # What does each fault cost? The difference in nats is the *Kullback–Leibler divergence* KL(p, q) of the true density p and the
@@ -971,7 +971,7 @@ paired = pair(x0, x1)
 if paired is None:
     print("exercise 1: to do")
 else:
-    assert torch.equal(paired.sort(0).values, x1.sort(0).values), "every example should be used once"
+    assert torch.equal(paired[paired[:, 0].argsort()], x1[x1[:, 0].argsort()]), "every example should be used once"
     before, after = ((x0 - x).square().sum(-1) for x in (x1, paired))
     assert after.sum() < before.sum(), "the total squared distance should fall"
     i, j = torch.triu_indices(100, 100, 1)

@@ -55,6 +55,7 @@ from geoflow.data import tiles
 from geoflow.methods import SolverOptions
 from geoflow.scores import metrics
 from geoflow.scores.evaluation import read_report
+from geoflow.training.modules import sampling_schedule_of
 from geoflow.training.recipes import read_recipe
 from geoflow.viz import lessons_comparison, maps, widgets
 from geoflow.viz.lessons_comparison import TITLES
@@ -125,11 +126,12 @@ lessons_comparison.approach_figure(left, km, 500)
 # ## Trained side by side
 #
 # We train the same small network for each method, on the same embeddings, batches and steps; first with uniform training times (the schedule `linear`), then with the *mixed* times of
-# the shipped models. The embeddings are those of the shipped encoder. Two parts of the shipped recipe are specific to a path, and each method
+# the shipped models. The embeddings are those of the shipped encoder. Three parts of the shipped recipe are specific to a path, and each method
 # gets its own:
 #
 # * the *guess*: the head of the network answers with a Gaussian guess of the true place, and the path's formula turns this guess into the target (notebook 04);
-# * the projection to the tangent plane, which only the sphere needs.
+# * the projection to the tangent plane, which only the sphere needs;
+# * the times of the solver's steps: a density in R³ lies in a thin shell and needs more of them near the end.
 
 # %%
 encoder = Geolocator.from_pretrained("tiles").encoder
@@ -165,7 +167,7 @@ def student(method, schedule):
         optimizer.step()
         decay.step()
         history.append(loss.item())
-    return Geolocator(network, method, recipe["sampling_schedule"]), history
+    return Geolocator(network, method, sampling_schedule_of(recipe, method)), history
 
 
 students, history = {}, {}
@@ -241,8 +243,8 @@ for method in GENERATIVE:
 
 # %% [markdown]
 # *What to read from it:* the right column would put the methods in R³ far ahead of the Riemannian flow, and that is only the thinness of their shells. On the sphere (left column) the numbers can be compared. The last three lines answer the question about the times, for these few steps. Mixed times help the
-# diffusion, by 0.35 ± 0.13 nats, hurt flow matching in R³, by 0.30 ± 0.09, and make no clear difference for the Riemannian flow (−0.15 ± 0.13): only a difference of more than two standard errors counts. This fits the figure above, in which the diffusion is decided latest. In 150 steps a network learns the coarse part of the
-# field first, and there the late times have little to say. Trainings this short only illustrate how methods are compared; the next section has the long ones.
+# diffusion, by 0.35 ± 0.13 nats, hurt flow matching in R³, by 0.30 ± 0.09, and make no clear difference for the Riemannian flow (−0.15 ± 0.13): only a difference of more than two standard errors counts. This fits the figure above, in which the diffusion is decided latest. The errors are those over 50 tiles; each method was
+# trained once, so they do not say what another training would give. Trainings this short only illustrate how methods are compared; the next section has the long ones.
 #
 # ## The whole comparison
 #
@@ -256,10 +258,10 @@ for method in GENERATIVE:
 # * **NLL over uniform**, as above. It judges the whole distribution. It is given for seen regions only: a model rightly learns that no
 #   training tile comes from the held-out blocks.
 # * **Energy score**: the mean distance of samples to the truth, minus half of their mean distance to each other, in kilometres. It judges the whole distribution, too. Lower is better, and it is lowest on average for the true distribution.
-# * **GeoScore**: 5000 · exp(−d/1492.7 km) for an answer at the distance d. Higher is better. The *answer* is the one of 24 samples that expects the highest GeoScore, judged by the other samples and
-#   without knowledge of the truth. *One sample* is a single random sample.
+# * **GeoScore**: 5000 · exp(−d/1492.7 km) for an answer at the distance d. Higher is better. The *answer* is the one of 24 samples that has the highest GeoScore on average if the other samples stand for the
+#   truth, which is not used. *One sample* is a single random sample.
 #
-# A fifth kind of score, precision and recall, asks whether the set of all answers looks like the set of all places; notebook 09 explains why it says little here.
+# Another kind of score, precision and recall, asks whether the set of all answers looks like the set of all places; notebook 09 explains why it says little here.
 
 # %%
 FOLDER = runtime.DATA / "results" / "tiles"
@@ -340,7 +342,7 @@ print_differences("test-guided")
 
 # %% [markdown]
 # *What was seen:* guidance lifts the single sample of the Riemannian flow from 1595 to 2080. With it, the flow is ahead of every other method in one sample: by 105 ± 32 and 74 ± 31 of the methods in R³, by 454 ± 39 of the mixture of sixteen, by 654 ± 36 of the mixture of three and by 948 ± 45 of
-# retrieval. This is the protocol of the paper's table 1, and the order of the three generative methods is the same as there. In the answer of 24 samples, guidance makes the flow level with the mixture of sixteen. The price is the distribution: the energy score gets worse by 780 km, because guided samples are too concentrated. With guidance the flow is behind every other method in this score, also behind flow matching (181 ± 54 km) and diffusion (261 ± 51 km), which were guided as strongly. Guidance is for answers, not for
+# retrieval. This is the protocol of the paper's table 1, where the Riemannian flow is first, too. Diffusion comes before flow matching here as there, but by 31 points only, which was not tested. The protocol favours methods that have guidance, which makes their samples more concentrated. A mixture could be sharpened, too (notebook 09), and the answer of 24 from sixteen components, 2,118, needs no solver. So only the comparison of the three generative methods is like with like. In the answer of 24 samples, guidance makes the flow level with the mixture of sixteen. The price is the distribution: the energy score gets worse by 780 km, because guided samples are too concentrated. With guidance the flow is behind every other method in this score, also behind flow matching (181 ± 54 km) and diffusion (261 ± 51 km), which were guided as strongly. Guidance is for answers, not for
 # densities.
 #
 # ### Minutes and components
@@ -367,16 +369,17 @@ lessons_comparison.budgets_figure(curves["rows"], steps=2000)
 
 # %% [markdown]
 # *What was seen:* in likelihood, the flow is ahead of every mixture with as many steps, but for sixteen components after 500 steps, which are ahead by 0.06 ± 0.03 nats. Its lead grows with the length of the training: over sixteen components from 0.13 ± 0.04 nats after
-# 1,000 steps to 0.51 ± 0.04 after 4,000. The flow's curve still falls at its end. That of the mixtures bends. More components help, from −1.39 nats with one to −4.03 with 32, but none reaches the flow's −4.17.
+# 1,000 steps to 0.51 ± 0.04 after 4,000. All curves flatten. The last doubling shown of the mixtures gives three components 0.17 nats and sixteen 0.12; from 4,000 to 8,000 steps the flow gains 0.23, and with four times as many steps again only 0.11, since its validation loss is lowest in the middle of that training. More components help, from −1.39 nats with one to −4.03 with 32, but none reaches the flow's −4.17.
 #
 # In the energy score and in the answer of 24 samples it is the other way round. Eight, sixteen and 32 components are ahead of the flow with 2,000 steps, by 110 to 121 km and by 88 to 175 of GeoScore. After 4,000 steps sixteen components and the flow are level in both, GeoScore (66 ± 34) and
-# energy score (60 ± 35 km): these differences are just below two errors. A mixture's step also takes half of the time of a flow's. At equal minutes, sixteen components have the lower NLL, too, for trainings of up to about four minutes (−3.54 against −3.05 at 1.4 minutes). So for a short training, or where only the candidate regions matter, a mixture of sixteen is the better choice. The flow is the better one where the shape
+# energy score (60 ± 35 km): these differences are just below two errors. A mixture's step also takes half of the time of a flow's. At equal minutes, sixteen components have the lower NLL, too, for trainings of up to about four minutes (−3.54 against −3.05 at 1.4 minutes). A longer training does not bring the flow ahead in these two
+# scores: after 32,000 steps it has 2,490 km and 2,157, sixteen components 2,462 km and 2,159 after 4,000. So for a short training a mixture of sixteen is the better choice; after a long one the two are level where only the candidate regions matter, and the mixture is cheaper. The flow is the better one where the shape
 # of the density matters, and for guided samples. The encoder is shared and was trained once, and so was each method, so these errors are those over tiles only.
 #
 # ### Several trainings
 #
 # A method may be lucky in one training, and the encoder too. `tests/benchmarks/seeds.py` trained encoder and methods anew with several seeds by the recipe `laptop`: five
-# times the flow and the mixtures, three times the others. The encoders saw 2.0 million images in training, that of the models above 5.1 million, so all scores are lower here. The tiles are the same 2,000, and ±
+# times the flow and the mixtures, three times the others. The encoders saw 2.0 million images in training, that of the models above 5.1 million, so all scores are worse here. The tiles are the same 2,000, and ±
 # is the standard deviation between trainings. The paired bootstrap of the figure draws tiles and trainings; a method with three trainings is compared with the flow's trainings of the same three seeds.
 #
 # *What to look for:* what stays of the order above, and how much one training differs from another.
@@ -402,8 +405,8 @@ for method, (mean, error) in guided.items():
 lessons_comparison.ahead_figure(flow_ahead, "several trainings, encoders of their own: seen regions, no guidance")
 
 # %% [markdown]
-# *What was seen:* one training differs from another by 0.03 to 0.05 nats (the single vMF by 0.13) and by 16 to 33 of GeoScore. In likelihood and in the guided sample the order of the methods stays. Three things change with more trainings. In likelihood the diffusion is now level with the
-# Riemannian flow (0.05 ± 0.04 nats), and flow matching in R³ remains behind, by 0.09 ± 0.04. The mixture of sixteen has lost its lead in the answer of 24 (11 ± 25 of GeoScore), and there the flow is now ahead of flow matching in R³ (54 ± 26). In the energy score, the flow is ahead of three components by 103 ± 27 km and of retrieval by
+# *What was seen:* one training differs from another by 0.03 to 0.05 nats (the single vMF by 0.13) and by 16 to 33 of GeoScore. In likelihood and in the guided sample the order of the methods stays. Three statements differ from those about one training; the encoders differ, too, so the number of trainings need not be the reason. In likelihood the diffusion is now level with the
+# Riemannian flow (0.05 ± 0.04 nats), and flow matching in R³ remains behind, by 0.09 ± 0.04. The mixture of sixteen has lost its lead in the answer of 24 (11 ± 25 of GeoScore), and there the flow is now ahead of flow matching in R³ (54 ± 26; with three trainings the error is a little too small, so this lead of 2.1 errors is not safe). In the energy score, the flow is ahead of three components by 103 ± 27 km and of retrieval by
 # 174 ± 32 km, and level with sixteen (3 ± 27 km the other way). In the guided sample it is ahead of every other method, of the diffusion by the least: 54 ± 24.
 #
 # ### In held-out blocks
@@ -421,7 +424,7 @@ lessons_comparison.ahead_figure({m: differences["held-out"][m] for m in COMPARED
 
 # %% [markdown]
 # *What was seen:* on parts of the Earth that training never saw, all scores are much worse: GeoScores of 700 to 830, against 2045 for the flow in seen regions, and 209 for a guess on land. In the answer, all generative methods and mixtures are level with the flow. In the energy score the flow is ahead of flow matching in R³ (128 ± 37 km) and of the mixture of
-# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, eight components are ahead of the flow in the held-out answer ([how far](../data/results/README.md)). In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
+# sixteen (171 ± 40 km), level with diffusion and with the mixture of three, and *behind* the single vMF (81 ± 36 km) and retrieval (189 ± 45 km). (In GeoScore these two are behind, by 101 and 52.) Over the several trainings above, two of these differences are level: the single vMF in the energy score and retrieval in GeoScore; and eight components are ahead of the flow in the held-out answer ([how far](../data/results/README.md)). In the energy score a wrong distribution loses less if it is wide, and in these regions every method is often wrong. What is learnt in seen regions carries over only in part, for every method. Notebook 09 shows that the
 # Riemannian flow does not notice when it has left the regions that it knows.
 #
 # ## On which tiles does the flow gain?
@@ -491,7 +494,7 @@ for number, (mean, error) in enumerate(ahead):
 
 # %% [markdown]
 # *What was seen:* (bars in the figure are one standard error long on each side.) The flow is ahead of the mixture in likelihood on every quarter of the tiles, by 1.6 to 2.1 nats, and hardly more on the ambiguous ones. On the two ambiguous quarters the answers and widths of the two are level. On the third the flow is narrower, by 300 ± 116 km, and on the
-# clearest its answers are closer to the truth, by 250 ± 97 km. But its likelihood gains as much on every quarter, also where answers and widths are level. So most of the gain comes from the *shape* of its density, which the answer and the width do not see: the next map shows how different the shapes are. The single vMF must be wide wherever there is more than one candidate.
+# clearest its answers are closer to the truth, by 250 ± 97 km. But its likelihood gains as much on every quarter, also where answers and widths are level. This suggests that much of the gain comes from the *shape* of its density, which the answer and the width do not see. It is no proof, since the errors of these two are large on the ambiguous tiles. The tables agree with it: sixteen peaks in place of three, which can draw finer shapes, win back 1.07 of the 1.93 nats; and the regions in which half of the true places lie are several times smaller for the flow (notebook 09, section 6). The single vMF must be wide wherever there is more than one candidate.
 #
 # ### When is the density made?
 #
@@ -555,13 +558,13 @@ for method, latlon in answers.items():
 
 # %% [markdown]
 # *What was seen:* the generative methods draw shapes and agree on them: the coasts of North Africa, the Horn of Africa and the coasts of Arabia, and some Baja California, which is faintest for the diffusion. All half areas here include the smoothing by 200 km, which widens thin coasts most: 1.6 to 1.8 million km² for the generative methods, 3.8 for the mixture. In the exact maps of this tile (figure A in [RESULTS](RESULTS.md)) the areas of the generative methods are several times smaller and differ
-# more. The candidates have different weights: 22 to 33 % of the samples lie within 1,000 km of the truth. The best answers are 1,857 to 5,155 km off, and they depend on the draw where two candidates have nearly equal weight: from other samples the diffusion answers with a place near the truth (figure A). The
+# more. The candidates have different weights: 22 to 33 % of the samples lie within 1,000 km of the truth. Their answers are 1,857 to 5,155 km off, and they depend on the draw where two candidates have nearly equal weight: from other samples the diffusion answers with a place near the truth (figure A). The
 # mixture of three covers North Africa and the Horn of Africa with two round peaks, and has 28 % near the truth. The single vMF must cover everything between its candidates, Europe and the whole of the Sahara included. One tile says nothing about which method is better; the tables above do.
 #
 # ### Are these densities?
 #
-# The likelihoods above count only if each density integrates to one over the sphere. We test it for this tile by *importance sampling*: draw points from a density q that is similar to p (smoothed samples of the same method), and average p/q. This is right on average for every q, and its
-# standard error says how far to trust it. A density in R³ costs 48 points along each ray, so fewer directions are drawn.
+# The likelihoods above count only if each density integrates to one over the sphere. We test it for this tile by *importance sampling*: draw points from a density q that is similar to p (smoothed samples of the same method), and average p/q. This is right on average for every q that is positive wherever p is. Its
+# standard error can be trusted if p/q is nowhere very large, so a twentieth of the points are drawn uniformly. A density in R³ costs 48 points along each ray, so fewer directions are drawn.
 
 # %%
 integrals = {}
@@ -629,8 +632,8 @@ for solver in ("ddim", "euler", "heun", "rk4"):
 lessons_comparison.solvers_figure(errors)
 
 # %% [markdown]
-# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM and Euler are about 200 km off, Heun's method three times as far, and two steps of RK4 are lost. From 16 evaluations on the higher orders are ahead, and from 32 on the fourth order wins. DDIM keeps the predicted noise fixed for a
-# whole step, and for this network that is no better than keeping the velocity fixed, as Euler does.
+# *What was seen:* with few evaluations no solver is good: at 8 evaluations DDIM and Euler are about 200 km off, Heun's method three times as far, and two steps of Heun or RK4 are lost. At 16 evaluations Heun and RK4 are about as close as Euler, from 32 on they are closer, and RK4 is the closest. DDIM keeps the predicted noise fixed for a
+# whole step. On this tile that is closer than keeping the velocity fixed, as Euler does, at 4 evaluations only.
 #
 # ## Check
 
@@ -796,7 +799,7 @@ def check_3():
 print(check_3())
 
 # %% [markdown]
-# **Stage 3b:** suppose that the predicted noise is always the true one, from the first step on. How many steps does DDIM need to reach the data exactly?
+# **Stage 3b:** suppose that a state at some angle φ > 0 is given, and that the predicted noise is always the true one. How many steps does DDIM need from there to reach the data exactly?
 
 # %%
 steps_needed = None  # your code here

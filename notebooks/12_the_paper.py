@@ -64,8 +64,8 @@ def rerun(name):
 # %% [markdown]
 # ## Table 1: geolocation
 #
-# The paper draws one random sample per image, guided with ω = 2, and scores it. We do the same. Guidance does not exist for closed forms
-# (von Mises–Fisher, mixture, uniform), so they answer with an unguided sample.
+# The paper draws one random sample per image, guided with ω = 2, and scores it. We do the same. Closed forms
+# (von Mises–Fisher, mixture, uniform) are not guided here, so they answer with an unguided sample.
 #
 # **Predict before you run:** the paper's images are photos. Will its order of the methods hold on tiles?
 #
@@ -76,7 +76,7 @@ def rerun(name):
 rerun("table1")
 
 # %% [markdown]
-# **What was seen:** as printed, the Riemannian flow leads, then diffusion, flow matching, the single vMF and the mixture. On 500 tiles the three generative methods are level
+# **What was seen:** as printed, the Riemannian flow leads, then diffusion, flow matching, the single vMF and the mixture. (The flow's 3,767 is that of the standard sigmoid in table A; with the skewed one the paper prints 3,747 there, less than diffusion's 3,762.) On 500 tiles the three generative methods are level
 # and ahead of the rest, and the mixture is ahead of the single vMF, which is the reverse of the printed order.
 #
 # A paired comparison is sharper, because all methods answer the same tiles. The next cell reads one that comes with the repository: one sample per tile, guided where there is guidance, on
@@ -90,7 +90,8 @@ for method, differences in paired.items():
     print(f"GeoScore of the Riemannian flow − {method:14s}: {gap:+6.0f} ± {error:3.0f}, so the flow is {words}")
 
 # %% [markdown]
-# **What was seen:** on 2,000 tiles, compared tile by tile, the Riemannian flow is ahead of every other method in this score. In other scores it is not: sixteen components
+# **What was seen:** on 2,000 tiles, compared tile by tile, the Riemannian flow is ahead of every other method in this score. This lead comes with guidance: of the unguided samples, that of the flow is level with sixteen components and with both R³
+# methods (notebook 08). In other scores it is not ahead either: sixteen components
 # are ahead of it in the best of 24 unguided samples, by 73 ± 34 in one training; over five trainings the two are level (notebook 08).
 #
 # ## Table 2: likelihood
@@ -187,9 +188,9 @@ rerun("fig6")
 rerun("fig7")
 
 # %% [markdown]
-# **What was seen:** both GeoScores rise until ω = 3. Until ω = 10 Euler's falls by 43 % and RK4's by 8 %. **The paper's fall of F1 is not reproduced:** it prints 0.882 and 0.868 for ω = 0 and 2, and ours stay between
-# 0.961 and 0.980 without a trend, since with 500 images precision and recall are near 1 in any case. Both solvers take 16 steps, for which Euler evaluates the network
-# 16 times and RK4 64 times. The guided field is the same, so the difference at large ω is an error of the solvers: guidance makes the field strong, and a strong field needs short steps (notebook 06). It does not say which solver is better at equal cost.
+# **What was seen:** both GeoScores rise until about ω = 2 and are flat from there to 4. Until ω = 10 Euler's falls by 43 % and RK4's by 8 %. **The paper's fall of F1 between ω = 0 and 2 is not reproduced:** it prints 0.882 and 0.868, and ours have 0.97 to 0.98 there. From ω = 3 on they are lower by
+# about 0.01, down to 0.961; no error is known for this. Both solvers take 16 steps, for which Euler computes the velocity
+# 16 times and RK4 64 times. The guided field is the same, so the difference at large ω is an error of the solvers: guidance makes the field strong, and a strong field needs short steps. In notebook 06, on other tiles, Euler's method with 32 or more steps does not fall at ω = 10. This figure does not say which solver is better at equal cost.
 #
 # ## Figure A: six answers to one ambiguous image
 #
@@ -204,10 +205,10 @@ if with_maps_in_space:
 # %% [markdown]
 # ## Table A: ablation
 #
-# The first three rows sample the same network in three ways. The other two are networks trained with other schedules. They are trained here if they are not there,
+# The first three rows sample the same network in three ways. It was trained with the schedule `mixed`, not with the paper's skewed sigmoid, and is sampled with `mixed-steps`. The other two are networks trained and sampled with other schedules. They are trained here if they are not there,
 # which takes most of the time.
 #
-# **Predict before you run:** which is better, one guided sample or the likeliest of 32 unguided ones, which cost 32 times as much?
+# **Predict before you run:** which is better, one guided sample or the likeliest of 32 unguided ones, which cost 16 times as many calls of the network (a guided velocity takes two) and 32 densities?
 
 # %%
 rerun("tableA")
@@ -232,7 +233,7 @@ print(f"\ncomputing all of it takes {sum(seconds.values()) / 60:.0f} minutes, ea
 # %% [markdown]
 # ## Check
 #
-# These checks hold whatever order the methods have.
+# These checks hold whatever order the trained methods have.
 
 # %%
 kappa = shown["fig4"]["fig4"].values["kappa"]

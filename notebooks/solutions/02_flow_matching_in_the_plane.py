@@ -111,7 +111,7 @@ def pair(x0, x1):
 # %%
 x0, x1 = torch.randn(100, 2), draw_moons(100)
 paired = pair(x0, x1)
-assert torch.equal(paired.sort(0).values, x1.sort(0).values), "every example should be used once"
+assert torch.equal(paired[paired[:, 0].argsort()], x1[x1[:, 0].argsort()]), "every example should be used once"
 before, after = ((x0 - x).square().sum(-1) for x in (x1, paired))
 assert after.sum() < before.sum(), "the total squared distance should fall"
 i, j = torch.triu_indices(100, 100, 1)
@@ -175,8 +175,8 @@ plt.show()
 # the flow are nearly straight, and even one Euler step shows both moons. The points between the moons are a fault of this small network and
 # not of the solver, since four steps already end close to the exact end points.
 #
-# On the sphere the same trick needs geodesic distances. For conditional models it helps less, since every condition has its own optimal
-# pairing.
+# On the sphere the same trick needs geodesic distances. For conditional models the pairs must be made within one condition. In a mixed batch the pairing gives each
+# condition its own part of the noise, but the sampler draws from all of it, so the samples would be wrong.
 #
 # ## Exercise 2 · A broken change of variables
 #
@@ -226,7 +226,9 @@ for name, factor in (("right", 1.0), ("left out", 0.0), ("wrong sign", -1.0)):
 
 # %% [markdown]
 # Only the right formula adds up to one. The moons are narrower than the noise, so most of the data comes from where the flow converges
-# (div v < 0). Without the divergence the density there is too low, and much of the mass is lost.
+# (div v < 0). Without the divergence the density there is too low, and much of the mass is lost. With the wrong sign it is lower still there,
+# but too high where the flow spreads points. (Let D be the integral of the divergence along a way that begins at noise. The two integrals are the means over
+# the noise of e^D, left out, and of e^(2D), wrong sign; a few large D raise the second.)
 #
 # ## Exercise 3 · A flow without training
 

@@ -78,8 +78,8 @@ def check_1():
         assert block_parameters(d, e) == expected, f"{block_parameters(d, e):,} for d = {d}, e = {e}; expected {expected:,}"
     if network_parameters(64, 64, 2) is None:
         return "Exercise 1a: right. Exercise 1b is still to be solved"
-    expected = sum(p.numel() for p in VelocityTransformer(64, dim=64, depth=2).parameters())
-    assert network_parameters(64, 64, 2) == expected, f"{network_parameters(64, 64, 2):,}; expected {expected:,}"
+    expected = sum(p.numel() for p in VelocityTransformer(48, dim=64, depth=3).parameters())
+    assert network_parameters(48, 64, 3) == expected, f"{network_parameters(48, 64, 3):,}; expected {expected:,}"
     return f"Exercises 1a and 1b: right; the paper's network has {network_parameters(1024, 512, 12):,} parameters"
 
 

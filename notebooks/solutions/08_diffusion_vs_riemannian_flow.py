@@ -205,7 +205,7 @@ def check_3():
 print(check_3())
 
 # %% [markdown]
-# **Stage 3b:** suppose that the predicted noise is always the true one, from the first step on. How many steps does DDIM need to reach the data exactly?
+# **Stage 3b:** suppose that a state at some angle φ > 0 is given, and that the predicted noise is always the true one. How many steps does DDIM need from there to reach the data exactly?
 
 # %%
 steps_needed = 1
@@ -218,7 +218,7 @@ else:
 
 
 # %% [markdown]
-# A step of DDIM assumes that the predicted noise stays what it is. If it is the true noise, one step from any angle to φ = 90° gives the data. A trained network cannot know the true noise at the start, since many places are still
+# A step of DDIM assumes that the predicted noise stays what it is. If it is the true noise, one step from any angle φ > 0 to φ = 90° gives the data. At φ = 0 the state is the noise itself and says nothing about the data. A trained network cannot know the true noise near the start, since many places are still
 # possible; its prediction changes along the way, and this is why several steps are needed.
 #
 # ## Check
