@@ -103,7 +103,7 @@ class DensityMap(Raster):
         """Highest-density regions as a GeoJSON FeatureCollection, largest first.
 
         They outline cells of the grid, see `geoflow.gis.outlines.region`: `mass` and `area_km2` are
-        what these hold. Where the density is constant, that may be more than `probability`.
+        what these hold: as near to `probability` as whole cells, or a plateau, allow.
         """
         features = []
         several = [probabilities] if np.ndim(probabilities) == 0 else probabilities

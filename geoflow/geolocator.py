@@ -117,8 +117,8 @@ class Geolocator:
                 as `plonk-yfcc` or `nicolas-dufour/PLONK_YFCC`, which is downloaded once; or a
                 folder that `save_pretrained` wrote or that holds a published model.
             method: refuse a model of another method; None takes any. A folder of a published model
-                does not say its method: it is that of the model the folder is called after
-                (`PLONK_YFCC_flow`), or this one, or `riemannian`.
+                does not say its method: it is this one, else that of the model the folder is called
+                after (`PLONK_YFCC_flow`), else `riemannian`. `uniform` and `land` ignore it.
             revision: of a published model: a branch, tag or commit.
             device: where to compute; None: on a GPU if there is one. `to` changes it.
 
@@ -191,8 +191,8 @@ class Geolocator:
             n: samples per image.
             steps: solver steps, placed by the model's schedule; None: its `model.defaults`.
             solver: `euler`, `midpoint`, `heun`, `rk4`, `ab3`, the adaptive `dopri5`, `bosh3`,
-                `ddim` for diffusion, `jump` for a flow map, or `plonk`, the official code's (250
-                steps); None: `rk4`, published `ab3`, flow map `jump`. Closed forms have neither.
+                `ddim` for diffusion, `jump` for a flow map, or `plonk`, the official code's (with
+                steps=250); None: `rk4`, published `ab3`, flow map `jump`. Closed forms: neither.
             guidance: ω; 0 samples the distribution, larger values prefer what the image adds.
             seed: an integer makes the result repeatable.
             noise: (B, n, 3) starting points, in place of n and seed; for closed forms numbers in
@@ -229,7 +229,7 @@ class Geolocator:
     ) -> Tensor:
         """Ensemble sampling: of n samples, the one of highest density (PLONK, table A).
 
-        Samples and densities come from one solution. Arguments as in `sample`.
+        On S² both are of one solution. Arguments as in `sample`, but no `noise`, `ddim` or `plonk`.
 
         Returns:
             (B, 2) degrees.
@@ -273,7 +273,7 @@ class Geolocator:
         """Log-density where a flow's states live; for R³ methods with respect to volume.
 
         This is the paper's number for them. It is no density on S², and has no upper bound, since
-        the states may come ever nearer to the sphere. Arguments and errors as in `log_prob`.
+        the states may come ever nearer to the sphere. Arguments as in `log_prob`, no `guidance`.
 
         >>> geo = Geolocator.from_pretrained("tiles-flow")
         >>> geo.ambient_log_prob([[48.9, 2.4]], cond=torch.zeros(1, 256), steps=4).shape
@@ -340,8 +340,8 @@ class Geolocator:
     ) -> Places:
         """The k places that together answer best.
 
-        Of n samples they maximise the expected GeoScore of the nearest one. With k = 1 this is the
-        best answer for GeoScore.
+        Of n samples they maximise, nearly if k > 1, the expected GeoScore of the nearest one. With
+        k = 1 this is the best sample for GeoScore.
 
         Args:
             images, cond, guidance, seed: see `sample`.

@@ -59,7 +59,7 @@ class Flow:
         return self.path.project(noise)
 
     def times(self, options: SolverOptions) -> Tensor:
-        """(steps + 1,) times of the states, from 0 (noise) to 1 (data).
+        """(steps + 1,) times of the states, from 0 (noise; diffusion: 10⁻³) to 1 (data).
 
         The schedule places them in the path's clock: near the data a diffusion's states differ by
         √(1 − t), and even steps in t would be too long for it.

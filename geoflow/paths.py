@@ -1,6 +1,6 @@
 """Paths from noise to data: what is learnt (the target), and the manifold on which states move.
 
-A path is one object with the members below. A solver, a loss or a likelihood asks for nothing else,
+A path is one object with a `name` and the members below. Solvers, losses, likelihoods use no more,
 so the methods on S² and in R³ are siblings here, not branches there.
 
 ==========================================  =====================================================
@@ -105,8 +105,8 @@ class RiemannianFlow(_Flow):
     def expected_target(self, x: Tensor, t: Tensor, mean: Tensor, width: Tensor) -> Tensor:
         """mean · (1 − t) / (width² + (1 − t)²), up to its component along x.
 
-        The formula holds for narrow distributions near x, where the sphere is nearly flat, and for
-        times near 1.
+        The formula holds for distributions near x that are narrow beside 1 − t. For wider ones the
+        mean is up to 1.47 times as long: uniform noise has variance (π² − 4)/4, not 1, per axis.
         """
         return mean * (1 - t) / (width.square() + (1 - t).square())
 
@@ -179,8 +179,8 @@ class Diffusion(EuclideanFlow):
 
         dx/dφ = cos φ x̂₁ − sin φ x̂₀ = (cos φ x − x̂₀) / sin φ,
 
-    regular at the data, where dx/dt has a factor 1/√(1−t). At pure noise it is 0/0 for any network,
-    so solutions start at t = 10⁻³, where the signal is 3 % of the noise.
+    regular at the data, where dx/dt has a factor 1/√(1−t). At pure noise it is 0/0 if x̂₀ is exact,
+    else infinite, so solutions start at t = 10⁻³, where the signal is 3 % of the noise.
 
     >>> at = Diffusion().sample(torch.zeros(1, 3), torch.ones(1, 3), torch.tensor([0.25]))
     >>> at.x_t

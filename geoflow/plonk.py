@@ -148,9 +148,9 @@ def trajectory(
 ) -> Iterator[Tensor]:
     """States of the official samplers, step for step (`solver="plonk"`).
 
-    Riemannian: x ← (x + Δt ψ)/|x + Δt ψ| with the network's unprojected output, from normal,
-    unnormalised noise. Flow: x ← x + Δt ψ. Diffusion: DDIM from t = 10⁻⁹, whose predicted data are
-    clamped to the cube [−1, 1]³ and the noise made to fit.
+    Riemannian: x ← (x + Δt ψ)/|x + Δt ψ| with the network's unprojected output; officially `noise`
+    is normal, unnormalised. Flow: x ← x + Δt ψ. Diffusion: DDIM from t = 10⁻⁹, whose predicted data
+    are clamped to the cube [−1, 1]³ and the noise made to fit.
 
     >>> net = averaged_network("flow", {"cond_dim": 8, "dim": 16, "depth": 1})
     >>> times = schedules.time_grid(schedules.by_name(SCHEDULE), 4)

@@ -1,8 +1,8 @@
 """Solvers for dx/dt = v(x, t) on S² and in R³, guidance, trajectories, samples.
 
 A step from x moves by u in the tangent plane and lands at exp_x(u). The velocities of a step's
-stages are pulled back to that plane with the exact inverse differential of exp. A classical method
-therefore keeps its order on the sphere, states never leave it, and one Euler step follows a
+stages are pulled back to that plane with the inverse differential of exp (≤ 3 rad). A classical
+method therefore keeps its order on the sphere, states never leave it, and one Euler step follows a
 geodesic exactly. In R³ the same loop has x + u in place of exp_x(u).
 """
 

@@ -1,7 +1,7 @@
 """Schedules: monotone warps of the time axis, [0, 1] → [0, 1] with 0 ↦ 0 and 1 ↦ 1.
 
-A schedule says where training draws its times and where a sampler places its steps. Path, network,
-solver and likelihood never see one. One that is flat near 1 spends its steps near the data, t = 1.
+A schedule says where training draws its times and where a sampler places its steps. Path, solver
+and likelihood never see one. One that is flat near 1 spends its steps near the data, t = 1.
 
 The paper writes the noise level κ(s') with s' = 1 − s, so t = 1 − κ (PLONK, section 3.1). Its
 printed constants (α = −3, β = 7) contradict its text; the official code's −7 → 3 is used here.
@@ -58,7 +58,7 @@ CLOCK_END = 1e-3  # ε of `log_clock`
 def log_clock(t: Tensor, end: float = CLOCK_END) -> Tensor:
     """log(1 − (1 − ε) t) / log ε, with ε = end: even in the logarithm of the time left, 1 − t.
 
-    It runs from 0 to 1 as t does, and gives each e-fold of 1 − t the same share.
+    It runs from 0 to 1 as t does. Each e-fold of 1 − t, down to about ε, has the same share.
 
     >>> log_clock(torch.tensor([0.0, 0.9, 0.99, 1.0])).round(decimals=2)
     tensor([0.0000, 0.3300, 0.6500, 1.0000])
@@ -69,7 +69,7 @@ def log_clock(t: Tensor, end: float = CLOCK_END) -> Tensor:
 def log_times(s: Tensor) -> Tensor:
     """The inverse of `log_clock`, t = (1 − ε^s) / (1 − ε).
 
-    Under this weighting of times flow matching bounds the likelihood (Song et al., 2021).
+    In R³ this is close to the weights that bound the NLL of a reverse SDE (Song, Durkan, …, 2021).
     """
     return (1 - CLOCK_END**s) / (1 - CLOCK_END)
 

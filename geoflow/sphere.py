@@ -2,7 +2,7 @@
 
 Points are unit vectors ``x`` of shape (..., 3). Tangent vectors at x are 3-vectors orthogonal to x.
 Every function broadcasts over leading dimensions and is accurate in float32 from one metre to the
-antipode.
+antipode (`exp_differential_inverse` only to 3 rad).
 """
 
 import math

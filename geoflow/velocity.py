@@ -36,7 +36,7 @@ def placed(constant: Tensor) -> Tensor:
 class TimeEmbedding(nn.Module):
     """Times (...) → vectors (..., d), by waves and a two-layer MLP.
 
-    The waves are cos and sin of s t fᵢ with fᵢ = 10⁻⁴^(2i/(d/4)), standardised over channels.
+    The waves are cos and sin of s t fᵢ, fᵢ = 10^(−32 i/d), i < d/8, standardised over channels.
 
     >>> TimeEmbedding(16)(torch.tensor([0.1, 0.9])).shape
     torch.Size([2, 16])
@@ -71,7 +71,7 @@ def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def in_float32(device: str, products: str = "highest") -> Generator[None]:
     """Float32, whatever the precision around it; with products="high" a GPU multiplies in TF32.
 
-    Coordinates need the highest: their last bit is 12 km in bfloat16 and 3 km in TF32.
+    Coordinates need the highest: their last bit is 25 km in bfloat16 and 3 km in TF32.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(products)
@@ -208,7 +208,7 @@ class VelocityTransformer(nn.Module):
             (B, N, 3), tangent at x if `tangent`.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes of x or cond that do not fit.
         """
         self.check(x, cond)
         t = self.times_for(x, t)

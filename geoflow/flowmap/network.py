@@ -58,7 +58,7 @@ class FlowMapTransformer(VelocityTransformer):
             (B, N, 3).
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes of x or cond that do not fit.
         """
         self.check(x, cond)
         t, s, guidance = (self.times_for(x, value) for value in (t, s, guidance))

@@ -1,4 +1,4 @@
-"""The mass of grid cells on a raster of latitudes and longitudes, and files of it."""
+"""The mass of grid cells on a raster of latitudes and longitudes, and interpolated values."""
 
 import math
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ class Accumulator:
     def compute(self) -> dict[str, Tensor]:
         """Values of all images in the order of their numbers, (N, ...): equal in every process.
 
-        A `ValueError` if an image was not counted, or with values that differ by more than 10⁻³.
+        A `ValueError` if an image has no values, or values v that differ by over 10⁻³ (1 + |v|).
         """
         batches = self.batches
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -101,8 +101,8 @@ def evaluate(
     Returns:
         A report, whose metrics are those of `metrics.summary` for the answer;
         `<answer>_geoscore` and `<answer>_median_km` of other answers: a `single` sample, the
-        `medoid` and the `spherical_mean`; `energy_km`, the energy score; `metrics.prdc` of single
-        samples, or of the likeliest ones, against true places (k = 3);
+        `medoid`, the `spherical_mean`; `energy_km` (samples > 1), the energy score; `metrics.prdc`
+        of single samples, or the likeliest, against true places (k = 3; more than 3 images);
         `nll` in nats, `nll_over_uniform` (negative: better than a uniform guess),
         `bits_per_dimension`, the paper's unit, and for methods in R³
         `ambient_bits_per_dimension`, the paper's number for them, which is not a density on S²;

@@ -1,7 +1,7 @@
-"""Scores of predicted places and of predicted distributions: pure functions, in float64.
+"""Scores of predicted places and of predicted distributions: pure functions.
 
-Bad input raises a `ValueError` that names the value and what was expected: other shapes than those
-named here, no images, no samples, levels outside (0, 1).
+Where input is checked, bad input raises a `ValueError` that names the value and what was expected:
+other shapes than those named, no images, no samples, levels outside (0, 1).
 """
 
 import math
@@ -144,7 +144,7 @@ def spherical_mean(samples: Tensor) -> Tensor:
 
 
 def best_places(samples: Tensor, k: int, rounds: int = 10) -> tuple[Tensor, Tensor, Tensor]:
-    """k of the samples (n, 3) that maximise the mean GeoScore of all to the nearest of them.
+    """k of the samples (n, 3) with a high mean GeoScore of all to the nearest: a local maximum.
 
     They are chosen one by one, each for the largest gain; then each moves to the best sample of its
     own cluster, in `rounds` rounds at most.
@@ -262,10 +262,10 @@ def bits_per_dimension(nats):
 def hpd_rank(log_prob_samples: Tensor, log_prob_truth: Tensor) -> Tensor:
     """Probability of the region where the density is higher than at the truth, by samples.
 
-    Log-densities (B, n) of samples drawn from the same density, and (B,) of the truths → (B,)
-    float64, multiples of 1/2n since ties count half; NaN where a log-density is. The truth lies in
-    the smallest region of probability α if and only if its rank is below α (Hyndman, 1996). For a
-    calibrated model ranks are uniform on [0, 1]; an over-confident one has ranks near 1.
+    Log-densities (B, n) of samples of the same density, and (B,) of the truths → (B,) float64,
+    multiples of 1/(2n), as ties count half; NaN where one is. The truth lies in the smallest region
+    of probability α if and only if its rank is below α (Hyndman, 1996). Without ties, a calibrated
+    model's ranks are uniform on [0, 1] (`uniform` has ½ only); over-confident ones are near 1.
 
     >>> hpd_rank(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([2.5]))
     tensor([0.5000], dtype=torch.float64)
@@ -307,8 +307,8 @@ def calibration(
 ) -> dict[str, float]:
     """How often the truth lies in the smallest region of a probability, and how large that is.
 
-    n samples resolve levels to 1/n: an exact model's share for the level α is ⌈αn⌉/(n + 1), 0.92
-    for 0.95 and n = 24. Take hundreds. Log-densities as for `hpd_rank`.
+    n samples resolve levels to 1/n: without ties an exact model's share for the level α is
+    ⌈αn⌉/(n + 1), 0.92 for 0.95 and n = 24. Take hundreds. Log-densities as for `hpd_rank`.
 
     >>> scores = calibration(torch.randn(10, 200), torch.randn(10))
     >>> sorted(scores)[:3]

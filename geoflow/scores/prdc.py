@@ -23,9 +23,9 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
     - coverage: share of the real balls with at least one fake point
 
     All four depend on the number of points: state it. Two sets of n draws of one density expect
-    density 1 and coverage 1 − 2^−k. Since balls are closed, a point that occurs often is worth many
-    balls: with rounded coordinates density is large. (The official code's balls are open, which
-    differs where points coincide.) Memory is linear in the number of points.
+    density 1 and coverage near 1 − 2^−k for large n. Balls are closed, so a point that occurs often
+    is worth many balls: with rounded coordinates density is large. (The official code's balls are
+    open, which differs where points coincide.) Memory is linear in the number of points.
 
     >>> x = sphere.uniform(100)
     >>> prdc(x, x)
@@ -33,8 +33,8 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3, chunks: int | None = None) -> d
 
     Args:
         real, fake: (N, 3) and (M, 3) finite places, of more than `k` points each.
-        chunks: average over so many consecutive chunks of both, which must have one size; the
-            official code takes 20.
+        chunks: average over the parts of `torch.chunk` of both (fewer if points run out), which
+            must have equally many points; the official code takes 20.
     """
     if chunks is not None:
         if len(real) != len(fake) or chunks < 1:

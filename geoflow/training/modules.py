@@ -1,7 +1,7 @@
 """What is trained, as Lightning modules that turn a batch into a loss.
 
-A module's randomness is keyed by (seed, step), so a step gives the same loss in every process and
-after every interruption. The losses themselves are in `geoflow.losses`.
+A module's randomness is keyed by (seed, step): the same in every process, which takes its rows of
+it, and after every interruption. The losses themselves are in `geoflow.losses`.
 """
 
 import math
