@@ -164,7 +164,7 @@ times = schedules.time_grid(geo.schedule, steps)  # the times of the steps: more
 figures.moments_figure(ways, times, moments=[0, 0.2, 0.4, 0.6, 0.8, 1], truth=truth)
 
 # %% [markdown]
-# **What was seen:** no point waits. The points leave the far side of the Earth first. At time 0.79 they form one wide cloud around the coasts at which they
+# **What was seen:** the cloud moves from the start. The points leave the far side of the Earth first. At time 0.79 they form one wide cloud around the coasts at which they
 # will end, and only in the last fifth of the time does this cloud divide into the single coasts. To see whether the speed is constant, we measure how far a
 # point has come at each of these times.
 
@@ -292,7 +292,7 @@ for name, scores in reports.items():
 print(f"samples that lie in any held-out block: {share['seen regions']:.1%} and {share['held-out blocks']:.1%}")
 
 # %% [markdown]
-# **What was seen:** in held-out blocks the score is far lower than in seen regions, and yet four times that of a uniform guess: the model answers with the
+# **What was seen:** in held-out blocks the score is far lower than in seen regions, and yet four times that of a uniform guess: the model probably answers with the
 # most similar landscapes that it knows. Hardly any sample lies in a held-out block, although more than a sixth of the Earth does. The model has learned, rightly for
 # its training data, that no tile ever comes from there. So a probability of this model is a probability *under the distribution of its training data*. This
 # is true of every model of this kind, also of those trained on photos.
@@ -308,12 +308,12 @@ noise_bits = geo.localizability(noise, n=entropy_samples).item()
 print(f"random colours: {figures.place_name(nonsense)}, with {noise_bits:.1f} bits")
 
 # %% [markdown]
-# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how few places on Earth fit an image. It
+# **What was seen:** the model names a place, and is surer than it was for the real tiles above. Localizability says how few places the model names for an image. It
 # does not say whether the image shows the Earth at all.
 #
 # ## Check
 #
-# Every quantity that the text relies on is asserted here.
+# The main claims of the text are asserted here, with some room; its other numbers are those printed above.
 
 # %%
 assert places.shape == (1, samples_per_image, 2)
