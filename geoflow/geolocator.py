@@ -229,7 +229,7 @@ class Geolocator:
     ) -> Tensor:
         """Ensemble sampling: of n samples, the one of highest density (PLONK, table A).
 
-        On S² both are of one solution. Arguments as in `sample`, but no `noise`, `ddim` or `plonk`.
+        On S² samples and densities are of one solution. As `sample`; no `noise`, `ddim` or `plonk`.
 
         Returns:
             (B, 2) degrees.

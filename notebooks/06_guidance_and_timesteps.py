@@ -642,7 +642,7 @@ lessons_steps.panels_figure(
 # %% [markdown]
 # **What was seen:** guidance divides the mass between the two places nearly as the tilted density does: 83.0 % against 84.5 % are on the left for ω = 1, and 91.5 % against 92.7 % for
 # ω = 2. But it makes each place much sharper. For ω = 2 the standard deviation on the left is 0.020, in the tilted density 0.117. So in this example, with two places of equal width, guidance chooses
-# as the tilted density does, and is far more certain about what it has chosen. (For places of different width the two choose differently: the tilted density favours the narrow one, the guided flow hardly does.)
+# as the tilted density does, and is far more certain about what it has chosen. (For places of different width the two need not agree: raising a density to a power favours the narrow one.)
 #
 # ## Guidance on many tiles
 #

@@ -122,6 +122,10 @@ for name, shares in within.items():
         f"{name:10s} of {len(nearest[name]):5,} test events, {exact} lie at a training event's place, {close} within 2 km, {near} within 50 km"
     )
 
+for name, latlon in sets.items():
+    rounded = ((10 * latlon).round() - 10 * latlon).abs().amax(-1) < 1e-6
+    print(f"{name:10s} {rounded.double().mean():5.1%} of the events have both coordinates rounded to 0.1°")
+
 # %%
 lessons_events.distances_figure(nearest, 2)
 
@@ -130,7 +134,7 @@ lessons_events.distances_figure(nearest, 2)
 # repeat a place exactly, but three of five lie within two kilometres of a training event; the satellite sees fires in pixels of about a kilometre, and a large fire is many of
 # them. Only floods rarely lie near a training event: 1.2 % lie within two kilometres of one.
 #
-# The reasons differ, too. A volcano erupts again at the same place. Many coordinates of earthquakes are rounded, to 0.1° (11 km) or to whole degrees: the figure shows a step at
+# The reasons differ, too. A volcano erupts again at the same place. Three of five earthquakes have coordinates that are rounded to 0.1° (11 km) or to whole degrees: the figure shows a step at
 # 11 km. So events that share a place there need not have happened at one place.
 #
 # So a test event is new in a different sense in each of the four sets.
